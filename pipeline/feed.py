@@ -1,0 +1,98 @@
+"""Planned records as views of the memory map.
+
+In:  record indices of a split.  Out: their payloads, labels and sides; no payload is copied or decoded here.
+NumPy and lmdb only. Each Datum's lengths are checked before anything reads them: DALI's own Caffe reader does not,
+and a record that lies about its size overflows its buffer.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import datum
+from .errors import ShardError
+from .shards import Shard, open_shard
+from .shardset import ShardSet
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """The payloads of some records.
+
+    Attributes:
+        data: a list of arrays, each a read-only view: uint8 (bytes,) JPEG files, or uint8 (height, width, 3) pixels.
+        labels: int64 (n,).
+        sides: int64 (n, 2), height and width in pixels.
+    """
+
+    data: list[np.ndarray]
+    labels: np.ndarray
+    sides: np.ndarray
+
+
+class Feed:
+    """Reads records of one split by index. Views are valid while the Feed lives: keep it until they are used.
+
+    Environments are opened at the first read, so a Feed may be made before a fork and used after it.
+    """
+
+    def __init__(self, shard_set: ShardSet, split: str):
+        self.split = shard_set.split(split)
+        self.encoded = shard_set.encoding == "jpeg"
+        self._size, self._fit = shard_set.size, shard_set.fit
+        self._classes = len(shard_set.classes)
+        self._ends = np.cumsum([file.records for _, file in self.split.shards])
+        self._shards: dict[int, Shard] = {}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, records: np.ndarray) -> Payloads:
+        """Look up records.
+
+        Args:
+            records: int64 (n,), 0..len-1, in any order.
+        Raises:
+            ShardError: a record is missing or damaged; the message names shard and record.
+        """
+        numbers = np.searchsorted(self._ends, records, side="right")
+        data, labels, sides = [], np.empty(len(records), np.int64), np.empty((len(records), 2), np.int64)
+        for place, (number, record) in enumerate(zip(numbers.tolist(), records.tolist(), strict=True)):
+            payload = self._parse(number, record)
+            pixels = np.frombuffer(payload.data, dtype=np.uint8)
+            data.append(pixels if self.encoded else pixels.reshape(payload.height, payload.width, datum.CHANNELS))
+            labels[place] = payload.label
+            sides[place] = payload.height, payload.width
+        return Payloads(data, labels, sides)
+
+    def name(self, record: int) -> str:
+        """Say where a record lies: `out/train/00003.lmdb, record 17`."""
+        number = int(np.searchsorted(self._ends, record, side="right"))
+        return f"{self.split.shards[number][0]}, record {self._index(number, record)}"
+
+    def _parse(self, number: int, record: int) -> datum.Datum:
+        try:
+            payload = datum.parse(self._shard(number).value(self._index(number, record)))
+            self._check(payload)
+            return payload
+        except ShardError as error:
+            raise ShardError(f"{self.name(record)}: {error.message}",
+                             "remove that shard's folder and run its alexnet-prep build-lmdb command again") from None
+
+    def _check(self, payload: datum.Datum) -> None:
+        if payload.encoded != self.encoded:
+            raise ShardError(f"{'a JPEG' if payload.encoded else 'raw pixels'}, which dataset.json does not say")
+        if not -1 <= payload.label < self._classes:
+            raise ShardError(f"label {payload.label} in a set of {self._classes} classes")
+        short, long = sorted((payload.height, payload.width))
+        if short != self._size or (self._fit == "crop" and long != self._size):
+            raise ShardError(f"{payload.width}x{payload.height} pixels in a set of size {self._size}")
+
+    def _index(self, number: int, record: int) -> int:
+        return int(record - (self._ends[number - 1] if number else 0))
+
+    def _shard(self, number: int) -> Shard:
+        shard = self._shards.get(number)
+        if shard is None:
+            shard = self._shards[number] = open_shard(*self.split.shards[number])
+        return shard

@@ -1,0 +1,236 @@
+"""The plan: an epoch as a pure function of (seed, epoch, place). NumPy in and out; no files, no DALI, no torch.
+
+Which record stands at which place of an epoch, where it is cropped, whether it is flipped, how its light is
+shifted and which units dropout keeps depend on those three numbers and on nothing else: not on batch size,
+ranks, threads, device or interruptions. `docs/plan.md` has the same in words, enough for another language.
+
+Every draw is a 64-bit word of Philox4x64-10 (Salmon et al. 2011): key = (seed, 0), and word w of a purpose is
+word w mod 4 of the block with counter (w // 4 + 1, 0, purpose, epoch). NumPy promises its generators' raw words,
+but not its distributions, so integers, uniforms and Gaussians are made here by formulas. Seeds are never added to
+epochs: seed 1 in epoch 1 shares nothing with seed 2 in epoch 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import PlanError
+
+# Purposes: the third word of the counter. Numbers are for ever; new ones are added at the end.
+ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT = range(8)
+
+LIGHT_WORDS = 4  # of a place: two Box-Muller pairs, of whose four Gaussians the first three are used
+_GAUSSIAN_GRID = 2.0**20  # Gaussians are rounded to this grid, which hides the last-bit freedom of log and cos
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training pictures are varied (paper, section 4.1).
+
+    Attributes:
+        crop: side of the window, pixels.
+        random_crop: draw the window's place; otherwise the centre.
+        shared: consecutive places that share one crop and one flip: 1 in the text, 32 in the program of 2012.
+    """
+
+    crop: int = 224
+    random_crop: bool = True
+    shared: int = 1
+
+    def __post_init__(self):
+        if self.crop < 1 or self.shared < 1:
+            raise PlanError(f"crop {self.crop} and shared {self.shared} must be 1 or more")
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """One rank's share of one global batch.
+
+    Attributes:
+        epoch, step: of the run and of the epoch, from 0.
+        start: the first place, in the epoch.
+        batch_size: of the whole global batch, all ranks together; the loss is divided by it.
+        records: int64 (n,), indices of records in the split, 0..records-1.
+        left, top: int64 (n,), the crop's offset in pixels, 0..size-crop.
+        flip: uint8 (n,), 1 to mirror left and right.
+        gaussians: float32 (n, 3), the lighting's draws from N(0, 1), largest component first.
+    """
+
+    epoch: int
+    step: int
+    start: int
+    batch_size: int
+    records: np.ndarray
+    left: np.ndarray
+    top: np.ndarray
+    flip: np.ndarray
+    gaussians: np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All epochs of a training run over one split.
+
+    Attributes:
+        records: in the split.
+        batch_size: of the global batch.
+        seed: 0..2^64-1.
+        size: side of the stored picture, pixels.
+        augmentation: how pictures are varied.
+        rank, ranks: this process and how many share each batch.
+    """
+
+    records: int
+    batch_size: int
+    seed: int = 0
+    size: int = 256
+    augmentation: Augmentation = Augmentation()
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self):
+        if self.records < 1:
+            raise PlanError("no records to train on", "build the shards from a folder that has training photos")
+        if self.batch_size < self.ranks or self.ranks < 1:
+            raise PlanError(f"a batch of {self.batch_size} cannot be shared by {self.ranks} processes",
+                            f"choose --batch-size {self.ranks} or more")
+        if not 0 <= self.rank < self.ranks:
+            raise PlanError(f"rank {self.rank} is not one of {self.ranks}")
+        if not 0 <= self.seed < 1 << 64:
+            raise PlanError(f"seed {self.seed} is not a number from 0 to 2^64 - 1")
+        if self.augmentation.crop > self.size:
+            raise PlanError(f"a {self.augmentation.crop}x{self.augmentation.crop} window does not fit into "
+                            f"{self.size}x{self.size} pictures",
+                            f"build the shards with --size {self.augmentation.crop + 32} or more")
+
+    @property
+    def steps(self) -> int:
+        """Global batches in an epoch. The short last batch is dropped unless it is the only one."""
+        return max(1, self.records // self.batch_size)
+
+    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[BatchPlan]:
+        """Plan this rank's batches from a place on, epoch after epoch, without end."""
+        while True:
+            order = permutation(self.records, self.seed, epoch)
+            for k in range(step, self.steps):
+                yield self._batch(order, epoch, k)
+            epoch, step = epoch + 1, 0
+
+    def _batch(self, order: np.ndarray, epoch: int, step: int) -> BatchPlan:
+        whole = min(self.batch_size, self.records)
+        first, last = rank_share(whole, self.rank, self.ranks)
+        start, count = step * self.batch_size + first, last - first
+        left, top, flip = crop_and_flip(self.seed, epoch, start, count, self.size, self.augmentation)
+        return BatchPlan(epoch, step, start, whole, order[start:start + count], left, top, flip,
+                         lighting_gaussians(self.seed, epoch, start, count))
+
+
+def evaluation_batches(records: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[np.ndarray]:
+    """Plan a pass that meets every record exactly once, in order, on any number of ranks; the last batch may be short.
+
+    Yields:
+        int64 (n,), record indices, n <= batch_size.
+    """
+    first, last = rank_share(records, rank, ranks)
+    for start in range(first, last, batch_size):
+        yield np.arange(start, min(start + batch_size, last), dtype=np.int64)
+
+
+def rank_share(count: int, rank: int, ranks: int) -> tuple[int, int]:
+    """The half-open range of 0..count that a rank takes: contiguous, the first `count % ranks` take one more."""
+    each, more = divmod(count, ranks)
+    return rank * each + min(rank, more), (rank + 1) * each + min(rank + 1, more)
+
+
+def permutation(count: int, seed: int, epoch: int = 0, purpose: int = ORDER) -> np.ndarray:
+    """Order 0..count-1 at random: the stable argsort of one word each.
+
+    Returns:
+        int64 (count,).
+    """
+    return np.argsort(words(seed, epoch, purpose, 0, count), kind="stable")
+
+
+def share_of(count: int, share: float, seed: int) -> np.ndarray:
+    """Draw a share of 0..count-1 to hold out: the first of a permutation; at least one of two or more.
+
+    Returns:
+        int64, unsorted.
+    Raises:
+        PlanError: the share is not in 0..0.9.
+    """
+    if not 0 <= share <= 0.9:
+        raise PlanError(f"a share of {share} cannot be held out", "choose --val-share between 0 and 0.9")
+    held_out = int(share * count + 0.5)
+    if share > 0 and count > 1:
+        held_out = max(held_out, 1)
+    return permutation(count, seed, purpose=HOLD_OUT)[:held_out]
+
+
+def crop_and_flip(seed: int, epoch: int, start: int, count: int, size: int,
+                  augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw window and reflection for the places start..start+count-1.
+
+    One crop word for each group of `shared` places: its high half gives left, its low half top, each
+    (half * choices) >> 32. One flip word: its highest bit.
+
+    Returns:
+        left, top: int64 (count,), 0..size-crop; flip: uint8 (count,).
+    """
+    group = np.arange(start, start + count) // augmentation.shared
+    first = start // augmentation.shared
+    groups = int(group[-1]) - first + 1 if count else 0
+    word = words(seed, epoch, CROP, first, groups)[group - first]
+    flip = (words(seed, epoch, FLIP, first, groups)[group - first] >> np.uint64(63)).astype(np.uint8)
+    far = size - augmentation.crop
+    if not augmentation.random_crop:
+        middle = np.full(count, far // 2, dtype=np.int64)
+        return middle, middle.copy(), flip
+    choices, half = np.uint64(far + 1), np.uint64(32)
+    left = ((word >> half) * choices) >> half
+    top = ((word & np.uint64(0xFFFFFFFF)) * choices) >> half
+    return left.astype(np.int64), top.astype(np.int64), flip
+
+
+def lighting_gaussians(seed: int, epoch: int, start: int, count: int) -> np.ndarray:
+    """Draw three Gaussians for each of the places start..start+count-1, by Box and Muller.
+
+    Of the place's four words a, b, c, d: u = ((a >> 11) + 1) / 2^53 in (0, 1], v = (b >> 11) / 2^53,
+    g0 = sqrt(-2 ln u) cos(2 pi v), g1 = sqrt(-2 ln u) sin(2 pi v); g2 is the cosine of (c, d).
+
+    Returns:
+        float32 (count, 3), N(0, 1) rounded to multiples of 2^-20.
+    """
+    word = words(seed, epoch, LIGHT, start * LIGHT_WORDS, count * LIGHT_WORDS).reshape(count, 2, 2)
+    unit = (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    radius = np.sqrt(-2.0 * np.log(unit[:, :, 0] + 2.0**-53))
+    angle = 2.0 * np.pi * unit[:, :, 1]
+    gaussians = np.stack([radius[:, 0] * np.cos(angle[:, 0]), radius[:, 0] * np.sin(angle[:, 0]),
+                          radius[:, 1] * np.cos(angle[:, 1])], axis=1)
+    return (np.rint(gaussians * _GAUSSIAN_GRID) / _GAUSSIAN_GRID).astype(np.float32)
+
+
+def dropout_keeps(seed: int, epoch: int, start: int, count: int, units: int) -> np.ndarray:
+    """Draw which units dropout keeps, each with probability 0.5, for the places start..start+count-1.
+
+    Unit u of a place is bit u mod 64, lowest first, of the place's word u // 64.
+
+    Returns:
+        bool (count, units).
+    Raises:
+        PlanError: units is not a multiple of 64.
+    """
+    if units % 64:
+        raise PlanError(f"{units} units do not fill whole 64-bit words")
+    each = units // 64
+    word = words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8")
+    return np.unpackbits(word.view(np.uint8), bitorder="little").reshape(count, units).view(bool)
+
+
+def words(seed: int, epoch: int, purpose: int, start: int, count: int) -> np.ndarray:
+    """Words start..start+count-1 of one purpose in one epoch: uint64 (count,). See the module for their definition."""
+    skip = start % 4
+    # NumPy steps the counter before each block, so the first block drawn here has the counter start // 4 + 1.
+    generator = np.random.Philox(key=seed, counter=[start // 4, 0, purpose, epoch])
+    return generator.random_raw(skip + count)[skip:]

@@ -1,0 +1,134 @@
+"""A shard set: `dataset.json` says what is in it; opening checks it.
+
+In:  the folder that build-lmdb wrote.  Out: a ShardSet with its splits, classes and fingerprint.
+No photo is read, no environment opened: a set of 300 shards opens in milliseconds.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ShardError, UsageError
+from .shards import ShardFile
+
+FORMAT = "alexnet-dali shard set"
+VERSION = 1
+MANIFEST = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: its name and its shards, each with its folder."""
+
+    name: str
+    shards: tuple[tuple[Path, ShardFile], ...]
+
+    @property
+    def records(self) -> int:
+        """Records in all shards."""
+        return sum(file.records for _, file in self.shards)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the shards' hashes: equal for equal records in equal places."""
+        return hashlib.sha256("\n".join(file.sha256 for _, file in self.shards).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """What dataset.json says.
+
+    Attributes:
+        root: the set's folder.
+        size: pixels of the short side; of both sides with fit `crop`.
+        fit: `crop` or `short-side`.
+        encoding: `jpeg` or `raw`.
+        classes: names in label order.
+        splits: by name.
+        manifest: the whole of dataset.json.
+    """
+
+    root: Path
+    size: int
+    fit: str
+    encoding: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    manifest: dict
+
+    def split(self, name: str) -> Split:
+        """A split by name.
+
+        Raises:
+            ShardError: there is none, or it has no records.
+        """
+        split = self.splits.get(name)
+        if split is None or not split.records:
+            present = ", ".join(f"{other.name} ({other.records:,})" for other in self.splits.values())
+            raise ShardError(f"{self.root}: no records in a split {name!r}; there is {present or 'none'}",
+                             "build the shards from a folder that has photos for it")
+        return split
+
+    def has(self, name: str) -> bool:
+        """Whether a split is there and has records."""
+        return name in self.splits and self.splits[name].records > 0
+
+
+def open_shard_set(root: Path) -> ShardSet:
+    """Read dataset.json and check that every shard is there in its full size.
+
+    Raises:
+        UsageError: no shard set there.
+        ShardError: unfinished, of another version, damaged, or shards are missing.
+    """
+    path = root / MANIFEST
+    if not path.exists():
+        if (root / ".build").exists():
+            raise ShardError(f"{root}: the build is not finished",
+                             "run the same alexnet-prep build-lmdb command again: it goes on where it stopped")
+        raise UsageError(f"{root}: no shard set there (no {MANIFEST})",
+                         f"make one with: alexnet-prep build-lmdb PHOTOS --out {root}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        shard_set = _read(root, manifest)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(f"{path}: not a manifest of ours: {type(error).__name__} {error}",
+                         "copy dataset.json again, or build the set again") from None
+    for split in shard_set.splits.values():
+        for folder, file in split.shards:
+            if not is_complete(folder, file):
+                raise ShardError(f"{folder}: missing, or not of the {file.bytes:,} bytes that {MANIFEST} says",
+                                 "copy the set again, or run its alexnet-prep build-lmdb command again")
+    return shard_set
+
+
+def is_complete(folder: Path, file: ShardFile) -> bool:
+    """Whether a shard's data.mdb is there in its full size."""
+    try:
+        return (folder / "data.mdb").stat().st_size == file.bytes
+    except OSError:
+        return False
+
+
+def _read(root: Path, manifest: dict) -> ShardSet:
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"format {manifest['format']!r}")
+    if manifest["version"] != VERSION:
+        raise ShardError(f"{root / MANIFEST}: version {manifest['version']}, this program reads version {VERSION}",
+                         "update alexnet-dali, or build the set again")
+    splits = {}
+    for name, entry in manifest["splits"].items():
+        shards = tuple((_inside(root, shard["path"]), ShardFile(int(shard["records"]), int(shard["bytes"]),
+                                                                str(shard["sha256"]))) for shard in entry["shards"])
+        splits[name] = Split(name, shards)
+        if splits[name].records != entry["records"]:
+            raise ValueError(f"{name} has {splits[name].records} records in its shards, {entry['records']} in all")
+    classes = tuple(str(entry["name"]) for entry in manifest["classes"])
+    return ShardSet(root, int(manifest["size"]), str(manifest["fit"]), str(manifest["encoding"]), classes, splits,
+                    manifest)
+
+
+def _inside(root: Path, path: str) -> Path:
+    if path.startswith("/") or ".." in Path(path).parts:
+        raise ValueError(f"shard path {path!r} leads out of the set")
+    return root / path

@@ -1,0 +1,48 @@
+"""A pool of worker processes that leaves nobody behind.
+
+In:  a number.  Out: a `concurrent.futures` executor for `build.py` and `stats.py`.
+Spawned, not forked: an open LMDB environment must not cross a fork. A worker ends with its parent, also when that
+was killed, and Ctrl-C ends all of them at once: shards under way are begun again by the next run.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def worker_pool(workers: int = 0):
+    """Yield an executor of `workers` processes, by default one a core."""
+    pool = ProcessPoolExecutor(workers or available_cores(), mp_context=multiprocessing.get_context("spawn"),
+                               initializer=_begin, initargs=(os.getpid(),))
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
+def _begin(parent: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

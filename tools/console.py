@@ -1,0 +1,101 @@
+"""The manners of every command: errors to exit codes, sizes and durations in words, a progress bar.
+
+A user's mistake ends in two lines on stderr, what is wrong and what to do, and exit code 2 (usage) or 1.
+A traceback means a bug of ours. Standard output carries results, standard error everything else.
+"""
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+
+import click
+
+from ..pipeline.errors import AlexnetError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
+
+
+def run(command: click.Command, arguments: list[str] | None = None) -> None:
+    """Run a click command as a process would and exit with its code; never returns."""
+    try:
+        code = command.main(args=arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("stopped; run the same command again to go on", err=True)
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.exceptions.Exit as request:
+        code = request.exit_code
+    except AlexnetError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  try: {error.hint}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:  # `alexnet-prep ... | head` is no failure; keep the interpreter from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {name}{error.strerror or error}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str = "images"):
+    """Show a bar with rate and time left on a terminal, a plain line now and then elsewhere.
+
+    Yields:
+        A function to call with the number of units done since the last call.
+    """
+    started = time.monotonic()
+    if sys.stderr.isatty():
+        with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True,
+                               item_show_func=lambda _: _rate(done[0], started, unit)) as bar:
+            done = [0]
+
+            def advance(count: int) -> None:
+                done[0] += count
+                bar.update(count, done[0])
+
+            yield advance
+        return
+
+    state = {"done": 0, "said": started}
+
+    def advance_plainly(count: int) -> None:
+        state["done"] += count
+        now = time.monotonic()
+        if now - state["said"] >= 5 and state["done"] < total:
+            state["said"] = now
+            left = (total - state["done"]) * (now - started) / max(state["done"], 1)
+            click.echo(f"{label}: {state['done']:,} of {total:,} {unit}, "
+                       f"{_rate(state['done'], started, unit)}, {duration(left)} left", err=True)
+
+    yield advance_plainly
+
+
+def _rate(done: int, started: float, unit: str) -> str:
+    return f"{done / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
+
+
+def duration(seconds: float) -> str:
+    """Say a span of time as a person would: `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    seconds = round(seconds)
+    if seconds < 100:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def size(count: int) -> str:
+    """Say a number of bytes in decimal units: `31.9 kB`, `1.2 GB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
