@@ -51,7 +51,7 @@ class AlexNet(nn.Module):
         seed: of the initial weights, which are the same on every device.
     """
 
-    def __init__(self, classes: int = 1000, options: NetOptions = NetOptions(), seed: int = 0):  # noqa: B008, frozen
+    def __init__(self, classes: int = 1000, options: NetOptions = NetOptions(), seed: int = 0):
         super().__init__()
         self.options = options
         self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
@@ -88,22 +88,22 @@ class AlexNet(nn.Module):
 
     def hidden(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """The last hidden layer's activities, (n, 4096)."""
-        x = self.convolutions(x).flatten(1)                       # (n, 9216)
-        x = self._drop(F.relu(self.fc6(x)), keep, 0)              # (n, 4096)
-        return self._drop(F.relu(self.fc7(x)), keep, 1)           # (n, 4096)
+        x = self.convolutions(x).flatten(1)  # (n, 9216)
+        x = self._drop(F.relu(self.fc6(x)), keep, 0)  # (n, 4096)
+        return self._drop(F.relu(self.fc7(x)), keep, 1)  # (n, 4096)
 
     def convolutions(self, x: Tensor) -> Tensor:
         """The five convolutional layers, pooled: (n, 256, 6, 6)."""
         x = self.conv1(F.pad(x, (0, CONV1_EDGE, 0, CONV1_EDGE)))  # (n, 96, 55, 55)
         if self.options.pool_before_relu:
-            x = F.relu(_pool(self.norm(x)))                       # (n, 96, 27, 27)
+            x = F.relu(_pool(self.norm(x)))  # (n, 96, 27, 27)
         else:
             x = _pool(self.norm(F.relu(x)))
-        x = F.relu(self.conv2(x))                                 # (n, 256, 27, 27)
-        x = _pool(self.norm_within(self.norm(x)))                 # (n, 256, 13, 13)
-        x = F.relu(self.conv3(x))                                 # (n, 384, 13, 13)
-        x = F.relu(self.conv4(x))                                 # (n, 384, 13, 13)
-        return F.relu(_pool(self.conv5(x)))                       # (n, 256, 6, 6)
+        x = F.relu(self.conv2(x))  # (n, 256, 27, 27)
+        x = _pool(self.norm_within(self.norm(x)))  # (n, 256, 13, 13)
+        x = F.relu(self.conv3(x))  # (n, 384, 13, 13)
+        x = F.relu(self.conv4(x))  # (n, 384, 13, 13)
+        return F.relu(_pool(self.conv5(x)))  # (n, 256, 6, 6)
 
     def _drop(self, x: Tensor, keep: Tensor | None, layer: int) -> Tensor:
         if keep is None or not self.training:

@@ -10,22 +10,17 @@ the same bytes whatever the workers, and a rejected photo shortens its shard and
 A build that was stopped, at any moment, goes on from the receipts.
 """
 
-import csv
-import fcntl
 import importlib.metadata
-import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .datum import encode
 from .errors import ShardError, SourceError, UsageError
-from .files import write_atomically, write_json
+from .files import locked, read_csv, write_csv, write_json
 from .plan import BUILD, permutation
 from .resize import ENCODINGS, FITS, PhotoError, prepare
 from .shards import ShardFile, key, write_shard
@@ -90,8 +85,13 @@ class ShardJob:
         return self.out / ".build" / f"{self.split}-{self.number:05d}.json"
 
 
-def build(source: Source, out: Path, options: BuildOptions, executor: Executor,
-          advance: Callable[[int], None] = lambda photos: None) -> tuple[ShardSet, int]:
+def build(
+    source: Source,
+    out: Path,
+    options: BuildOptions,
+    executor: Executor,
+    advance: Callable[[int], None] = lambda photos: None,
+) -> tuple[ShardSet, int]:
     """Build what is missing of a shard set; where nothing is missing, do nothing.
 
     Args:
@@ -103,7 +103,7 @@ def build(source: Source, out: Path, options: BuildOptions, executor: Executor,
         ShardError: another process is building there, or a worker died.
         SourceError: not one photo could be read.
     """
-    with _locked(out):
+    with locked(out):
         jobs = _jobs(source, out, options)
         job_key = {"source": {"kind": source.kind, "fingerprint": source.fingerprint()}, "options": asdict(options)}
         receipts = _start_or_go_on(out, job_key, jobs)
@@ -119,9 +119,10 @@ def build(source: Source, out: Path, options: BuildOptions, executor: Executor,
                 receipts[futures[future].path] = future.result()
                 advance(len(futures[future].photos))
         except BrokenExecutor as error:  # a worker was killed, as a rule by the kernel when memory is short
-            raise ShardError(f"{out}: a worker process died ({error})",
-                             "run the same command again, it goes on where it stopped; with fewer --workers "
-                             "if memory was short") from None
+            raise ShardError(
+                f"{out}: a worker process died ({error})",
+                "run the same command again, it goes on where it stopped; with fewer --workers if memory was short",
+            ) from None
         shard_set = _finish(source, out, options, job_key, {job.path: receipts[job.path] for job in jobs})
         return shard_set, sum(len(job.photos) for job in waiting)
 
@@ -135,8 +136,9 @@ def build_shard(job: ShardJob) -> dict:
     rows: list[tuple] = []
     rejected: list[tuple[str, str]] = []
     written = write_shard(job.out / job.path, _values(job, rows, rejected))
-    write_csv((job.out / job.path).with_suffix(".csv"),
-              ("key", "label", "source_path", "source_width", "source_height"), rows)
+    write_csv(
+        (job.out / job.path).with_suffix(".csv"), ("key", "label", "source_path", "source_width", "source_height"), rows
+    )
     receipt = {**asdict(written), "rejected": rejected}
     write_json(job.receipt, receipt)
     return receipt
@@ -146,17 +148,26 @@ def _values(job: ShardJob, rows: list, rejected: list) -> Iterator[bytes]:
     options = job.options
     for photo in job.photos:
         try:
-            picture = prepare((job.root / photo.path).read_bytes(), size=options.size, fit=options.fit,
-                              encoding=options.encoding, quality=options.quality)
+            picture = prepare(
+                (job.root / photo.path).read_bytes(),
+                size=options.size,
+                fit=options.fit,
+                encoding=options.encoding,
+                quality=options.quality,
+            )
         except PhotoError as error:
             rejected.append((photo.path, str(error)))
         except OSError as error:
             rejected.append((photo.path, error.strerror or str(error)))
         else:
-            rows.append((key(len(rows)).decode(), photo.label, photo.path, picture.source_width,
-                         picture.source_height))
-            yield encode(picture.data, height=picture.height, width=picture.width, label=photo.label,
-                         encoded=options.encoding == "jpeg")
+            rows.append((key(len(rows)).decode(), photo.label, photo.path, picture.source_width, picture.source_height))
+            yield encode(
+                picture.data,
+                height=picture.height,
+                width=picture.width,
+                label=photo.label,
+                encoded=options.encoding == "jpeg",
+            )
 
 
 def _jobs(source: Source, out: Path, options: BuildOptions) -> list[ShardJob]:
@@ -165,7 +176,7 @@ def _jobs(source: Source, out: Path, options: BuildOptions) -> list[ShardJob]:
         each = options.shard_records or min(SHARD_RECORDS, max(SMALLEST_SHARD, -(-len(photos) // FEWEST_SHARDS)))
         order = permutation(len(photos), options.seed, purpose=BUILD)
         for number, start in enumerate(range(0, len(photos), each)):
-            chosen = tuple(photos[k] for k in order[start:start + each])
+            chosen = tuple(photos[k] for k in order[start : start + each])
             jobs.append(ShardJob(source.root, out, split, number, chosen, options))
     return jobs
 
@@ -178,9 +189,13 @@ def _start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str,
         started.parent.mkdir(exist_ok=True)
         reasons = dict(read_csv(out / "rejected.csv"))
         shards = {shard["path"]: shard for split in manifest["splits"].values() for shard in split["shards"]}
-        return {job.path: {**asdict(_file(shards[job.path])),
-                           "rejected": [(p.path, reasons[p.path]) for p in job.photos if p.path in reasons]}
-                for job in jobs}
+        return {
+            job.path: {
+                **asdict(_file(shards[job.path])),
+                "rejected": [(p.path, reasons[p.path]) for p in job.photos if p.path in reasons],
+            }
+            for job in jobs
+        }
     if started.exists():
         _compare(out, json.loads(started.read_text()), job_key)
     else:
@@ -204,12 +219,16 @@ def _manifest_of(out: Path, job_key: dict) -> dict:
 def _compare(out: Path, there: dict, wanted: dict) -> None:
     if there == wanted:
         return
-    differences = [f"{name} {there['options'].get(name)} there, {value} now"
-                   for name, value in wanted["options"].items() if there["options"].get(name) != value]
+    differences = [
+        f"{name} {there['options'].get(name)} there, {value} now"
+        for name, value in wanted["options"].items()
+        if there["options"].get(name) != value
+    ]
     if there["source"] != wanted["source"]:
         differences.append("the photos, or their split, are others")
-    raise UsageError(f"{out}: holds another build: {'; '.join(differences)}",
-                     "choose another --out, or remove that folder")
+    raise UsageError(
+        f"{out}: holds another build: {'; '.join(differences)}", "choose another --out, or remove that folder"
+    )
 
 
 def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, receipts: dict[str, dict]) -> ShardSet:
@@ -217,54 +236,40 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
     write_csv(out / "rejected.csv", ("source_path", "reason"), rejected)
     splits = {}
     for split in source.splits:
-        shards = [{"path": path, **asdict(_file(receipt))} for path, receipt in receipts.items()
-                  if path.startswith(f"{split}/")]
+        shards = [
+            {"path": path, **asdict(_file(receipt))}
+            for path, receipt in receipts.items()
+            if path.startswith(f"{split}/")
+        ]
         splits[split] = {"records": sum(shard["records"] for shard in shards), "shards": shards}
     if not any(split["records"] for split in splits.values()):
-        raise SourceError(f"{source.root}: none of {len(rejected):,} photos could be read",
-                          f"the reasons are in {out / 'rejected.csv'}")
-    versions = {name: importlib.metadata.version(name)
-                for name in ("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")}
-    write_json(out / MANIFEST, {
-        "format": FORMAT, "version": VERSION, **asdict(options), "resampling": "area (shrinking), cubic (enlarging)",
-        "classes": [{"name": name} for name in source.classes], "label_order": "sorted class names",
-        "splits": splits, "rejected": len(rejected), "job": job_key, "source": str(source.root.resolve()),
-        "versions": versions})
+        raise SourceError(
+            f"{source.root}: none of {len(rejected):,} photos could be read",
+            f"the reasons are in {out / 'rejected.csv'}",
+        )
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
+    }
+    write_json(
+        out / MANIFEST,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            **asdict(options),
+            "resampling": "area (shrinking), cubic (enlarging)",
+            "classes": [{"name": name} for name in source.classes],
+            "label_order": "sorted class names",
+            "splits": splits,
+            "rejected": len(rejected),
+            "job": job_key,
+            "source": str(source.root.resolve()),
+            "versions": versions,
+        },
+    )
     shutil.rmtree(out / ".build", ignore_errors=True)
     return open_shard_set(out)
 
 
 def _file(entry: dict) -> ShardFile:
     return ShardFile(entry["records"], entry["bytes"], entry["sha256"])
-
-
-def write_csv(path: Path, header: tuple[str, ...], rows: list) -> None:
-    """Write a CSV atomically; file names that are not UTF-8 keep their bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    """The rows of a CSV without its header."""
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.reader(file))[1:]
-
-
-@contextmanager
-def _locked(out: Path):
-    """Hold the folder for one builder. The lock is the folder's own, so nothing is left behind by a kill."""
-    out.mkdir(parents=True, exist_ok=True)
-    handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ShardError(f"{out}: another process is building there", "wait for it, or stop it") from None
-        except OSError:
-            pass  # some network file systems lock no folders; one builder at a time is then up to the user
-        yield
-    finally:
-        os.close(handle)

@@ -77,14 +77,17 @@ def parse(value: bytes | memoryview) -> Datum:
             raise ShardError(f"not a Datum: field {number} has wire type {wire}")
         if length > end - position:
             raise ShardError(f"not a Datum: field {number} claims {length} bytes, {end - position} are left")
-        fields[number] = view[position:position + length]
+        fields[number] = view[position : position + length]
         position += length
     return _checked(fields)
 
 
 def _checked(fields: dict) -> Datum:
-    missing = [name for number, name in ((2, "height"), (3, "width"), (4, "data"), (5, "label"), (7, "encoded"))
-               if number not in fields]
+    missing = [
+        name
+        for number, name in ((2, "height"), (3, "width"), (4, "data"), (5, "label"), (7, "encoded"))
+        if number not in fields
+    ]
     if missing:
         raise ShardError(f"not one of our Datum records: no {', '.join(missing)}")
     channels, height, width = fields.get(1), fields[2], fields[3]
@@ -95,8 +98,9 @@ def _checked(fields: dict) -> Datum:
     if encoded and bytes(data[:2]) != b"\xff\xd8":
         raise ShardError("the Datum says JPEG, but its data does not begin as one")
     if not encoded and len(data) != height * width * CHANNELS:
-        raise ShardError(f"the Datum says raw {height}x{width} RGB, {height * width * CHANNELS} bytes, "
-                         f"but holds {len(data)}")
+        raise ShardError(
+            f"the Datum says raw {height}x{width} RGB, {height * width * CHANNELS} bytes, but holds {len(data)}"
+        )
     label = fields[5] - (1 << 64) if fields[5] >= 1 << 63 else fields[5]
     return Datum(height, width, label, encoded, data)
 
@@ -113,7 +117,7 @@ def _varint(number: int) -> bytes:
 
 def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
     number = shift = 0
-    for byte in view[position:position + _LONGEST_VARINT]:
+    for byte in view[position : position + _LONGEST_VARINT]:
         position += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:

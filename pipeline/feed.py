@@ -76,8 +76,10 @@ class Feed:
             self._check(payload)
             return payload
         except ShardError as error:
-            raise ShardError(f"{self.name(record)}: {error.message}",
-                             "remove that shard's folder and run its alexnet-prep build-lmdb command again") from None
+            raise ShardError(
+                f"{self.name(record)}: {error.message}",
+                "remove that shard's folder and run its alexnet-prep build-lmdb command again",
+            ) from None
 
     def _check(self, payload: datum.Datum) -> None:
         if payload.encoded != self.encoded:

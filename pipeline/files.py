@@ -3,11 +3,17 @@
 In:  bytes, or a function that writes them.  Out: the file under its final name, or nothing there.
 """
 
+import csv
+import fcntl
+import io
 import json
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from .errors import ShardError
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -38,5 +44,43 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_csv(path: Path, header: tuple[str, ...], rows: list) -> None:
+    """Write a CSV atomically; file names that are not UTF-8 keep their bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """The rows of a CSV without its header."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.reader(file))[1:]
+
+
+@contextmanager
+def locked(folder: Path):
+    """Hold a folder for one process at a time; made if need be.
+
+    The lock is the folder's own, so a killed process leaves nothing behind.
+
+    Raises:
+        ShardError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ShardError(f"{folder}: another process is at work there", "wait for it, or stop it") from None
+        except OSError:
+            pass  # some network file systems lock no folders; one builder at a time is then up to the user
+        yield
     finally:
         os.close(handle)

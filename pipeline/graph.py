@@ -51,8 +51,10 @@ def ten_views(size: int = 256, crop: int = 224) -> np.ndarray:
         PlanError: the window is larger than the picture.
     """
     if not 1 <= crop <= size:
-        raise PlanError(f"a {crop}x{crop} window does not fit into {size}x{size} pictures",
-                        f"build the shards with --size {crop + 32} or more")
+        raise PlanError(
+            f"a {crop}x{crop} window does not fit into {size}x{size} pictures",
+            f"build the shards with --size {crop + 32} or more",
+        )
     far = size - crop
     middle = far // 2  # an odd margin leaves the extra pixel right and below, as the offline crop does
     windows = [(0, 0), (far, 0), (0, far), (far, far), (middle, middle)]
@@ -80,21 +82,34 @@ def train_graph(source: Callable, pictures: Pictures, batch_size: int, device_id
         DeviceError: there is no such GPU.
     """
     fn, types = _dali()
-    inputs = _inputs(types, pictures) + [(types.FLOAT, 0), (types.FLOAT, 0), (types.INT32, 0), (types.FLOAT, 1),
-                                         (types.FLOAT, 3)]
+    inputs = _inputs(types, pictures) + [
+        (types.FLOAT, 0),
+        (types.FLOAT, 0),
+        (types.INT32, 0),
+        (types.FLOAT, 1),
+        (types.FLOAT, 3),
+    ]
 
     def graph():
         data, *corners, left, top, flip, mean, gain = _source(fn, source, inputs)
         squares = _squares(fn, types, data, corners, pictures, device_id)
-        window = fn.crop_mirror_normalize(squares, mean=mean, std=[1.0] * 3, mirror=flip, crop_pos_x=left,
-                                          crop_pos_y=top, **_window_options(types, pictures))
+        window = fn.crop_mirror_normalize(
+            squares,
+            mean=mean,
+            std=[1.0] * 3,
+            mirror=flip,
+            crop_pos_x=left,
+            crop_pos_y=top,
+            **_window_options(types, pictures),
+        )
         return _less_residual(types, window, pictures, device_id) * (gain.gpu() if device_id is not None else gain)
 
     return _built(graph, batch_size, device_id, threads)
 
 
-def views_graph(source: Callable, pictures: Pictures, views: np.ndarray, batch_size: int, device_id: int | None,
-                threads: int):
+def views_graph(
+    source: Callable, pictures: Pictures, views: np.ndarray, batch_size: int, device_id: int | None, threads: int
+):
     """Build the graph of test views: each picture is decoded once and cut as often as there are views.
 
     Args:
@@ -111,10 +126,23 @@ def views_graph(source: Callable, pictures: Pictures, views: np.ndarray, batch_s
     def graph():
         data, *corners = _source(fn, source, _inputs(types, pictures))
         squares = _squares(fn, types, data, corners, pictures, device_id)
-        windows = [_less_residual(types, fn.crop_mirror_normalize(
-            squares, mean=pictures.mean_rgb.tolist(), std=[1.0] * 3, mirror=flip, crop_pos_x=left / far,
-            crop_pos_y=top / far, **_window_options(types, pictures)), pictures, device_id)
-            for left, top, flip in views.tolist()]
+        windows = [
+            _less_residual(
+                types,
+                fn.crop_mirror_normalize(
+                    squares,
+                    mean=pictures.mean_rgb.tolist(),
+                    std=[1.0] * 3,
+                    mirror=flip,
+                    crop_pos_x=left / far,
+                    crop_pos_y=top / far,
+                    **_window_options(types, pictures),
+                ),
+                pictures,
+                device_id,
+            )
+            for left, top, flip in views.tolist()
+        ]
         return fn.stack(*windows)
 
     return _built(graph, batch_size, device_id, threads)
@@ -122,8 +150,14 @@ def views_graph(source: Callable, pictures: Pictures, views: np.ndarray, batch_s
 
 def _source(fn, source: Callable, inputs: list):
     # no_copy: DALI reads the memory map itself; the loader keeps every array alive until its batch has been used.
-    return fn.external_source(source=source, num_outputs=len(inputs), batch=True, no_copy=True,
-                              dtype=[dtype for dtype, _ in inputs], ndim=[ndim for _, ndim in inputs])
+    return fn.external_source(
+        source=source,
+        num_outputs=len(inputs),
+        batch=True,
+        no_copy=True,
+        dtype=[dtype for dtype, _ in inputs],
+        ndim=[ndim for _, ndim in inputs],
+    )
 
 
 def _inputs(types, pictures: Pictures) -> list:
@@ -142,8 +176,9 @@ def _squares(fn, types, data, corners: list, pictures: Pictures, device_id: int 
         data = data.gpu()
     if corners:
         size = pictures.size
-        data = fn.slice(data, corners[0], shape=[size, size], axes=(0, 1), normalized_anchor=False,
-                        normalized_shape=False)
+        data = fn.slice(
+            data, corners[0], shape=[size, size], axes=(0, 1), normalized_anchor=False, normalized_shape=False
+        )
     return data
 
 
@@ -163,15 +198,22 @@ def _built(graph: Callable, batch_size: int, device_id: int | None, threads: int
 
     try:
         # set_affinity would pile several processes of one container on the same cores.
-        pipeline = pipeline_def(graph, batch_size=batch_size, device_id=device_id, num_threads=threads,
-                                prefetch_queue_depth=PREFETCH, set_affinity=False)()
+        pipeline = pipeline_def(
+            batch_size=batch_size,
+            device_id=device_id,  # type: ignore[arg-type]  # None is the CPU
+            num_threads=threads,
+            prefetch_queue_depth=PREFETCH,
+            set_affinity=False,
+        )(graph)()
         pipeline.build()
         return pipeline
     except RuntimeError as error:
         text = " ".join(str(error).split())
         if device_id is not None and any(word in text for word in ("CUDA", "cuda", "driver", "nvml")):
-            raise DeviceError(f"DALI cannot use GPU {device_id}: {text[:300]}",
-                              "see what is wrong with alexnet-prep doctor, or train with --device cpu") from error
+            raise DeviceError(
+                f"DALI cannot use GPU {device_id}: {text[:300]}",
+                "see what is wrong with alexnet-prep doctor, or train with --device cpu",
+            ) from error
         raise StreamError(f"DALI cannot build the pipeline: {text[:300]}", "alexnet-prep doctor") from error
 
 
@@ -179,6 +221,7 @@ def _dali():
     try:
         from nvidia.dali import fn, types
     except ImportError as error:
-        raise StreamError(f"NVIDIA DALI cannot be imported: {error}",
-                          "pip install nvidia-dali-cuda120, then alexnet-prep doctor") from error
+        raise StreamError(
+            f"NVIDIA DALI cannot be imported: {error}", "pip install nvidia-dali-cuda120, then alexnet-prep doctor"
+        ) from error
     return fn, types

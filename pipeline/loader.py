@@ -140,14 +140,25 @@ class Stream:
             records = plan.records if isinstance(plan, BatchPlan) else plan
             for record, data in zip(records.tolist(), payloads.data, strict=True):
                 if self._feed.encoded and not _decodes(data):
-                    return StreamError(f"{self._feed.name(record)}: its JPEG does not decode",
-                                       "remove that shard's folder and run its alexnet-prep build-lmdb command again")
+                    return StreamError(
+                        f"{self._feed.name(record)}: its JPEG does not decode",
+                        "remove that shard's folder and run its alexnet-prep build-lmdb command again",
+                    )
         return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
 
 
-def train_stream(shard_set: ShardSet, stats: Stats, plan: Plan, *, epoch: int = 0, step: int = 0,
-                 light: Light = Light(), mean: str = "image", device: str | torch.device = "cpu",  # noqa: B008, frozen
-                 threads: int = 0) -> Stream:
+def train_stream(
+    shard_set: ShardSet,
+    stats: Stats,
+    plan: Plan,
+    *,
+    epoch: int = 0,
+    step: int = 0,
+    light: Light = Light(),
+    mean: str = "image",
+    device: str | torch.device = "cpu",
+    threads: int = 0,
+) -> Stream:
     """Stream training batches from (epoch, step) on, without end.
 
     Args:
@@ -165,17 +176,38 @@ def train_stream(shard_set: ShardSet, stats: Stats, plan: Plan, *, epoch: int = 
     def inputs(batch: BatchPlan, payloads: Payloads) -> list[np.ndarray]:
         scale, gain = light.at(batch.epoch)
         means = (stats.mean_rgb - lighting_offsets(batch.gaussians, stats, scale)).astype(np.float32)
-        return [*_corners(pictures, payloads), (batch.left / far).astype(np.float32),
-                (batch.top / far).astype(np.float32), batch.flip.astype(np.int32), means,
-                np.full((len(batch.records), 1, 1, 1), gain, np.float32)]
+        return [
+            *_corners(pictures, payloads),
+            (batch.left / far).astype(np.float32),
+            (batch.top / far).astype(np.float32),
+            batch.flip.astype(np.int32),
+            means,
+            np.full((len(batch.records), 1, 1, 1), gain, np.float32),
+        ]
 
-    return Stream(feed, plan.batches(epoch, step), inputs, lambda source: graph.train_graph(
-        source, pictures, plan.batch_size, device.index, threads or available_cores()), device)
+    return Stream(
+        feed,
+        plan.batches(epoch, step),
+        inputs,
+        lambda source: graph.train_graph(source, pictures, plan.batch_size, device.index, threads or available_cores()),
+        device,
+    )
 
 
-def views_stream(shard_set: ShardSet, stats: Stats, split: str, *, views: int = 1, crop: int = 224, batch_size: int = 128,
-                 mean: str = "image", device: str | torch.device = "cpu", threads: int = 0, rank: int = 0,
-                 ranks: int = 1) -> Stream:
+def views_stream(
+    shard_set: ShardSet,
+    stats: Stats,
+    split: str,
+    *,
+    views: int = 1,
+    crop: int = 224,
+    batch_size: int = 128,
+    mean: str = "image",
+    device: str | torch.device = "cpu",
+    threads: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Stream:
     """Stream every record of a split once, as its centre view or its ten views; the last batch may be short.
 
     Raises:
@@ -187,9 +219,15 @@ def views_stream(shard_set: ShardSet, stats: Stats, split: str, *, views: int = 
     feed = Feed(shard_set, split)
     pictures = _pictures(shard_set, stats, crop, mean)
     windows = (graph.centre_view if views == 1 else graph.ten_views)(shard_set.size, crop)
-    return Stream(feed, evaluation_batches(len(feed), batch_size, rank, ranks),
-                  lambda _, payloads: _corners(pictures, payloads), lambda source: graph.views_graph(
-                      source, pictures, windows, batch_size, device.index, threads or available_cores()), device)
+    return Stream(
+        feed,
+        evaluation_batches(len(feed), batch_size, rank, ranks),
+        lambda _, payloads: _corners(pictures, payloads),
+        lambda source: graph.views_graph(
+            source, pictures, windows, batch_size, device.index, threads or available_cores()
+        ),
+        device,
+    )
 
 
 def _pictures(shard_set: ShardSet, stats: Stats, crop: int, mean: str) -> Pictures:
@@ -200,10 +238,11 @@ def _pictures(shard_set: ShardSet, stats: Stats, crop: int, mean: str) -> Pictur
     residual = None
     if mean == "image":
         edge = (shard_set.size - crop) // 2
-        window = stats.mean_image[edge:edge + crop, edge:edge + crop]
+        window = stats.mean_image[edge : edge + crop, edge : edge + crop]
         residual = np.ascontiguousarray(window - stats.mean_rgb, dtype=np.float32)
-    return Pictures(shard_set.encoding == "jpeg", shard_set.size, shard_set.fit == "crop", crop, stats.mean_rgb,
-                    residual)
+    return Pictures(
+        shard_set.encoding == "jpeg", shard_set.size, shard_set.fit == "crop", crop, stats.mean_rgb, residual
+    )
 
 
 def _corners(pictures: Pictures, payloads: Payloads) -> list[np.ndarray]:
@@ -229,5 +268,3 @@ def _decodes(data: np.ndarray) -> bool:
         return True
     except ValueError:
         return False
-
-

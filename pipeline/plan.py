@@ -93,16 +93,20 @@ class Plan:
         if self.records < 1:
             raise PlanError("no records to train on", "build the shards from a folder that has training photos")
         if self.batch_size < self.ranks or self.ranks < 1:
-            raise PlanError(f"a batch of {self.batch_size} cannot be shared by {self.ranks} processes",
-                            f"choose --batch-size {self.ranks} or more")
+            raise PlanError(
+                f"a batch of {self.batch_size} cannot be shared by {self.ranks} processes",
+                f"choose --batch-size {self.ranks} or more",
+            )
         if not 0 <= self.rank < self.ranks:
             raise PlanError(f"rank {self.rank} is not one of {self.ranks}")
         if not 0 <= self.seed < 1 << 64:
             raise PlanError(f"seed {self.seed} is not a number from 0 to 2^64 - 1")
         if self.augmentation.crop > self.size:
-            raise PlanError(f"a {self.augmentation.crop}x{self.augmentation.crop} window does not fit into "
-                            f"{self.size}x{self.size} pictures",
-                            f"build the shards with --size {self.augmentation.crop + 32} or more")
+            raise PlanError(
+                f"a {self.augmentation.crop}x{self.augmentation.crop} window does not fit into "
+                f"{self.size}x{self.size} pictures",
+                f"build the shards with --size {self.augmentation.crop + 32} or more",
+            )
 
     @property
     def steps(self) -> int:
@@ -122,8 +126,17 @@ class Plan:
         first, last = rank_share(whole, self.rank, self.ranks)
         start, count = step * self.batch_size + first, last - first
         left, top, flip = crop_and_flip(self.seed, epoch, start, count, self.size, self.augmentation)
-        return BatchPlan(epoch, step, start, whole, order[start:start + count], left, top, flip,
-                         lighting_gaussians(self.seed, epoch, start, count))
+        return BatchPlan(
+            epoch,
+            step,
+            start,
+            whole,
+            order[start : start + count],
+            left,
+            top,
+            flip,
+            lighting_gaussians(self.seed, epoch, start, count),
+        )
 
 
 def evaluation_batches(records: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[np.ndarray]:
@@ -168,8 +181,9 @@ def share_of(count: int, share: float, seed: int) -> np.ndarray:
     return permutation(count, seed, purpose=HOLD_OUT)[:held_out]
 
 
-def crop_and_flip(seed: int, epoch: int, start: int, count: int, size: int,
-                  augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def crop_and_flip(
+    seed: int, epoch: int, start: int, count: int, size: int, augmentation: Augmentation
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw window and reflection for the places start..start+count-1.
 
     One crop word for each group of `shared` places: its high half gives left, its low half top, each
@@ -206,8 +220,10 @@ def lighting_gaussians(seed: int, epoch: int, start: int, count: int) -> np.ndar
     unit = (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(unit[:, :, 0] + 2.0**-53))
     angle = 2.0 * np.pi * unit[:, :, 1]
-    gaussians = np.stack([radius[:, 0] * np.cos(angle[:, 0]), radius[:, 0] * np.sin(angle[:, 0]),
-                          radius[:, 1] * np.cos(angle[:, 1])], axis=1)
+    gaussians = np.stack(
+        [radius[:, 0] * np.cos(angle[:, 0]), radius[:, 0] * np.sin(angle[:, 0]), radius[:, 1] * np.cos(angle[:, 1])],
+        axis=1,
+    )
     return (np.rint(gaussians * _GAUSSIAN_GRID) / _GAUSSIAN_GRID).astype(np.float32)
 
 

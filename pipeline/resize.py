@@ -98,11 +98,12 @@ def fit_pixels(pixels: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
         raise PhotoError(f"{width}x{height} is too long and narrow: {new_width}x{new_height} after resizing")
     if (new_height, new_width) != (height, width):
         shrinking = min(height, width) > size
-        pixels = cv2.resize(pixels, (new_width, new_height),
-                            interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC)
+        pixels = cv2.resize(
+            pixels, (new_width, new_height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+        )
     if fit == "crop":
         top, left = (new_height - size) // 2, (new_width - size) // 2
-        pixels = pixels[top:top + size, left:left + size]
+        pixels = pixels[top : top + size, left : left + size]
     return np.ascontiguousarray(pixels)
 
 

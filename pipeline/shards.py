@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -65,8 +66,9 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
         sync_folder(path.parent)
         return written
     except lmdb.MapFullError:
-        raise ShardError(f"{path}: more than {MAP_BYTES >> 30} GiB for one shard",
-                         "build with a smaller --shard-records") from None
+        raise ShardError(
+            f"{path}: more than {MAP_BYTES >> 30} GiB for one shard", "build with a smaller --shard-records"
+        ) from None
     except lmdb.Error as error:
         raise ShardError(f"{path}: cannot be written: {error}", "is there room, and the right to write?") from None
     finally:
@@ -75,7 +77,7 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
 
 def _write_environment(folder: Path, values: Iterable[bytes]) -> int:
     # lib_version came with py-lmdb 3.0; before that there was one format. writemap would turn a full disk into SIGBUS.
-    pinned = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
+    pinned: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
     environment = lmdb.open(str(folder), map_size=MAP_BYTES, lock=False, sync=False, metasync=False, **pinned)
     records = 0
     try:
@@ -111,7 +113,7 @@ def check_format(data: Path) -> None:
         return
     if head[24:28] == struct.pack("=I", _MAGIC):
         what = "LMDB format 3, which DALI and Caffe cannot read"
-    elif head[_META_OFFSET:_META_OFFSET + 4] == struct.pack("=I", _MAGIC)[::-1]:
+    elif head[_META_OFFSET : _META_OFFSET + 4] == struct.pack("=I", _MAGIC)[::-1]:
         what = "an LMDB file of a machine of the other byte order"
     else:
         what = "not an LMDB file of format 1"
@@ -140,8 +142,9 @@ class Shard:
         check_format(data)
         size = data.stat().st_size
         if size != file.bytes:  # a truncated map would kill the process at the first touch
-            raise ShardError(f"{data}: {size:,} bytes, but dataset.json says {file.bytes:,}",
-                             "copy or build the shard set again")
+            raise ShardError(
+                f"{data}: {size:,} bytes, but dataset.json says {file.bytes:,}", "copy or build the shard set again"
+            )
         self.path = path
         self.records = file.records
         self._process = os.getpid()
@@ -152,8 +155,9 @@ class Shard:
             raise ShardError(f"{path}: {error}", "copy or build the shard set again") from None
         entries = self._environment.stat()["entries"]
         if entries != file.records:
-            raise ShardError(f"{data}: {entries} records, but dataset.json says {file.records}",
-                             "copy or build the shard set again")
+            raise ShardError(
+                f"{data}: {entries} records, but dataset.json says {file.records}", "copy or build the shard set again"
+            )
 
     def value(self, index: int) -> memoryview:
         """The bytes of a record, a view of the memory map.

@@ -65,8 +65,10 @@ class ShardSet:
         split = self.splits.get(name)
         if split is None or not split.records:
             present = ", ".join(f"{other.name} ({other.records:,})" for other in self.splits.values())
-            raise ShardError(f"{self.root}: no records in a split {name!r}; there is {present or 'none'}",
-                             "build the shards from a folder that has photos for it")
+            raise ShardError(
+                f"{self.root}: no records in a split {name!r}; there is {present or 'none'}",
+                "build the shards from a folder that has photos for it",
+            )
         return split
 
     def has(self, name: str) -> bool:
@@ -84,21 +86,28 @@ def open_shard_set(root: Path) -> ShardSet:
     path = root / MANIFEST
     if not path.exists():
         if (root / ".build").exists():
-            raise ShardError(f"{root}: the build is not finished",
-                             "run the same alexnet-prep build-lmdb command again: it goes on where it stopped")
-        raise UsageError(f"{root}: no shard set there (no {MANIFEST})",
-                         f"make one with: alexnet-prep build-lmdb PHOTOS --out {root}")
+            raise ShardError(
+                f"{root}: the build is not finished",
+                "run the same alexnet-prep build-lmdb command again: it goes on where it stopped",
+            )
+        raise UsageError(
+            f"{root}: no shard set there (no {MANIFEST})", f"make one with: alexnet-prep build-lmdb PHOTOS --out {root}"
+        )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         shard_set = _read(root, manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"{path}: not a manifest of ours: {type(error).__name__} {error}",
-                         "copy dataset.json again, or build the set again") from None
+        raise ShardError(
+            f"{path}: not a manifest of ours: {type(error).__name__} {error}",
+            "copy dataset.json again, or build the set again",
+        ) from None
     for split in shard_set.splits.values():
         for folder, file in split.shards:
             if not is_complete(folder, file):
-                raise ShardError(f"{folder}: missing, or not of the {file.bytes:,} bytes that {MANIFEST} says",
-                                 "copy the set again, or run its alexnet-prep build-lmdb command again")
+                raise ShardError(
+                    f"{folder}: missing, or not of the {file.bytes:,} bytes that {MANIFEST} says",
+                    "copy the set again, or run its alexnet-prep build-lmdb command again",
+                )
     return shard_set
 
 
@@ -114,18 +123,23 @@ def _read(root: Path, manifest: dict) -> ShardSet:
     if manifest["format"] != FORMAT:
         raise ValueError(f"format {manifest['format']!r}")
     if manifest["version"] != VERSION:
-        raise ShardError(f"{root / MANIFEST}: version {manifest['version']}, this program reads version {VERSION}",
-                         "update alexnet-dali, or build the set again")
+        raise ShardError(
+            f"{root / MANIFEST}: version {manifest['version']}, this program reads version {VERSION}",
+            "update alexnet-dali, or build the set again",
+        )
     splits = {}
     for name, entry in manifest["splits"].items():
-        shards = tuple((_inside(root, shard["path"]), ShardFile(int(shard["records"]), int(shard["bytes"]),
-                                                                str(shard["sha256"]))) for shard in entry["shards"])
+        shards = tuple(
+            (_inside(root, shard["path"]), ShardFile(int(shard["records"]), int(shard["bytes"]), str(shard["sha256"])))
+            for shard in entry["shards"]
+        )
         splits[name] = Split(name, shards)
         if splits[name].records != entry["records"]:
             raise ValueError(f"{name} has {splits[name].records} records in its shards, {entry['records']} in all")
     classes = tuple(str(entry["name"]) for entry in manifest["classes"])
-    return ShardSet(root, int(manifest["size"]), str(manifest["fit"]), str(manifest["encoding"]), classes, splits,
-                    manifest)
+    return ShardSet(
+        root, int(manifest["size"]), str(manifest["fit"]), str(manifest["encoding"]), classes, splits, manifest
+    )
 
 
 def _inside(root: Path, path: str) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from .errors import UsageError
 from .plan import share_of
 
-SUFFIXES = frozenset(".jpeg .jpg .jpe .png .gif .bmp .webp .tif .tiff .ppm .pgm".split())
+SUFFIXES = frozenset([".jpeg", ".jpg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 SPLITS = ("train", "val")
 
 
@@ -91,9 +91,11 @@ def find_photos(root: Path, *, val_share: float = 0.1, seed: int = 0, split: str
     else:
         source = _flat_folder(root, root, val_share, seed, split)
     if not any(source.splits.values()):
-        raise UsageError(f"{root}: no photos in class folders below it ({source.ignored} other files)",
-                         f"lay them out as {root}/CLASS/photo.jpg, or as {root}/train/CLASS/photo.jpg "
-                         f"and {root}/val/CLASS/photo.jpg")
+        raise UsageError(
+            f"{root}: no photos in class folders below it ({source.ignored} other files)",
+            f"lay them out as {root}/CLASS/photo.jpg, or as {root}/train/CLASS/photo.jpg "
+            f"and {root}/val/CLASS/photo.jpg",
+        )
     return source
 
 
@@ -101,8 +103,10 @@ def _split_folders(root: Path, split: str | None) -> Source:
     found = {name: _walk_classes(root, root / name) for name in SPLITS}
     loose = [entry.name for entry in os.scandir(root / "val") if _is_photo(entry.name) and not _is_folder(entry)]
     if loose and split != "train":
-        raise UsageError(f"{root / 'val'}: {len(loose)} photos without a class folder, so without labels",
-                         "sort them into class folders as in train, or leave them out with --split train")
+        raise UsageError(
+            f"{root / 'val'}: {len(loose)} photos without a class folder, so without labels",
+            "sort them into class folders as in train, or leave them out with --split train",
+        )
     classes = tuple(sorted({folder for photos, _ in found.values() for folder, _, _ in photos}))
     splits = {name: _photos(photos, classes) for name, (photos, _) in found.items() if split in (None, name)}
     return Source(root, "class folders, train and val", classes, splits, sum(n for _, n in found.values()))
@@ -115,8 +119,10 @@ def _flat_folder(root: Path, top: Path, val_share: float, seed: int, split: str 
     if split:
         return Source(root, f"class folders, all {split}", classes, {split: photos}, ignored)
     held_out = set(share_of(len(photos), val_share, seed).tolist())
-    splits = {"train": [photo for k, photo in enumerate(photos) if k not in held_out],
-              "val": [photo for k, photo in enumerate(photos) if k in held_out]}
+    splits = {
+        "train": [photo for k, photo in enumerate(photos) if k not in held_out],
+        "val": [photo for k, photo in enumerate(photos) if k in held_out],
+    }
     return Source(root, "class folders, flat", classes, splits, ignored)
 
 

@@ -18,6 +18,11 @@ T = TypeVar("T")
 class StallMeter(Generic[T]):
     """Iterates over batches and measures.
 
+    Args:
+        batches: any iterable.
+        startup: count the first fetch as start-up; otherwise it is waiting like the others.
+        clock: seconds.
+
     Attributes:
         startup_seconds: the first fetch.
         waiting_seconds: all later fetches together.
@@ -25,8 +30,9 @@ class StallMeter(Generic[T]):
         batches: fetched so far.
     """
 
-    def __init__(self, batches: Iterable[T], clock: Callable[[], float] = time.perf_counter):
-        self._batches, self._clock = batches, clock
+    def __init__(self, batches: Iterable[T], *, startup: bool = True, clock: Callable[[], float] = time.perf_counter):
+        self._batches, self._startup, self._clock = batches, startup, clock
+        self._arrived = 0.0
         self.startup_seconds = self.waiting_seconds = self.working_seconds = 0.0
         self.batches = 0
 
@@ -38,15 +44,24 @@ class StallMeter(Generic[T]):
                 batch = next(iterator)
             except StopIteration:
                 return
-            arrived = self._clock()
-            if self.batches:
-                self.waiting_seconds += arrived - left
+            self._arrived = self._clock()
+            if self.batches or not self._startup:
+                self.waiting_seconds += self._arrived - left
             else:
-                self.startup_seconds = arrived - left
+                self.startup_seconds = self._arrived - left
             self.batches += 1
             yield batch
             left = self._clock()
-            self.working_seconds += left - arrived
+            self.working_seconds += left - self._arrived
+
+    def working_now(self) -> float:
+        """`working_seconds` and what has passed since the present batch arrived."""
+        return self.working_seconds + self._clock() - self._arrived
+
+    @property
+    def seconds(self) -> float:
+        """Waiting and working together."""
+        return self.waiting_seconds + self.working_seconds
 
     @property
     def percent(self) -> float:

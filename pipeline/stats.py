@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -66,19 +67,20 @@ class Stats:
     eigenvectors: np.ndarray
 
 
-def measure(shard_set: ShardSet, executor: Executor, split: str = "train",
-            advance: Callable[[int], None] = lambda images: None) -> Stats:
+def measure(
+    shard_set: ShardSet, executor: Executor, split: str = "train", advance: Callable[[int], None] = lambda images: None
+) -> Stats:
     """Measure a split, one shard a unit of work.
 
     Raises:
         ShardError: the split has no records, or one is damaged.
     """
     chosen = shard_set.split(split)
-    total = None
+    total = Moments(0, np.zeros((shard_set.size, shard_set.size, 3), np.int64), np.zeros((3, 3), np.int64))
     futures = [executor.submit(shard_moments, folder, file, shard_set.size) for folder, file in chosen.shards]
     for future in as_completed(futures):
         part = future.result()
-        total = part if total is None else total + part
+        total = total + part
         advance(part.images)
     return from_moments(total, chosen.fingerprint())
 
@@ -96,8 +98,10 @@ def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
         try:
             pixels = central_square(record_pixels(shard.value(index)), size)
         except (ShardError, ValueError) as error:
-            raise ShardError(f"{folder}, record {index}: {error}",
-                             "remove this shard's folder and run its alexnet-prep build-lmdb command again") from None
+            raise ShardError(
+                f"{folder}, record {index}: {error}",
+                "remove this shard's folder and run its alexnet-prep build-lmdb command again",
+            ) from None
         total += pixels
         cross += cross_products(pixels)
     return Moments(shard.records, total, cross)
@@ -126,7 +130,7 @@ def central_square(pixels: np.ndarray, size: int) -> np.ndarray:
     if min(height, width) < size:
         raise ShardError(f"{width}x{height} pixels in a set of size {size}")
     top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top:top + size, left:left + size]
+    return pixels[top : top + size, left : left + size]
 
 
 def cross_products(pixels: np.ndarray) -> np.ndarray:
@@ -137,9 +141,9 @@ def cross_products(pixels: np.ndarray) -> np.ndarray:
     """
     flat = pixels.reshape(-1, 3)
     rows = -(-len(flat) // _EXACT_ROW)
-    planes = np.zeros((3, rows * _EXACT_ROW), dtype=np.float32)
-    planes[:, :len(flat)] = flat.T
-    planes = planes.reshape(3, rows, _EXACT_ROW)
+    padded = np.zeros((3, rows * _EXACT_ROW), dtype=np.float32)
+    padded[:, : len(flat)] = flat.T
+    planes = padded.reshape(3, rows, _EXACT_ROW)
     cross = np.empty((3, 3), dtype=np.int64)
     for i in range(3):
         for j in range(i, 3):
@@ -160,14 +164,22 @@ def from_moments(moments: Moments, fingerprint: str) -> Stats:
     count = moments.images * size * size
     sums = [int(value) for value in moments.pixels.sum(axis=(0, 1))]
     # Whole numbers of any length: float64 would lose digits where the two terms nearly cancel.
-    covariance = np.array([[(int(moments.cross[i, j]) * count - sums[i] * sums[j]) / count**2 for j in range(3)]
-                           for i in range(3)])
+    covariance = np.array(
+        [[(int(moments.cross[i, j]) * count - sums[i] * sums[j]) / count**2 for j in range(3)] for i in range(3)]
+    )
     values, vectors = np.linalg.eigh(covariance)
     order = np.argsort(values)[::-1]
     vectors = vectors[:, order].T
     signs = np.sign(vectors[np.arange(3), np.abs(vectors).argmax(axis=1)])
-    return Stats(moments.images, fingerprint, moments.pixels / moments.images, np.array(sums) / count, covariance,
-                 np.maximum(values[order], 0.0), vectors * signs[:, None])
+    return Stats(
+        moments.images,
+        fingerprint,
+        moments.pixels / moments.images,
+        np.array(sums) / count,
+        covariance,
+        np.maximum(values[order], 0.0),
+        vectors * signs[:, None],
+    )
 
 
 def lighting_offsets(gaussians: np.ndarray, stats: Stats, scale: str = "stddev") -> np.ndarray:
@@ -186,18 +198,25 @@ def lighting_offsets(gaussians: np.ndarray, stats: Stats, scale: str = "stddev")
     """
     if scale not in LIGHTING_SCALES:
         raise StatsError(f"no lighting scale is called {scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}")
-    lengths = {"stddev": np.sqrt(stats.eigenvalues), "eigenvalue": stats.eigenvalues / 255.0,
-               "none": np.zeros(3)}[scale]
+    lengths = {"stddev": np.sqrt(stats.eigenvalues), "eigenvalue": stats.eigenvalues / 255.0, "none": np.zeros(3)}[
+        scale
+    ]
     return (LIGHTING_SHARE * gaussians.astype(np.float64) * lengths) @ stats.eigenvectors
 
 
 def save(stats: Stats, root: Path) -> None:
     """Write stats.npz and stats.json into a shard set, each atomically."""
-    numbers = {"images": stats.images, "fingerprint": stats.fingerprint, "mean_rgb": stats.mean_rgb.tolist(),
-               "covariance": stats.covariance.tolist(), "eigenvalues": stats.eigenvalues.tolist(),
-               "eigenvectors": stats.eigenvectors.tolist()}
-    arrays = {name: np.asarray(value) for name, value in numbers.items()}
-    write_atomically(root / "stats.npz", lambda file: np.savez(file, mean_image=stats.mean_image, **arrays))
+    numbers = {
+        "images": stats.images,
+        "fingerprint": stats.fingerprint,
+        "mean_rgb": stats.mean_rgb.tolist(),
+        "covariance": stats.covariance.tolist(),
+        "eigenvalues": stats.eigenvalues.tolist(),
+        "eigenvectors": stats.eigenvectors.tolist(),
+    }
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in numbers.items()}
+    arrays["mean_image"] = stats.mean_image
+    write_atomically(root / "stats.npz", lambda file: np.savez(file, **arrays))
     write_json(root / "stats.json", {**numbers, "pixels": "0..255, RGB order; eigenvectors are rows"})
 
 
@@ -211,8 +230,14 @@ def load(shard_set: ShardSet, split: str = "train") -> Stats:
     again = f"alexnet-prep pca-stats --shards {shard_set.root}"
     try:
         with np.load(path, allow_pickle=False) as saved:
-            stats = Stats(int(saved["images"]), str(saved["fingerprint"]), *(saved[name].astype(np.float64) for name in (
-                "mean_image", "mean_rgb", "covariance", "eigenvalues", "eigenvectors")))
+            stats = Stats(
+                int(saved["images"]),
+                str(saved["fingerprint"]),
+                *(
+                    saved[name].astype(np.float64)
+                    for name in ("mean_image", "mean_rgb", "covariance", "eigenvalues", "eigenvectors")
+                ),
+            )
     except FileNotFoundError:
         raise StatsError(f"{shard_set.root}: no statistics there yet (stats.npz)", again) from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -234,5 +259,3 @@ def summary(stats: Stats) -> str:
 
 def _row(values: np.ndarray, digits: int = 3) -> str:
     return "  ".join(f"{value:9.{digits}f}" for value in values)
-
-

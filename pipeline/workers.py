@@ -22,8 +22,12 @@ def available_cores() -> int:
 @contextmanager
 def worker_pool(workers: int = 0):
     """Yield an executor of `workers` processes, by default one a core."""
-    pool = ProcessPoolExecutor(workers or available_cores(), mp_context=multiprocessing.get_context("spawn"),
-                               initializer=_begin, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(
+        workers or available_cores(),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(os.getpid(),),
+    )
     try:
         yield pool
         pool.shutdown()

@@ -11,11 +11,11 @@ def training_picture(pixels, left, top, flip, crop, mean_image, offset, gain):
     The window is cut, mirrored, the mean image's central window subtracted (unflipped), the light added, and all of
     it multiplied by the gain. float64 (crop, crop, 3).
     """
-    window = pixels[top:top + crop, left:left + crop].astype(np.float64)
+    window = pixels[top : top + crop, left : left + crop].astype(np.float64)
     if flip:
         window = window[:, ::-1]
     edge = (mean_image.shape[0] - crop) // 2
-    return (window - mean_image[edge:edge + crop, edge:edge + crop] + offset) * gain
+    return (window - mean_image[edge : edge + crop, edge : edge + crop] + offset) * gain
 
 
 def response_norm_across(x, size, constant, scale, beta, columns):
@@ -41,14 +41,14 @@ def response_norm_within(x, size, constant, scale, beta):
     reach = size // 2
     for top in range(height):
         for left in range(width):
-            square = x[:, :, max(0, top - reach):top + reach + 1, max(0, left - reach):left + reach + 1]
+            square = x[:, :, max(0, top - reach) : top + reach + 1, max(0, left - reach) : left + reach + 1]
             out[:, :, top, left] = x[:, :, top, left] / (constant + scale * (square**2).sum(axis=(2, 3))) ** beta
     return out
 
 
 def area_resize(pixels, new_height, new_width):
     """Shrink by area averaging: each new pixel is the mean of the rectangle of old ones that it covers."""
-    height, width, channels = pixels.shape
+    height, width = pixels.shape[:2]
     rows = _overlaps(height, new_height)
     columns = _overlaps(width, new_width)
     return np.einsum("ay,yxc,bx->abc", rows, pixels.astype(np.float64), columns)
@@ -75,8 +75,12 @@ def philox_words(seed, epoch, purpose, count):
         for _ in range(10):
             product0 = 0xD2E7470EE14C6C93 * counter[0]
             product1 = 0xCA5A826395121157 * counter[2]
-            counter = [(product1 >> 64) ^ counter[1] ^ key[0], product1 & mask,
-                       (product0 >> 64) ^ counter[3] ^ key[1], product0 & mask]
+            counter = [
+                (product1 >> 64) ^ counter[1] ^ key[0],
+                product1 & mask,
+                (product0 >> 64) ^ counter[3] ^ key[1],
+                product0 & mask,
+            ]
             key = [(key[0] + 0x9E3779B97F4A7C15) & mask, (key[1] + 0xBB67AE8584CAA73B) & mask]
         out.extend(counter)
     return out[:count]
@@ -84,6 +88,7 @@ def philox_words(seed, epoch, purpose, count):
 
 def gaussians(a, b, c, d):
     """Three Gaussians of four words, by Box and Muller, as docs/plan.md has it."""
+
     def pair(one, two):
         u = ((one >> 11) + 1) / 2**53
         v = (two >> 11) / 2**53

@@ -31,7 +31,10 @@ def test_two_services_of_one_image_that_is_built_here():
 def test_photos_are_read_only_and_shards_and_runs_outlive_the_container(name):
     volumes = {volume["target"]: volume for volume in SERVICES[name]["volumes"]}
     assert {target: volume["source"] for target, volume in volumes.items()} == {
-        "/data": "${DATA:-./sample}", "/out": "${OUT:-./out}", "/runs": "${RUNS:-./runs}"}
+        "/data": "${DATA:-./sample}",
+        "/out": "${OUT:-./out}",
+        "/runs": "${RUNS:-./runs}",
+    }
     assert [target for target, volume in volumes.items() if volume.get("read_only")] == ["/data"]
     # Made by docker, a folder would belong to root, and the services are not root.
     assert all(volume["type"] == "bind" and not volume["bind"]["create_host_path"] for volume in volumes.values())
@@ -62,7 +65,8 @@ def test_commands_are_console_scripts_of_the_project():
 
 def test_the_steps_work_on_the_same_folders():
     assert SERVICES["prep"]["command"] == (
-        'sh -c "alexnet-prep build-lmdb /data --out /out && alexnet-prep pca-stats --shards /out"')
+        'sh -c "alexnet-prep build-lmdb /data --out /out && alexnet-prep pca-stats --shards /out"'
+    )
     assert SERVICES["train"]["command"] == "alexnet-train --shards /out --run /runs/alexnet"
 
 

@@ -15,8 +15,16 @@ from alexnet_dali.tools.machine import Gpu, Machine
 from click.testing import CliRunner
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 85_000_000_000, (9, 0), 1)
-HEALTHY = Machine(cores=16, shared_memory_bytes=8 << 30, driver="580.65.06", listed=(H100.name,), gpus=(H100,),
-                  cuda="13.0", architectures=("sm_80", "sm_90"), dali=("nvidia-dali-cuda120",))
+HEALTHY = Machine(
+    cores=16,
+    shared_memory_bytes=8 << 30,
+    driver="580.65.06",
+    listed=(H100.name,),
+    gpus=(H100,),
+    cuda="13.0",
+    architectures=("sm_80", "sm_90"),
+    dali=("nvidia-dali-cuda120",),
+)
 SIGHTLESS = replace(HEALTHY, gpus=())
 
 
@@ -32,7 +40,8 @@ def test_this_machine_is_healthy(tmp_path):
     assert "training can run here" in result.output and "writes format 1" in result.output
     lines = json.loads((tmp_path / "lines.json").read_text())
     assert " ".join(line["name"] for line in lines) == (
-        "Python pictures LMDB DALI torch torchvision driver GPUs cores /dev/shm disk")
+        "Python pictures LMDB DALI torch torchvision driver GPUs cores /dev/shm disk"
+    )
     assert all(line["remedy"] for line in lines if line["state"] != "ok")
 
 
@@ -80,6 +89,7 @@ def test_pictures_missing_old_broken_or_apart(monkeypatch):
         said(command.pictures(), "wrong", "pillow 9.0, older than pillow>=", "pip install --upgrade 'pillow>=")
     import cv2
     import numpy as np
+
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "imdecode", lambda *_: np.zeros((48, 64, 3), np.uint8))
         said(command.pictures(), "wrong", "levels apart", "pip install --force-reinstall opencv-python-headless")
@@ -113,17 +123,21 @@ def test_lmdb_before_version_3_knows_no_lib_version(monkeypatch):
 
 def test_dali(monkeypatch):
     both = replace(SIGHTLESS, dali=("nvidia-dali-cuda120", "nvidia-dali-cuda130"))
-    said(command.dali(both), "wrong", "hold the same module",
-         "pip uninstall -y nvidia-dali-cuda120 nvidia-dali-cuda130 && pip install 'nvidia-dali-cuda120>=")
+    said(
+        command.dali(both),
+        "wrong",
+        "hold the same module",
+        "pip uninstall -y nvidia-dali-cuda120 nvidia-dali-cuda130 && pip install 'nvidia-dali-cuda120>=",
+    )
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "nvidia.dali", None)
-        said(command.dali(SIGHTLESS), "missing", "nvidia.dali is not installed",
-             "pip install 'nvidia-dali-cuda120>=")
+        said(command.dali(SIGHTLESS), "missing", "nvidia.dali is not installed", "pip install 'nvidia-dali-cuda120>=")
     pytest.importorskip("nvidia.dali")
     said(command.dali(SIGHTLESS), "ok", "decodes a JPEG on the CPU")
     monkeypatch.setattr(command, "decode_with_dali", lambda device: 0 if device == "cpu" else 1 / 0)
     said(command.dali(SIGHTLESS), "wrong", "levels apart", "pip install --force-reinstall 'nvidia-dali-cuda120>=")
     import simplejpeg
+
     right = simplejpeg.decode_jpeg(command.small_jpeg())
     monkeypatch.setattr(command, "decode_with_dali", lambda device: right if device == "cpu" else 1 / 0)
     said(command.dali(HEALTHY), "wrong", "ZeroDivisionError", "pip install --force-reinstall")
@@ -145,16 +159,25 @@ def test_torch_and_torchvision(monkeypatch):
     said(command.torchvision_ops(), "missing", "torch is not installed", "pip install 'torch>=")
 
 
-@pytest.mark.parametrize("driver, cuda, dali, state, found, remedy", [
-    ("580.65.06", "13.0", "cuda130", "ok", "580.65.06", ""),
-    ("525.60.13", "12.6", "cuda120", "ok", "525.60.13", ""),
-    (None, "13.0", "cuda120", "note", "no NVIDIA driver", "nvidia-driver-580"),
-    ("550.54.15", "13.0", "cuda120", "wrong", "too old: torch for CUDA 13.0 needs 580", "nvidia-driver-580"),
-    ("550.54.15", "12.6", "cuda130", "wrong", "nvidia-dali-cuda130 needs 580",
-     "pip uninstall -y nvidia-dali-cuda130 && pip install nvidia-dali-cuda120"),
-    ("470.57.02", "12.6", "cuda120", "wrong", "needs 525.60", "nvidia-driver-580"),
-    ("470.57.02", None, "cuda120", "wrong", "nvidia-dali-cuda120 needs 525.60", "nvidia-driver-580"),
-])
+@pytest.mark.parametrize(
+    "driver, cuda, dali, state, found, remedy",
+    [
+        ("580.65.06", "13.0", "cuda130", "ok", "580.65.06", ""),
+        ("525.60.13", "12.6", "cuda120", "ok", "525.60.13", ""),
+        (None, "13.0", "cuda120", "note", "no NVIDIA driver", "nvidia-driver-580"),
+        ("550.54.15", "13.0", "cuda120", "wrong", "too old: torch for CUDA 13.0 needs 580", "nvidia-driver-580"),
+        (
+            "550.54.15",
+            "12.6",
+            "cuda130",
+            "wrong",
+            "nvidia-dali-cuda130 needs 580",
+            "pip uninstall -y nvidia-dali-cuda130 && pip install nvidia-dali-cuda120",
+        ),
+        ("470.57.02", "12.6", "cuda120", "wrong", "needs 525.60", "nvidia-driver-580"),
+        ("470.57.02", None, "cuda120", "wrong", "nvidia-dali-cuda120 needs 525.60", "nvidia-driver-580"),
+    ],
+)
 def test_driver(driver, cuda, dali, state, found, remedy):
     machine = replace(SIGHTLESS, driver=driver, cuda=cuda, dali=(f"nvidia-dali-{dali}",))
     said(command.driver(machine), state, found, remedy)
@@ -167,8 +190,11 @@ def test_a_compatibility_package_counts_as_a_newer_driver():
 
 def test_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    said(command.gpus(replace(HEALTHY, gpus=(H100, H100))), "ok",
-         "2 x NVIDIA H100 80GB HBM3, 85.0 GB, compute 9.0, hardware JPEG decoder")
+    said(
+        command.gpus(replace(HEALTHY, gpus=(H100, H100))),
+        "ok",
+        "2 x NVIDIA H100 80GB HBM3, 85.0 GB, compute 9.0, hardware JPEG decoder",
+    )
     said(command.gpus(Machine()), "note", "training runs on the CPU", "docker run --gpus all")
     said(command.gpus(replace(SIGHTLESS, cuda=None)), "note", "HBM3: idle", "pip install --force-reinstall torch")
     said(command.gpus(replace(SIGHTLESS, refusal="unknown error")), "wrong", "unknown error", "nvidia_uvm")
@@ -178,15 +204,23 @@ def test_gpus(monkeypatch):
 
 def test_gpus_that_torch_has_no_code_for():
     volta = Gpu("Tesla V100", 16_000_000_000, (7, 0))
-    said(command.gpus(replace(HEALTHY, gpus=(volta,))), "wrong", "no code for Tesla V100, but for sm_80, sm_90",
-         "pip install --force-reinstall torch torchvision")
+    said(
+        command.gpus(replace(HEALTHY, gpus=(volta,))),
+        "wrong",
+        "no code for Tesla V100, but for sm_80, sm_90",
+        "pip install --force-reinstall torch torchvision",
+    )
     later = Gpu("a later one", 0, (20, 0))
     said(command.gpus(replace(HEALTHY, gpus=(later,))), "wrong", "no code", "pip install --upgrade torch")
 
 
 def test_gpus_whose_jpeg_engine_is_out_of_reach():
-    said(command.gpus(replace(HEALTHY, gpus=(replace(H100, jpeg_engines=0),))), "note",
-         "decodes JPEG on its cores; a JPEG engine is there", "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video")
+    said(
+        command.gpus(replace(HEALTHY, gpus=(replace(H100, jpeg_engines=0),))),
+        "note",
+        "decodes JPEG on its cores; a JPEG engine is there",
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video",
+    )
     a10 = Gpu("NVIDIA A10", 24_000_000_000, (8, 6), 0)
     said(command.gpus(replace(HEALTHY, gpus=(a10,))), "ok", "compute 8.6, decodes JPEG on its cores")
 

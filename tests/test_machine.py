@@ -37,11 +37,14 @@ def test_quota_where_nothing_can_be_read(tmp_path):
     assert quota(tmp_path, tmp_path / "own") is None
 
 
-@pytest.mark.parametrize("line, version", [
-    ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n", "550.54.15"),
-    ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n", "580.65.06"),
-    ("nothing of the kind\n", None),
-])
+@pytest.mark.parametrize(
+    "line, version",
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n", "550.54.15"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n", "580.65.06"),
+        ("nothing of the kind\n", None),
+    ],
+)
 def test_driver_version_from_the_kernel(tmp_path, line, version):
     (tmp_path / "version").write_text(line)
     assert machine._kernel_module(tmp_path / "version") == version
@@ -82,21 +85,25 @@ def test_versions_compare_as_numbers():
     assert older("numpy>=99").startswith("numpy ") and older("numpy>=1.26") == older("no-such-package>=1") == ""
 
 
-@pytest.mark.parametrize("capability, architectures, runs", [
-    ((9, 0), ("sm_80", "sm_90"), True),
-    ((8, 9), ("sm_80", "sm_90"), True),                  # machine code serves later minor versions
-    ((7, 0), ("sm_75", "sm_80", "compute_120"), False),  # nothing serves an older GPU
-    ((12, 0), ("sm_90",), False),                        # nor a later major version,
-    ((12, 0), ("sm_90", "compute_90"), True),            # but PTX does
-    ((10, 0), ("sm_100", "sm_120"), True),
-    ((9, 0), (), True),                                  # unknown: no false alarm
-])
+@pytest.mark.parametrize(
+    "capability, architectures, runs",
+    [
+        ((9, 0), ("sm_80", "sm_90"), True),
+        ((8, 9), ("sm_80", "sm_90"), True),  # machine code serves later minor versions
+        ((7, 0), ("sm_75", "sm_80", "compute_120"), False),  # nothing serves an older GPU
+        ((12, 0), ("sm_90",), False),  # nor a later major version,
+        ((12, 0), ("sm_90", "compute_90"), True),  # but PTX does
+        ((10, 0), ("sm_100", "sm_120"), True),
+        ((9, 0), (), True),  # unknown: no false alarm
+    ],
+)
 def test_code_for_a_gpu(capability, architectures, runs):
     assert Gpu("a GPU", 0, capability).runs(architectures) is runs
 
 
-@pytest.mark.parametrize("capability, engines, decodes", [
-    ((9, 0), None, True), ((9, 0), 0, False), ((8, 9), None, False), ((8, 9), 1, True)])
+@pytest.mark.parametrize(
+    "capability, engines, decodes", [((9, 0), None, True), ((9, 0), 0, False), ((8, 9), None, False), ((8, 9), 1, True)]
+)
 def test_nvjpeg_is_believed_over_the_table(capability, engines, decodes):
     assert Gpu("a GPU", 0, capability, engines).decodes_jpeg is decodes
 

@@ -40,10 +40,13 @@ def test_same_arguments_same_bytes(small, tmp_path):
 
 def test_a_new_interpreter_draws_the_same(small):
     # Python's hash() of strings differs from process to process; no draw may come from it.
-    code = ("import sys; from alexnet_dali.tools.sample_photos import photo; "
-            "sys.stdout.buffer.write(photo(3, 'train', 6, 2, (24, 60)))")
-    drawn = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
-                           env={"PYTHONHASHSEED": "77"}).stdout
+    code = (
+        "import sys; from alexnet_dali.tools.sample_photos import photo; "
+        "sys.stdout.buffer.write(photo(3, 'train', 6, 2, (24, 60)))"
+    )
+    drawn = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, env={"PYTHONHASHSEED": "77"}
+    ).stdout
     assert drawn == (small / "train/cross/train_00006.JPEG").read_bytes()
 
 
@@ -61,10 +64,14 @@ def test_a_longer_set_begins_with_the_shorter_one(small, tmp_path):
 
 
 def test_folders_are_the_classes_evenly_filled(small):
-    counts = {split: {folder.name: len(list(folder.iterdir())) for folder in (small / split).iterdir()}
-              for split in ("train", "val")}
-    assert counts == {"train": {"checker": 3, "crescent": 3, "cross": 3, "dots": 3},
-                      "val": {"checker": 2, "crescent": 1, "cross": 1, "dots": 1}}
+    counts = {
+        split: {folder.name: len(list(folder.iterdir())) for folder in (small / split).iterdir()}
+        for split in ("train", "val")
+    }
+    assert counts == {
+        "train": {"checker": 3, "crescent": 3, "cross": 3, "dots": 3},
+        "val": {"checker": 2, "crescent": 1, "cross": 1, "dots": 1},
+    }
     assert json.loads((small / "sample.json").read_text()) == SMALL | {"side": [24, 60]}
     assert len(contents(small)) == 12 + 5 + 1
 
@@ -87,8 +94,13 @@ def test_every_photo_decodes_and_a_few_are_odd():
         image = Image.open(io.BytesIO(maker.photo(0, "train", k, k % 10, (16, 24))))
         image.load()
         seen.add((image.format, image.mode, bool(image.info.get("progressive"))))
-    assert seen == {("JPEG", "RGB", False), ("JPEG", "RGB", True), ("JPEG", "L", False), ("JPEG", "CMYK", False),
-                    ("PNG", "RGB", False)}
+    assert seen == {
+        ("JPEG", "RGB", False),
+        ("JPEG", "RGB", True),
+        ("JPEG", "L", False),
+        ("JPEG", "CMYK", False),
+        ("PNG", "RGB", False),
+    }
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "cmyk", "png", "grey"])
@@ -170,12 +182,15 @@ def test_a_damaged_record_is_refused(tmp_path, text):
         maker.make_photos(tmp_path, **SMALL)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"classes": 11}, "11 classes cannot be drawn; choose --classes 2..10"),
-    ({"train": 3}, "3 training photos cannot show 4 classes; choose --train 4 or more"),
-    ({"val": -1}, "--val -1 and --seed 3: neither can be negative; choose 0 or more"),
-    ({"side": (60, 24)}, "sides of 60 to 24 pixels cannot be drawn; choose 16 <= low <= high"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"classes": 11}, "11 classes cannot be drawn; choose --classes 2..10"),
+        ({"train": 3}, "3 training photos cannot show 4 classes; choose --train 4 or more"),
+        ({"val": -1}, "--val -1 and --seed 3: neither can be negative; choose 0 or more"),
+        ({"side": (60, 24)}, "sides of 60 to 24 pixels cannot be drawn; choose 16 <= low <= high"),
+    ],
+)
 def test_impossible_sets_are_refused(tmp_path, wrong, message):
     with pytest.raises(UsageError) as caught:
         maker.make_photos(tmp_path / "new", **SMALL | wrong)
@@ -194,11 +209,14 @@ def test_the_command_makes_photos_once(tmp_path):
     assert second.stderr.endswith("set: all 6 photos are there already\n")
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--colour", "red"], "--colour"),
-    (["--classes", "11"], "2<=x<=10"),
-    (["--train", "9"], "error: 9 training photos cannot show 10 classes\n  try: choose --train 10 or more\n"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--colour", "red"], "--colour"),
+        (["--classes", "11"], "2<=x<=10"),
+        (["--train", "9"], "error: 9 training photos cannot show 10 classes\n  try: choose --train 10 or more\n"),
+    ],
+)
 def test_a_wrong_option_exits_with_2(tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
         run(maker.sample_photos, [str(tmp_path / "new"), *arguments])
@@ -208,5 +226,7 @@ def test_a_wrong_option_exits_with_2(tmp_path, capsys, arguments, message):
 
 
 def test_help_shows_an_example():
-    assert "alexnet-prep sample-photos sample --train 1000 --val 200" in CliRunner().invoke(
-        maker.sample_photos, ["--help"]).output
+    assert (
+        "alexnet-prep sample-photos sample --train 1000 --val 200"
+        in CliRunner().invoke(maker.sample_photos, ["--help"]).output
+    )

@@ -8,11 +8,13 @@ import os
 import sys
 import time
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from ..pipeline.errors import AlexnetError
 
+PLAIN_LINE_SECONDS = 5  # between progress lines where there is no terminal
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
 
 
@@ -51,34 +53,35 @@ def progress(label: str, total: int, unit: str = "images"):
         A function to call with the number of units done since the last call.
     """
     started = time.monotonic()
+    done, said = 0, started
+
+    def rate() -> str:
+        return f"{done / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
+
     if sys.stderr.isatty():
-        with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True,
-                               item_show_func=lambda _: _rate(done[0], started, unit)) as bar:
-            done = [0]
+        bar: Any
+        with click.progressbar(
+            length=total, label=label, file=sys.stderr, show_pos=True, item_show_func=lambda _: rate()
+        ) as bar:
 
             def advance(count: int) -> None:
-                done[0] += count
-                bar.update(count, done[0])
+                nonlocal done
+                done += count
+                bar.update(count)
 
             yield advance
         return
 
-    state = {"done": 0, "said": started}
-
     def advance_plainly(count: int) -> None:
-        state["done"] += count
+        nonlocal done, said
+        done += count
         now = time.monotonic()
-        if now - state["said"] >= 5 and state["done"] < total:
-            state["said"] = now
-            left = (total - state["done"]) * (now - started) / max(state["done"], 1)
-            click.echo(f"{label}: {state['done']:,} of {total:,} {unit}, "
-                       f"{_rate(state['done'], started, unit)}, {duration(left)} left", err=True)
+        if now - said >= PLAIN_LINE_SECONDS and done < total:
+            said = now
+            left = (total - done) * (now - started) / max(done, 1)
+            click.echo(f"{label}: {done:,} of {total:,} {unit}, {rate()}, {duration(left)} left", err=True)
 
     yield advance_plainly
-
-
-def _rate(done: int, started: float, unit: str) -> str:
-    return f"{done / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
 
 
 def duration(seconds: float) -> str:

@@ -27,9 +27,9 @@ from .machine import JPEG_ENGINES, Machine, decode_with_dali, look, numbers, old
 OLDEST, NEWEST = (3, 10), (3, 14)  # pyproject.toml's requires-python
 DRIVERS = {"11": (450, 80), "12": (525, 60), "13": (580,)}  # by CUDA: DALI's installation page; torch asks the same
 JPEG_SHARDS, RAW_SHARDS = 45e9, 265e9  # ImageNet: 1.33 million photos of about 34 kB, or of 256 x 256 x 3 bytes
-SHARED_MEMORY = 1 << 30                # docker gives 64 MB, too little for processes that exchange batches
+SHARED_MEMORY = 1 << 30  # docker gives 64 MB, too little for processes that exchange batches
 MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "nvidia": "nvidia-dali-cuda120"}  # others: same name
-LIKENESS = {"cpu": 4, "mixed": 16}     # levels of 255: the CPU decoders agree exactly, nvJPEG rounds its own way
+LIKENESS = {"cpu": 4, "mixed": 16}  # levels of 255: the CPU decoders agree exactly, nvJPEG rounds its own way
 
 Finding = tuple[str, str] | tuple[str, str, str]  # state, what was found, the command that mends it
 
@@ -50,15 +50,32 @@ class Check:
 
 def checks(out: Path, machine: Machine) -> list[Check]:
     """Judge everything, in the order in which one would mend it."""
-    return [python(), pictures(), lmdb_format(), dali(machine), torch_build(), torchvision_ops(), driver(machine),
-            gpus(machine), cores(machine), shared_memory(machine), disk(out)]
+    return [
+        python(),
+        pictures(),
+        lmdb_format(),
+        dali(machine),
+        torch_build(),
+        torchvision_ops(),
+        driver(machine),
+        gpus(machine),
+        cores(machine),
+        shared_memory(machine),
+        disk(out),
+    ]
 
 
 @click.command("doctor")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True,
-              help="Folder for the shards: its disk is looked at.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write the lines as JSON, too.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="Folder for the shards: its disk is looked at.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the lines as JSON, too."
+)
 def doctor(out: Path, json_file: Path | None) -> None:
     """Say what is installed and fits together, what is missing, and the command that mends it.
 
@@ -97,14 +114,24 @@ def _line(name: str, *packages: str) -> Callable[[Callable[..., Finding]], Calla
                 return Check(name, *find(*args, **kwargs))
             except ModuleNotFoundError as error:
                 module = (error.name or str(error)).partition(".")[0]
-                return Check(name, "missing", f"{error.name or error} is not installed",
-                             f"pip install '{requirement(MODULES.get(module, module))}'")
+                return Check(
+                    name,
+                    "missing",
+                    f"{error.name or error} is not installed",
+                    f"pip install '{requirement(MODULES.get(module, module))}'",
+                )
             except Exception as error:  # a broken library raises whatever it likes; the other lines still count
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 again = " ".join(f"'{each}'" for each in wanted)
-                return Check(name, "wrong" if wanted else "note", reason,
-                             f"pip install --force-reinstall {again}" if wanted else "")
+                return Check(
+                    name,
+                    "wrong" if wanted else "note",
+                    reason,
+                    f"pip install --force-reinstall {again}" if wanted else "",
+                )
+
         return check
+
     return wrap
 
 
@@ -114,8 +141,11 @@ def python(version: tuple[int, ...] = sys.version_info[:3], system: str = sys.pl
     if system != "linux":
         return "wrong", f"{found}; DALI is built for Linux", "docker compose up"
     if not OLDEST <= version[:2] <= NEWEST:
-        return ("wrong", f"{found}, outside of {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}",
-                "python3.12 -m venv .venv && . .venv/bin/activate && pip install -e .")
+        return (
+            "wrong",
+            f"{found}, outside of {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}",
+            "python3.12 -m venv .venv && . .venv/bin/activate && pip install -e .",
+        )
     return "ok", found
 
 
@@ -133,8 +163,11 @@ def pictures() -> Finding:
     worst = max(int(abs(ours - theirs).max()) for theirs in (pillows, opencvs))
     found = f"simplejpeg, OpenCV {cv2.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}"
     if worst > LIKENESS["cpu"]:
-        return ("wrong", f"{found} decode one JPEG up to {worst} levels apart",
-                "pip install --force-reinstall opencv-python-headless pillow simplejpeg")
+        return (
+            "wrong",
+            f"{found} decode one JPEG up to {worst} levels apart",
+            "pip install --force-reinstall opencv-python-headless pillow simplejpeg",
+        )
     return "ok", f"{found}: one JPEG decodes alike"
 
 
@@ -150,19 +183,29 @@ def lmdb_format() -> Finding:
         header = Path(folder, "data.mdb").read_bytes()[:24]
     default = os.environ.get("LMDB_DEFAULT_LIB_VERSION", "0")
     if struct.unpack("=II", header[16:]) != (0xBEEFC0DE, 1):  # behind a page header of 16 bytes; format 3's has 24
-        return ("wrong", f"{lmdb.__version__} writes a format that DALI and Caffe cannot read",
-                "unset LMDB_DEFAULT_LIB_VERSION; pip install --force-reinstall lmdb")
+        return (
+            "wrong",
+            f"{lmdb.__version__} writes a format that DALI and Caffe cannot read",
+            "unset LMDB_DEFAULT_LIB_VERSION; pip install --force-reinstall lmdb",
+        )
     if default != "0":
-        return ("note", f"{lmdb.__version__} writes format 1 for us, but LMDB_DEFAULT_LIB_VERSION={default} makes "
-                "other programs write one that DALI cannot read", "unset LMDB_DEFAULT_LIB_VERSION")
+        return (
+            "note",
+            f"{lmdb.__version__} writes format 1 for us, but LMDB_DEFAULT_LIB_VERSION={default} makes "
+            "other programs write one that DALI cannot read",
+            "unset LMDB_DEFAULT_LIB_VERSION",
+        )
     return "ok", f"{lmdb.__version__} writes format 1, which DALI and Caffe read"
 
 
 @_line("DALI", "nvidia-dali-cuda120")
 def dali(machine: Machine) -> Finding:
     if len(machine.dali) > 1:  # they overwrite each other's files, and removing one breaks the other
-        return ("wrong", f"{' and '.join(machine.dali)} hold the same module",
-                f"pip uninstall -y {' '.join(machine.dali)} && pip install '{requirement('nvidia-dali-cuda120')}'")
+        return (
+            "wrong",
+            f"{' and '.join(machine.dali)} hold the same module",
+            f"pip uninstall -y {' '.join(machine.dali)} && pip install '{requirement('nvidia-dali-cuda120')}'",
+        )
     import nvidia.dali
     import simplejpeg
 
@@ -170,8 +213,11 @@ def dali(machine: Machine) -> Finding:
     for device in ("cpu", "mixed") if machine.gpus else ("cpu",):
         worst = int(abs(ours - decode_with_dali(device)).max())
         if worst > LIKENESS[device]:
-            return ("wrong", f"{nvidia.dali.__version__} ({device}) and simplejpeg decode {worst} levels apart",
-                    f"pip install --force-reinstall '{requirement('nvidia-dali-cuda120')}'")
+            return (
+                "wrong",
+                f"{nvidia.dali.__version__} ({device}) and simplejpeg decode {worst} levels apart",
+                f"pip install --force-reinstall '{requirement('nvidia-dali-cuda120')}'",
+            )
     where = "on the CPU and on GPU 0" if machine.gpus else "on the CPU"
     return "ok", f"{' '.join(machine.dali)} {nvidia.dali.__version__} decodes a JPEG {where}".strip()
 
@@ -222,22 +268,34 @@ def gpus(machine: Machine) -> Finding:
     if not machine.gpus and "CUDA_VISIBLE_DEVICES" in os.environ:
         return "note", f"{listed}: hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES"
     if not machine.gpus:
-        return ("wrong", f"{listed}: torch cannot use it: {machine.refusal or 'no reason given'}",
-                "sudo modprobe nvidia_uvm, or sudo reboot; where the driver is too old, mend that first")
+        return (
+            "wrong",
+            f"{listed}: torch cannot use it: {machine.refusal or 'no reason given'}",
+            "sudo modprobe nvidia_uvm, or sudo reboot; where the driver is too old, mend that first",
+        )
     counted = Counter(
         f"{gpu.name}, {size(gpu.memory_bytes)}, compute {'.'.join(map(str, gpu.capability))}, "
-        f"{'hardware JPEG decoder' if gpu.decodes_jpeg else 'decodes JPEG on its cores'}" for gpu in machine.gpus)
+        f"{'hardware JPEG decoder' if gpu.decodes_jpeg else 'decodes JPEG on its cores'}"
+        for gpu in machine.gpus
+    )
     found = "; ".join(f"{count} x {text}" for text, count in counted.items())
     if strangers := [gpu for gpu in machine.gpus if not gpu.runs(machine.architectures)]:
         codes = ", ".join(machine.architectures)
-        return ("wrong", f"{found}; torch has no code for {strangers[0].name}, but for {codes}",
-                "pip install --force-reinstall torch torchvision"
-                if strangers[0].capability < (7, 5) else "pip install --upgrade torch torchvision")
+        return (
+            "wrong",
+            f"{found}; torch has no code for {strangers[0].name}, but for {codes}",
+            "pip install --force-reinstall torch torchvision"
+            if strangers[0].capability < (7, 5)
+            else "pip install --upgrade torch torchvision",
+        )
     if any(gpu.capability in JPEG_ENGINES and not gpu.decodes_jpeg for gpu in machine.gpus):
         # nvJPEG reaches the engine through libnvcuvid.so.1, which containers get with "video" only.
-        return ("note", f"{found}; a JPEG engine is there but not within reach of nvJPEG (libnvcuvid.so.1)",
-                "docker run -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or sudo apt-get install "
-                f"libnvidia-decode-{(machine.driver or '580').partition('.')[0]}")
+        return (
+            "note",
+            f"{found}; a JPEG engine is there but not within reach of nvJPEG (libnvcuvid.so.1)",
+            "docker run -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or sudo apt-get install "
+            f"libnvidia-decode-{(machine.driver or '580').partition('.')[0]}",
+        )
     return "ok", found
 
 
@@ -246,8 +304,11 @@ def cores(machine: Machine) -> Finding:
     if machine.quota is None or machine.quota >= machine.cores:
         return "ok", str(machine.cores)
     # Libraries count cores, not quotas: they start too many threads, which then wait for each other.
-    return ("note", f"{machine.cores}, but a quota leaves the time of {machine.quota:g}",
-            f"docker run --cpuset-cpus 0-{max(int(machine.quota), 1) - 1} in place of --cpus")
+    return (
+        "note",
+        f"{machine.cores}, but a quota leaves the time of {machine.quota:g}",
+        f"docker run --cpuset-cpus 0-{max(int(machine.quota), 1) - 1} in place of --cpus",
+    )
 
 
 @_line("/dev/shm")
@@ -268,6 +329,9 @@ def disk(out: Path) -> Finding:
     if not os.access(place, os.W_OK):
         return "note", f"{found}, but {place} cannot be written", f"sudo install -d -o $(id -u) -g $(id -g) {out}"
     if free < JPEG_SHARDS:
-        return ("note", f"{found}; ImageNet takes about {size(int(JPEG_SHARDS))} as JPEG shards",
-                "alexnet-prep build-lmdb SOURCE --out /a/larger/disk")
+        return (
+            "note",
+            f"{found}; ImageNet takes about {size(int(JPEG_SHARDS))} as JPEG shards",
+            "alexnet-prep build-lmdb SOURCE --out /a/larger/disk",
+        )
     return "ok", f"{found}, enough for ImageNet as {'JPEG or raw' if free >= RAW_SHARDS else 'JPEG'} shards"

@@ -47,24 +47,30 @@ class Gpu:
 class Machine:
     """What can be said of a machine without judging it."""
 
-    cores: int = 1                   # that this process may use
-    quota: float | None = None       # cores' worth of time that its control group gets
-    shared_memory_bytes: int = 0     # the size of /dev/shm
-    driver: str | None = None        # NVIDIA's, such as 580.65.06
-    listed: tuple[str, ...] = ()     # names of GPUs from nvidia-smi, whatever torch sees
-    gpus: tuple[Gpu, ...] = ()       # as torch sees them
-    cuda: str | None = None          # what torch is built for, such as 13.0; None without torch or without CUDA
+    cores: int = 1  # that this process may use
+    quota: float | None = None  # cores' worth of time that its control group gets
+    shared_memory_bytes: int = 0  # the size of /dev/shm
+    driver: str | None = None  # NVIDIA's, such as 580.65.06
+    listed: tuple[str, ...] = ()  # names of GPUs from nvidia-smi, whatever torch sees
+    gpus: tuple[Gpu, ...] = ()  # as torch sees them
+    cuda: str | None = None  # what torch is built for, such as 13.0; None without torch or without CUDA
     architectures: tuple[str, ...] = ()  # what torch holds code for, such as sm_80 and compute_90
-    refusal: str = ""                # why torch sees no GPU
-    dali: tuple[str, ...] = ()       # installed DALI packages; all of them hold the module nvidia.dali
+    refusal: str = ""  # why torch sees no GPU
+    dali: tuple[str, ...] = ()  # installed DALI packages; all of them hold the module nvidia.dali
 
 
 def look() -> Machine:
     """Gather the facts of this machine."""
     driver, listed = _nvidia_smi()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    machine = Machine(cores=cores, quota=quota(), shared_memory_bytes=_size_of("/dev/shm"),
-                      driver=driver or _kernel_module(), listed=listed, dali=dali_builds())
+    machine = Machine(
+        cores=cores,
+        quota=quota(),
+        shared_memory_bytes=_size_of("/dev/shm"),
+        driver=driver or _kernel_module(),
+        listed=listed,
+        dali=dali_builds(),
+    )
     try:
         import torch
 
@@ -76,9 +82,13 @@ def look() -> Machine:
             torch.cuda.init()
             seen = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         engines = _asked_apart() if seen else None
-        return replace(machine, gpus=tuple(
-            Gpu(gpu.name, gpu.total_memory, (gpu.major, gpu.minor), engines if gpu.name == seen[0].name else None)
-            for gpu in seen))
+        return replace(
+            machine,
+            gpus=tuple(
+                Gpu(gpu.name, gpu.total_memory, (gpu.major, gpu.minor), engines if gpu.name == seen[0].name else None)
+                for gpu in seen
+            ),
+        )
     except Exception as error:  # torch is missing or broken, which has a line of its own, or it refuses the GPU
         return replace(machine, refusal=" ".join(str(error).split())[:200])
 
@@ -96,8 +106,10 @@ def jpeg_engines() -> int | None:
     for path in sorted(path for place in places for path in Path(place).glob("*/lib/libnvjpeg.so.*")):
         library, handle = ctypes.CDLL(str(path)), ctypes.c_void_p()
         engines, cores = ctypes.c_uint(), ctypes.c_uint()
-        if library.nvjpegCreateSimple(ctypes.byref(handle)) == 0 and library.nvjpegGetHardwareDecoderInfo(
-                handle, ctypes.byref(engines), ctypes.byref(cores)) == 0:
+        if (
+            library.nvjpegCreateSimple(ctypes.byref(handle)) == 0
+            and library.nvjpegGetHardwareDecoderInfo(handle, ctypes.byref(engines), ctypes.byref(cores)) == 0
+        ):
             return engines.value
     return None
 
@@ -133,7 +145,7 @@ def requirement(package: str) -> str:
         asked = importlib.metadata.requires("alexnet-dali") or []
     except importlib.metadata.PackageNotFoundError:
         asked = []
-    bounds = [each[len(package):] for each in asked if re.fullmatch(re.escape(package) + r"[\s<>=!~,.\d]*", each)]
+    bounds = [each[len(package) :] for each in asked if re.fullmatch(re.escape(package) + r"[\s<>=!~,.\d]*", each)]
     if package.startswith("nvidia-dali") and len(builds := dali_builds()) == 1:
         package = builds[0]  # the build that somebody chose, not a second one beside it
     return package + "".join(bounds[:1])
@@ -170,8 +182,9 @@ def decode_with_dali(device: str):
     with pipeline:
         encoded = fn.external_source(source=lambda: [data], dtype=types.DALIDataType.UINT8, ndim=1)
         # Smooth chroma is off by default on GPUs and always on on CPUs.
-        pipeline.set_outputs(fn.decoders.image(encoded, device=device, adjust_orientation=False,
-                                               jpeg_fancy_upsampling=True))
+        pipeline.set_outputs(
+            fn.decoders.image(encoded, device=device, adjust_orientation=False, jpeg_fancy_upsampling=True)
+        )
     (decoded,) = pipeline.run()
     return np.array(decoded.as_cpu().at(0))
 
@@ -179,8 +192,13 @@ def decode_with_dali(device: str):
 def _nvidia_smi() -> tuple[str | None, tuple[str, ...]]:
     """Ask nvidia-smi for the driver's version and the names of the GPUs."""
     try:
-        printed = subprocess.run(["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],
-                                 capture_output=True, text=True, timeout=30, check=True).stdout
+        printed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None, ()
     rows = [row.split(", ", 1) for row in printed.splitlines() if ", " in row]
@@ -200,8 +218,11 @@ def _asked_apart() -> int | None:
     """Count JPEG engines in a process of its own: a driver that crashes must not take the table with it."""
     try:
         question = f"from {__name__} import jpeg_engines; print(jpeg_engines())"
-        return int(subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=60,
-                                  check=True).stdout)
+        return int(
+            subprocess.run(
+                [sys.executable, "-c", question], capture_output=True, text=True, timeout=60, check=True
+            ).stdout
+        )
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 

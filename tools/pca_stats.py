@@ -23,8 +23,10 @@ def pca_stats(shards, workers):
       alexnet-prep pca-stats --shards out
     """
     shard_set = open_shard_set(shards)
-    with worker_pool(workers or available_cores()) as pool, \
-            console.progress("measuring", shard_set.split("train").records) as advance:
+    with (
+        worker_pool(workers or available_cores()) as pool,
+        console.progress("measuring", shard_set.split("train").records) as advance,
+    ):
         stats = statistics.measure(shard_set, pool, advance=advance)
     statistics.save(stats, shards)
     click.echo(statistics.summary(stats))

@@ -44,19 +44,26 @@ class SampleSet:
         if not 2 <= self.classes <= len(FIGURES):
             raise UsageError(f"{self.classes} classes cannot be drawn", f"choose --classes 2..{len(FIGURES)}")
         if self.train < self.classes:
-            raise UsageError(f"{self.train} training photos cannot show {self.classes} classes",
-                             f"choose --train {self.classes} or more")
+            raise UsageError(
+                f"{self.train} training photos cannot show {self.classes} classes",
+                f"choose --train {self.classes} or more",
+            )
         if self.val < 0 or self.seed < 0:
-            raise UsageError(f"--val {self.val} and --seed {self.seed}: neither can be negative",
-                             "choose 0 or more")
+            raise UsageError(f"--val {self.val} and --seed {self.seed}: neither can be negative", "choose 0 or more")
         if not 16 <= low <= high:
             raise UsageError(f"sides of {low} to {high} pixels cannot be drawn", "choose 16 <= low <= high")
 
 
-def make_photos(out: Path, *, train: int = SampleSet.train, val: int = SampleSet.val,
-                classes: int = SampleSet.classes, seed: int = SampleSet.seed,
-                side: tuple[int, int] = SampleSet.side,
-                advance: Callable[[int], object] = lambda count: None) -> None:
+def make_photos(
+    out: Path,
+    *,
+    train: int = SampleSet.train,
+    val: int = SampleSet.val,
+    classes: int = SampleSet.classes,
+    seed: int = SampleSet.seed,
+    side: tuple[int, int] = SampleSet.side,
+    advance: Callable[[int], object] = lambda count: None,
+) -> None:
     """Write a set of labelled photos, or what is missing of it; a complete set is left as it is.
 
     Photo k of a split depends on (seed, split, k), the number of classes and the sides alone, so a longer set
@@ -111,23 +118,32 @@ def _missing(out: Path, wanted: SampleSet) -> list[tuple[str, int]]:
     else:
         others = sorted(path.name for path in out.iterdir()) if out.exists() else []
         if others:
-            raise UsageError(f"{out} holds something else: {', '.join(others[:3])}{', ...' * (len(others) > 3)}",
-                             "name a new or an empty folder")
-    return [(split, k) for split, count in (("train", wanted.train), ("val", wanted.val))
-            for k in range(count) if not (out / _name(split, k, wanted.classes)).exists()]
+            raise UsageError(
+                f"{out} holds something else: {', '.join(others[:3])}{', ...' * (len(others) > 3)}",
+                "name a new or an empty folder",
+            )
+    return [
+        (split, k)
+        for split, count in (("train", wanted.train), ("val", wanted.val))
+        for k in range(count)
+        if not (out / _name(split, k, wanted.classes)).exists()
+    ]
 
 
 def _compare(record: Path, wanted: SampleSet) -> None:
     try:
         found = dict(json.loads(record.read_text()))
     except (ValueError, TypeError):
-        raise UsageError(f"{record} cannot be read as the record of a sample set",
-                         f"delete {record.parent}, or name a new folder") from None
+        raise UsageError(
+            f"{record} cannot be read as the record of a sample set", f"delete {record.parent}, or name a new folder"
+        ) from None
     expected = json.loads(json.dumps(asdict(wanted)))
     others = [f"{key} {found.get(key)}, not {value}" for key, value in expected.items() if found.get(key) != value]
     if others:
-        raise UsageError(f"{record.parent} holds another set of photos: {'; '.join(others)}",
-                         f"delete {record.parent}, or name a new folder")
+        raise UsageError(
+            f"{record.parent} holds another set of photos: {'; '.join(others)}",
+            f"delete {record.parent}, or name a new folder",
+        )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -151,10 +167,16 @@ def _encode(picture: np.ndarray, kind: str, quality: int) -> bytes:
 @click.argument("out", default="sample", type=click.Path(path_type=Path))
 @click.option("--train", default=SampleSet.train, show_default=True, help="Training photos.")
 @click.option("--val", default=SampleSet.val, show_default=True, help="Validation photos.")
-@click.option("--classes", default=SampleSet.classes, show_default=True,
-              type=click.IntRange(2, len(FIGURES)), help="Classes, taken in the order of their names.")
-@click.option("--seed", default=SampleSet.seed, show_default=True, type=click.IntRange(min=0),
-              help="Another seed, other photos.")
+@click.option(
+    "--classes",
+    default=SampleSet.classes,
+    show_default=True,
+    type=click.IntRange(2, len(FIGURES)),
+    help="Classes, taken in the order of their names.",
+)
+@click.option(
+    "--seed", default=SampleSet.seed, show_default=True, type=click.IntRange(min=0), help="Another seed, other photos."
+)
 def sample_photos(out: Path, train: int, val: int, classes: int, seed: int) -> None:
     """Draw labelled sample photos into the folder OUT (default: sample).
 

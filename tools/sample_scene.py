@@ -38,8 +38,9 @@ def _size(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
     return round(first), round(second)
 
 
-def _colour(rng: np.random.Generator, hue: float, saturation: tuple[float, float],
-            value: tuple[float, float]) -> np.ndarray:
+def _colour(
+    rng: np.random.Generator, hue: float, saturation: tuple[float, float], value: tuple[float, float]
+) -> np.ndarray:
     """Turn a hue in radians and ranges 0..1 into float32 (3,) RGB, 0..1."""
     hsv = np.array([[[np.degrees(hue) % 360, rng.uniform(*saturation), rng.uniform(*value)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
@@ -47,8 +48,9 @@ def _colour(rng: np.random.Generator, hue: float, saturation: tuple[float, float
 
 def _clouds(rng: np.random.Generator, width: int, height: int, cells: int) -> np.ndarray:
     """Smooth noise of about so many lumps across: float32 (height, width), about -1..1."""
-    return cv2.resize(rng.uniform(-1, 1, (cells, cells)).astype(np.float32), (width, height),
-                      interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        rng.uniform(-1, 1, (cells, cells)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -56,7 +58,8 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
     w, h = max(width // 4, 4), max(height // 4, 4)  # it is blurred anyway, so a quarter of the size will do
     far, near, third = (_colour(rng, rng.uniform(0, 2 * np.pi), (0.1, 0.6), (0.2, 0.9)) for _ in range(3))
     slope = np.linspace(-1, 1, h, dtype=np.float32)[:, None] + rng.uniform(-0.6, 0.6) * np.linspace(
-        -1, 1, w, dtype=np.float32)
+        -1, 1, w, dtype=np.float32
+    )
     edge = _step((slope + rng.uniform(-0.7, 0.7) + 0.4 * _clouds(rng, w, h, 4)) * rng.uniform(1, 8))[..., None]
     ground = far + (near - far) * edge
     ground += (third - ground) * (0.5 * _step(2 * _clouds(rng, w, h, 5)))[..., None]
@@ -64,8 +67,17 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
         centre = (int(rng.uniform(0, w)), int(rng.uniform(0, h)))
         axes = (rng.uniform(0.04, 0.2, 2) * min(w, h)).astype(int) + 1
         shade = _colour(rng, rng.uniform(0, 2 * np.pi), (0.1, 0.8), (0.1, 1.0))
-        cv2.ellipse(ground, centre, tuple(int(a) for a in axes), rng.uniform(0, 180), 0, 360,
-                    tuple(float(s) for s in shade), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            ground,
+            centre,
+            tuple(int(a) for a in axes),
+            rng.uniform(0, 180),
+            0,
+            360,
+            tuple(float(s) for s in shade),
+            -1,
+            cv2.LINE_AA,
+        )
     ground = cv2.GaussianBlur(ground, (0, 0), rng.uniform(1, 4))
     # Planes from here to the camera: a layer's mask then multiplies whole rows, three times as fast.
     return np.stack(cv2.split(cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)))
@@ -95,8 +107,9 @@ def _paint_badge(rng: np.random.Generator, picture: np.ndarray, label: int) -> N
     ink_colour = _colour(rng, hue, (0.5, 1), (0.75, 1) if light_ink else (0.25, 0.5))
     plate_colour = _colour(rng, rng.uniform(0, 2 * np.pi), (0, 0.4), (0.08, 0.3) if light_ink else (0.7, 1))
     plate *= rng.choice([1, 1, 1, 0.7, 0.3])  # some plates are glass
-    shadow = cv2.blur(np.roll(np.maximum(plate, ink), rng.integers(0, 1 + short // 25, 2), (0, 1)),
-                      (1 + short // 20,) * 2)
+    shadow = cv2.blur(
+        np.roll(np.maximum(plate, ink), rng.integers(0, 1 + short // 25, 2), (0, 1)), (1 + short // 20,) * 2
+    )
     picture *= 1 - np.float32(rng.uniform(0.1, 0.6)) * shadow
     picture += (plate_colour[:, None, None] - picture) * plate
     gloss = 1 + 0.15 * _clouds(rng, width, height, 3)
@@ -106,8 +119,10 @@ def _paint_badge(rng: np.random.Generator, picture: np.ndarray, label: int) -> N
 def _expose(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """Add light from one side, contrast, focus and sensor noise: uint8 (height, width, 3)."""
     height, width = picture.shape[1:]
-    across, down = (np.linspace(-slope, slope, length, dtype=np.float32)
-                    for slope, length in zip(rng.uniform(-0.25, 0.25, 2), (width, height), strict=True))
+    across, down = (
+        np.linspace(-slope, slope, length, dtype=np.float32)
+        for slope, length in zip(rng.uniform(-0.25, 0.25, 2), (width, height), strict=True)
+    )
     contrast, brightness = rng.uniform(0.75, 1.1), rng.uniform(0.75, 1.15)
     picture -= np.float32(0.45 * (1 - 1 / contrast))
     picture *= np.float32(contrast) * (np.float32(brightness) + across + down[:, None])
@@ -124,6 +139,7 @@ def _step(x: np.ndarray) -> np.ndarray:
 
 # Figures: signed distance to the figure's edge, negative inside, at u (right) and v (down), where a badge's
 # radius is 1.
+
 
 def _superellipse(u: np.ndarray, v: np.ndarray, doublings: int) -> np.ndarray:
     """The radius (u**p + v**p) ** (1/p), p = 2**doublings; products and roots take a tenth of the powers' time."""
@@ -183,5 +199,15 @@ def _zigzag(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return 0.7 * _wave(v + 1.2 * _wave(u, 0.66), 0.45)  # 0.7: a slope brings the edges nearer than v says
 
 
-FIGURES = {"checker": _checker, "crescent": _crescent, "cross": _cross, "dots": _dots, "rings": _rings,
-           "spiral": _spiral, "star": _star, "stripes": _stripes, "triangle": _triangle, "zigzag": _zigzag}
+FIGURES = {
+    "checker": _checker,
+    "crescent": _crescent,
+    "cross": _cross,
+    "dots": _dots,
+    "rings": _rings,
+    "spiral": _spiral,
+    "star": _star,
+    "stripes": _stripes,
+    "triangle": _triangle,
+    "zigzag": _zigzag,
+}

@@ -1,0 +1,16 @@
+"""The net of 2012 and its training, in the order of use:
+
+    alexnet.py     the net, as the program had it and as the text says
+    lrn.py         response normalisation
+    optim.py       the update rule; the diary's and the plateau's rates
+    recipes.py     source2012, paper: named, frozen, self-checking
+    config.py      what one run is; what --resume may change
+    trainer.py     the loop
+    watch.py       known failures are said, not suffered
+    precision.py   fp32, tf32, bf16
+    metrics.py     metrics.jsonl; running sums
+    checkpoint.py  atomic, safe to load, exact resume
+    evaluate.py    top-1 and top-5 error, one view or ten, one net or several
+
+Imports pipeline, never tools.
+"""

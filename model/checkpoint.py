@@ -1,0 +1,171 @@
+"""A run on disk: one file a checkpoint, old or new and never between, loaded without running anything from it.
+
+In:  plain values and tensors.  Out: `last.pt` and `best.pt`, and back, checked.
+`weights_only=True`: nothing is unpickled but tensors and plain values, so a stranger's file cannot run code.
+"""
+
+import os
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..pipeline.errors import TrainingError, UsageError
+from ..pipeline.files import write_atomically
+from ..pipeline.shardset import ShardSet
+from ..pipeline.stats import Stats
+from .alexnet import AlexNet, NetOptions
+from .recipes import Recipe, recipe
+
+FORMAT = "alexnet-dali checkpoint"
+VERSION = 1
+STATS = ("mean_image", "mean_rgb", "covariance", "eigenvalues", "eigenvectors")  # arrays of Stats, in its order
+
+
+def save(path: Path, checkpoint: dict) -> None:
+    """Write a checkpoint atomically and durably; on failure the old one stays.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    try:
+        write_atomically(path, lambda file: torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise TrainingError(
+            f"{path}: cannot be written: {error}", "make room; then go on with --resume from the last checkpoint"
+        ) from error
+
+
+def load(path: Path) -> dict:
+    """Read a checkpoint and check that it is one of ours.
+
+    Raises:
+        UsageError: no such file.
+        TrainingError: damaged, foreign, or of another version.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: no such checkpoint", "name a folder that alexnet-train wrote, runs/source2012 say"
+        ) from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{path}: damaged, or not a checkpoint: {' '.join(str(error).split())[:160]}",
+            f"use another checkpoint of that run: {', '.join(_others(path)) or 'there is none'}",
+        ) from None
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise TrainingError(f"{path}: not a checkpoint of alexnet-train", "name a run's folder, or its .pt file")
+    if checkpoint["version"] != VERSION:
+        raise TrainingError(
+            f"{path}: version {checkpoint['version']}, this program reads version {VERSION}", "update alexnet-dali"
+        )
+    return checkpoint
+
+
+def run_checkpoint(run: Path) -> Path:
+    """The file to use of a run: a .pt file itself, or of a folder `best.pt`, else `last.pt`."""
+    if run.is_dir():
+        return run / "best.pt" if (run / "best.pt").exists() else run / "last.pt"
+    return run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained net with all that it needs to look at pictures."""
+
+    file: Path
+    net: AlexNet
+    recipe: Recipe
+    stats: Stats
+    classes: list[str]
+    shards: Path
+
+    def check_classes(self, shard_set: ShardSet) -> None:
+        """Check that the net and a shard set speak of the same classes.
+
+        Raises:
+            TrainingError: they do not.
+        """
+        check_classes(self.classes, shard_set, self.file)
+
+    def check_pictures(self, other: "Trained") -> None:
+        """Check that two nets want the same pictures, so that they can look at one stream.
+
+        Raises:
+            TrainingError: they do not.
+        """
+        if (self.stats.fingerprint, self.recipe.mean, self.recipe.crop) != (
+            other.stats.fingerprint,
+            other.recipe.mean,
+            other.recipe.crop,
+        ):
+            raise TrainingError(
+                f"{self.file}: was trained on other photos, or with another mean, than {other.file}",
+                "average runs that were trained on one shard set",
+            )
+
+
+def load_trained(file: Path) -> Trained:
+    """Read a checkpoint for use.
+
+    Raises:
+        UsageError, TrainingError: as `load`; or it is of another net.
+    """
+    saved = load(file)
+    try:
+        net = AlexNet(len(saved["classes"]), NetOptions(**saved["recipe"]["net"]))
+        net.load_state_dict(saved["model"])
+        stats = Stats(
+            saved["stats"]["images"], saved["stats"]["fingerprint"], *(saved["stats"][name].numpy() for name in STATS)
+        )
+        return Trained(
+            file, net, recipe(saved["config"]["recipe"]), stats, saved["classes"], Path(saved["config"]["shards"])
+        )
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{file}: of another net: {' '.join(str(error).split())[:200]}",
+            "use the version of alexnet-dali that wrote it",
+        ) from None
+
+
+def stats_to_save(stats: Stats) -> dict:
+    """The statistics a net was trained with: without its mean, a net is worth nothing."""
+    return {
+        "images": stats.images,
+        "fingerprint": stats.fingerprint,
+        **{name: torch.from_numpy(np.ascontiguousarray(getattr(stats, name))) for name in STATS},
+    }
+
+
+def check_classes(classes: list[str], shard_set: ShardSet, file: Path) -> None:
+    """Check that a net of these classes can look at a shard set.
+
+    Raises:
+        TrainingError: the set has others.
+    """
+    if list(classes) != list(shard_set.classes):
+        raise TrainingError(
+            f"{file}: trained on {len(classes)} classes ({', '.join(classes[:3])}, ...), but "
+            f"{shard_set.root} has {len(shard_set.classes)} "
+            f"({', '.join(shard_set.classes[:3])}, ...)",
+            "use the shard set it was trained on, or one built from the same class folders",
+        )
+
+
+def keep_best(last: Path, best: Path) -> None:
+    """Make `best` another name of `last`'s file, which the next save replaces and does not change."""
+    beside = best.with_name(f".{best.name}.part")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(last, beside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(last, beside)
+    os.replace(beside, best)
+
+
+def _others(path: Path) -> list[str]:
+    return [str(other) for other in sorted(path.parent.glob("*.pt")) if other != path]

@@ -1,0 +1,128 @@
+"""Top-1 and top-5 error over a split: every record once, one view or ten, one net or several (paper, section 4.1, 6).
+
+In:  nets and a shard set.  Out: errors as shares, 0..1.  Of views and nets the probabilities are averaged, not the
+logits. Among classes of equal probability a slot is shared, as in the program of 2012: a net that says nothing has
+the error of chance, not of luck.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..pipeline.errors import ShardError
+from ..pipeline.loader import views_stream
+from ..pipeline.shardset import ShardSet
+from ..pipeline.stats import Stats
+from .precision import autocast
+
+PICTURES_AT_ONCE = 256  # views of all photos of a batch; 150 MB of float32
+
+
+@dataclass(frozen=True)
+class Result:
+    """Errors of a pass over a split.
+
+    Attributes:
+        images: counted, each once.
+        loss: mean negative log-probability of the label.
+        top1_error, top5_error: shares, 0..1.
+    """
+
+    images: int
+    loss: float
+    top1_error: float
+    top5_error: float
+
+
+def evaluate(
+    nets: Sequence[nn.Module],
+    shard_set: ShardSet,
+    stats: Stats,
+    *,
+    split: str = "val",
+    views: int = 1,
+    crop: int = 224,
+    mean: str = "image",
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    advance: Callable[[int], Any] = lambda images: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result | None:
+    """Measure nets, averaged, on a split.
+
+    Args:
+        advance: called with the number of images done.
+        stop: asked after each batch; when true, the pass is given up.
+    Returns:
+        The result, or None where it was given up.
+    Raises:
+        ShardError: no such split, no records in it, or a record without label.
+    """
+    modes = [net.training for net in nets]
+    for net in nets:
+        net.eval()
+    images, loss, right1, right5 = 0, 0.0, 0.0, 0.0
+    try:
+        with views_stream(
+            shard_set,
+            stats,
+            split,
+            views=views,
+            crop=crop,
+            mean=mean,
+            device=device,
+            batch_size=max(1, PICTURES_AT_ONCE // views),
+        ) as stream:
+            for batch in stream:
+                probabilities = predict(nets, batch.images, precision)
+                if bool((batch.labels < 0).any()):
+                    raise ShardError(
+                        f"{shard_set.root}: {split} has records without a label", "evaluate a split that has labels"
+                    )
+                images += len(batch.labels)
+                loss -= float(probabilities.gather(1, batch.labels[:, None]).clamp_min(1e-30).log().sum())
+                right1 += float(share_right(probabilities, batch.labels, 1).sum())
+                right5 += float(share_right(probabilities, batch.labels, 5).sum())
+                advance(len(batch.labels))
+                if stop():
+                    return None
+    finally:
+        for net, training in zip(nets, modes, strict=True):
+            net.train(training)
+    return Result(images, loss / images, 1.0 - right1 / images, 1.0 - right5 / images)
+
+
+@torch.no_grad()
+def predict(nets: Sequence[nn.Module], pictures: Tensor, precision: str = "fp32") -> Tensor:
+    """Average the probabilities over views and nets.
+
+    Args:
+        pictures: float (n, views, 3, crop, crop).
+    Returns:
+        float32 (n, classes), rows sum to one.
+    """
+    n, views = pictures.shape[:2]
+    flat = pictures.flatten(0, 1)
+    total: Tensor | None = None
+    for net in nets:
+        with autocast(pictures.device, precision):
+            logits = net(flat)
+        share = logits.float().softmax(dim=1).view(n, views, -1).mean(dim=1)
+        total = share if total is None else total + share
+    assert total is not None, "no nets"
+    return total / len(nets)
+
+
+def share_right(probabilities: Tensor, labels: Tensor, top: int) -> Tensor:
+    """How much of each label stands among the `top` most probable classes: float32 (n,), 0..1.
+
+    Classes of the label's own probability share the slots that are left between them. A NaN is never right.
+    """
+    own = probabilities.gather(1, labels[:, None])
+    above = (probabilities > own).sum(dim=1)
+    level = (probabilities == own).sum(dim=1)
+    share = ((top - above).clamp_min(0) / level.clamp_min(1)).clamp_max(1.0)
+    return torch.where(level > 0, share, torch.zeros_like(share))

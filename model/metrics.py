@@ -1,0 +1,69 @@
+"""`metrics.jsonl`: one line of JSON a step line or epoch line, appended as it happens.
+
+In:  dictionaries.  Out: a file that a killed run leaves readable and a resumed one continues without a seam.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..pipeline.files import write_atomically
+
+
+@dataclass
+class Sums:
+    """Running sums over some steps; tensors stay on the device, so that adding to them waits for nothing."""
+
+    loss: Tensor | float = 0.0
+    wrong: Tensor | float = 0.0
+    images: int = 0
+    steps: int = 0
+
+    def add(self, loss: Tensor, wrong: Tensor, images: int) -> None:
+        """Add a step."""
+        self.loss, self.wrong = self.loss + loss.double(), self.wrong + wrong
+        self.images, self.steps = self.images + images, self.steps + 1
+
+
+class Metrics:
+    """Appends lines to a run's metrics.jsonl."""
+
+    def __init__(self, run: Path):
+        self.path = run / "metrics.jsonl"
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
+
+    def write(self, line: dict) -> None:
+        """Append a line; it is in the file when this returns, though perhaps not yet on the disk."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make all lines durable, as a checkpoint is about to be."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read(path: Path) -> list[dict]:
+    """All whole lines; a torn last one is left out."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+    return lines
+
+
+def cut(path: Path, epochs: int, step: int) -> None:
+    """Drop what lies beyond a checkpoint of `epochs` whole epochs and `step` steps in all."""
+    kept = [
+        line for line in read(path) if line["step"] <= step and not (line["kind"] == "epoch" and line["epoch"] > epochs)
+    ]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

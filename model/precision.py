@@ -1,0 +1,21 @@
+"""fp32, tf32 or bf16: what a step computes in. Weights, gradients and updates are float32 in all three.
+
+In:  a name.  Out: torch told so.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def set_precision(precision: str) -> None:
+    """Let a GPU's matrix products use TF32, or not; bf16 is autocast's."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Where bf16 was asked for, its context; fp32 and tf32 need none (see set_precision)."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,0 +1,280 @@
+"""The loop: batches in, a trained net out, one screen from batch to update (paper, section 5).
+
+In:  a Config, a shard set, its statistics.  Out: `last.pt`, `best.pt`, `metrics.jsonl` in the run's folder.
+The position (epoch, step) is all that resuming needs: the plan knows the rest. On the CPU a run that was stopped
+and resumed ends with the same weights, bit for bit, as one that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..pipeline.loader import Batch, train_stream
+from ..pipeline.plan import Plan, dropout_keeps
+from ..pipeline.shardset import ShardSet
+from ..pipeline.stall import StallMeter, stall_percent
+from ..pipeline.stats import Stats
+from . import checkpoint as checkpoints
+from .alexnet import HIDDEN, AlexNet
+from .config import Config
+from .evaluate import evaluate
+from .metrics import Metrics, Sums, cut
+from .optim import Momentum2012, Plateau, Rates, diary_rates
+from .precision import autocast, set_precision
+from .recipes import recipe
+from .watch import Watch
+
+Report = Callable[[dict], Any]
+
+
+class Trainer:
+    """One run: makes or restores its state, trains, evaluates, saves.
+
+    Attributes:
+        epoch, step: the position: whole epochs done, and steps of the present one.
+        best_error: lowest top-1 validation error so far.
+    """
+
+    def __init__(self, config: Config, shard_set: ShardSet, stats: Stats, run: Path, saved: dict | None = None):
+        self.config, self.shard_set, self.stats, self.run = config, shard_set, stats, run
+        self.recipe = recipe(config.recipe)
+        self.device = torch.device(config.device)
+        set_precision(config.precision)
+        self.plan = Plan(
+            shard_set.split("train").records, config.batch_size, config.seed, shard_set.size, self.recipe.augmentation
+        )
+        self.net = AlexNet(len(shard_set.classes), self.recipe.net, seed=config.seed)
+        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = Momentum2012(self.net, decay=self.recipe.decay, decay_biases=self.recipe.decay_biases)
+        self.plateau = Plateau()
+        self.epoch = self.step = 0
+        self.best_error = math.inf
+        self.in_epoch = Sums()
+        self.startup_seconds = self.waiting_seconds = self.working_seconds = 0.0
+        self.images = 0
+        if saved:
+            self._restore(saved)
+
+    @property
+    def last_step(self) -> int:
+        """Steps of the whole run."""
+        whole = self.config.epochs * self.plan.steps
+        return min(whole, self.config.steps) if self.config.steps else whole
+
+    @property
+    def steps_done(self) -> int:
+        """Steps so far, over all epochs."""
+        return self.epoch * self.plan.steps + self.step
+
+    @property
+    def finished(self) -> bool:
+        """All steps are done, and the evaluation after the last epoch too."""
+        return self.steps_done >= self.last_step and self.step < self.plan.steps
+
+    def train(self, report: Report = lambda line: None, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end, or until `stop` says so after a step; either way the state is saved.
+
+        Args:
+            report: called with each line of the metrics and each warning.
+        Returns:
+            Whether the end was reached.
+        Raises:
+            TrainingError: the loss is not finite, or a checkpoint cannot be written.
+        """
+        cut(self.run / "metrics.jsonl", self.epoch, self.steps_done)
+        log = Metrics(self.run)
+        light = self.recipe.light(self.config.epochs)
+        stream = train_stream(
+            self.shard_set,
+            self.stats,
+            self.plan,
+            epoch=self.epoch,
+            step=self.step,
+            light=light,
+            mean=self.recipe.mean,
+            device=self.device,
+        )
+        try:
+            with stream:
+                while not self.finished:
+                    if not self._epoch(stream, log, report, stop):
+                        self._save(log)
+                        break
+            return self.finished
+        finally:
+            log.close()
+
+    def _epoch(self, stream, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
+        """The rest of an epoch and its evaluation; false when stopped before its end."""
+        self.optimizer.set_rates(self._rates())
+        left = min(self.plan.steps - self.step, self.last_step - self.steps_done)
+        meter = StallMeter(islice(stream, left), startup=self.images == 0)
+        watch = Watch(len(self.shard_set.classes))
+        window, since = Sums(), (0.0, 0.0)
+        for batch in meter:
+            loss, wrong = self._update(batch)
+            self.step += 1
+            self.images += len(batch.labels)
+            for sums in (window, self.in_epoch):
+                sums.add(loss, wrong, len(batch.labels))
+            stopping = stop()
+            if self.steps_done % self.config.log_every == 0 or stopping:
+                clocks = (meter.waiting_seconds, meter.working_now())
+                self._log_step(window, clocks[0] - since[0], clocks[1] - since[1], watch, batch, log, report)
+                window, since = Sums(), clocks
+            if stopping:
+                self._add_clocks(meter)
+                return False
+            if self.step % self.config.save_every == 0 and self.step < self.plan.steps:
+                self._save(log)
+        self._add_clocks(meter)
+        if self.step < self.plan.steps:  # --steps ended the run within an epoch
+            return False
+        return self._end_epoch(meter, log, report, stop)
+
+    def _update(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step: loss over the global batch, gradients, the update. Nothing here waits for the device."""
+        plan = batch.plan
+        assert plan is not None, "a training batch has a plan"
+        keep = torch.from_numpy(dropout_keeps(self.plan.seed, plan.epoch, plan.start, len(batch.labels), 2 * HIDDEN))
+        keep = keep.view(-1, 2, HIDDEN).to(self.device, non_blocking=True)
+        with autocast(self.device, self.config.precision):
+            logits = self.net(batch.images, keep)
+        loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum") / plan.batch_size
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), (logits.detach().argmax(dim=1) != batch.labels).sum()
+
+    def _rates(self) -> Rates:
+        if self.recipe.schedule == "plateau":
+            return self.plateau.rates(self.config.rate)
+        return diary_rates(self.config.rate, self.epoch, self.config.epochs)
+
+    def _log_step(
+        self,
+        window: Sums,
+        waiting: float,
+        working: float,
+        watch: Watch,
+        batch: Batch,
+        log: Metrics,
+        report: Report,
+    ) -> None:
+        loss = float(window.loss) / max(window.steps, 1)  # waits for the device, once in log_every steps
+        watch.check(loss, self.steps_done - window.steps + 1, self.steps_done)
+        seconds = max(waiting + working, 1e-9)
+        line = {
+            "kind": "step",
+            "epoch": self.epoch + 1,
+            "step": self.steps_done,
+            "loss": loss,
+            "top1_error": float(window.wrong) / max(window.images, 1),
+            "rate": self._rates().weights,
+            "images_per_second": window.images / seconds,
+            "stall_percent": stall_percent(waiting, working),
+        }
+        log.write(line)
+        report(line)
+        if watch.stuck(loss, self.steps_done):
+            report(
+                {"kind": "warning", "text": watch.explain(self.net, batch.images, self.config.rate, self.steps_done)}
+            )
+
+    def _end_epoch(self, meter: StallMeter, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
+        sums = self.in_epoch
+        loss = float(sums.loss) / max(sums.steps, 1)
+        line = {
+            "kind": "epoch",
+            "epoch": self.epoch + 1,
+            "step": self.steps_done,
+            "loss": loss,
+            "top1_error": float(sums.wrong) / max(sums.images, 1),
+            "rate": self._rates().weights,
+            "images_per_second": meter.batches * self.plan.batch_size / max(meter.seconds, 1e-9),
+            "stall_percent": meter.percent,
+        }
+        Watch(len(self.shard_set.classes)).check(loss, self.steps_done - sums.steps + 1, self.steps_done)
+        better = False
+        if self.shard_set.has("val"):
+            began = time.monotonic()
+            result = evaluate(
+                [self.net],
+                self.shard_set,
+                self.stats,
+                crop=self.recipe.crop,
+                mean=self.recipe.mean,
+                device=self.device,
+                precision=self.config.precision,
+                stop=stop,
+            )
+            if result is None:
+                return False  # saved as the end of the epoch's steps: resuming evaluates again
+            line |= {
+                "val_loss": result.loss,
+                "val_top1_error": result.top1_error,
+                "val_top5_error": result.top5_error,
+                "val_seconds": time.monotonic() - began,
+            }
+            better = result.top1_error < self.best_error
+            self.best_error = min(self.best_error, result.top1_error)
+            self.plateau.see(result.top1_error)
+        self.epoch, self.step, self.in_epoch = self.epoch + 1, 0, Sums()
+        log.write(line)
+        report(line)
+        self._save(log)
+        if better:
+            checkpoints.keep_best(self.run / "last.pt", self.run / "best.pt")
+        return True
+
+    def _add_clocks(self, meter: StallMeter) -> None:
+        self.startup_seconds += meter.startup_seconds
+        self.waiting_seconds += meter.waiting_seconds
+        self.working_seconds += meter.working_seconds
+
+    def _save(self, log: Metrics) -> None:
+        log.sync()
+        checkpoints.save(
+            self.run / "last.pt",
+            {
+                "config": self.config.described(),
+                "recipe": self.recipe.described(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "steps_done": self.steps_done,
+                "model": self.net.state_dict(),
+                "velocity": {
+                    group["name"]: self.optimizer.state[group["params"][0]].get("velocity")
+                    for group in self.optimizer.param_groups
+                },
+                "plateau": vars(self.plateau),
+                "best_error": self.best_error,
+                "in_epoch": [
+                    float(self.in_epoch.loss),
+                    float(self.in_epoch.wrong),
+                    self.in_epoch.images,
+                    self.in_epoch.steps,
+                ],
+                "classes": list(self.shard_set.classes),
+                "shards": self.shard_set.split("train").fingerprint(),
+                "stats": checkpoints.stats_to_save(self.stats),
+            },
+        )
+
+    def _restore(self, saved: dict) -> None:
+        self.net.load_state_dict(saved["model"])
+        for group in self.optimizer.param_groups:
+            velocity = saved["velocity"][group["name"]]
+            if velocity is not None:
+                parameter = group["params"][0]
+                self.optimizer.state[parameter]["velocity"] = torch.empty_like(parameter).copy_(velocity)
+        self.epoch, self.step = saved["epoch"], saved["step"]
+        self.plateau = Plateau(**saved["plateau"])
+        self.best_error = saved["best_error"]
+        self.in_epoch = Sums(*saved["in_epoch"])

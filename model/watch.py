@@ -1,0 +1,74 @@
+"""Known failures of AlexNet are said, not suffered: a loss that is not finite, a loss stuck at ln(classes).
+
+In:  the losses of a run.  Out: an error, or a sentence to print once.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..pipeline.errors import TrainingError
+from .alexnet import AlexNet
+
+NEAR = 0.02  # of ln(classes), in nats
+PATIENCE = 100  # steps; a net of 1,000 classes may take 2,000 before it begins to learn
+
+
+class Watch:
+    """Looks at the mean loss of each window of steps."""
+
+    def __init__(self, classes: int):
+        self.chance = math.log(classes)
+        self.patience = max(PATIENCE, 2 * classes)
+        self._since: int | None = None
+        self._said = False
+
+    def check(self, loss: float, first: int, last: int) -> None:
+        """Check a window's mean loss.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} between steps {first} and {last}",
+                "begin again with a smaller --rate; the last checkpoint is from before and is kept",
+            )
+
+    def stuck(self, loss: float, step: int) -> bool:
+        """Whether the loss has now stayed at ln(classes) for `patience` steps; true once."""
+        if abs(loss - self.chance) > NEAR:
+            self._since = None
+            return False
+        self._since = step if self._since is None else self._since
+        if self._said or step - self._since < self.patience:
+            return False
+        self._said = True
+        return True
+
+    def explain(self, net: AlexNet, images: Tensor, rate: float, steps: int) -> str:
+        """Say what a stuck loss means for this net."""
+        dead = dead_share(net, images)
+        return (
+            f"the loss has stayed at ln(classes) = {self.chance:.3f} for {self.patience} steps, until step {steps}: "
+            f"the net says nothing about any photo. {100 * dead:.0f}% of the last hidden layer's units are dead "
+            f"on this batch (never above zero). "
+            + (
+                "They do not come back: begin again with a smaller --rate than "
+                f"{rate:g} (the rate belongs to the number of classes, see docs/paper.md)."
+                if dead > 0.5
+                else "It may still begin to learn."
+            )
+        )
+
+
+@torch.no_grad()
+def dead_share(net: AlexNet, images: Tensor) -> float:
+    """The share of the last hidden layer's 4096 units that are zero for every picture of a batch, 0..1."""
+    training = net.training
+    net.eval()
+    try:
+        return float((net.hidden(images) <= 0).all(dim=0).float().mean())
+    finally:
+        net.train(training)

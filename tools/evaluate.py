@@ -1,0 +1,93 @@
+"""`alexnet-eval`: the error of runs on a split, one view or ten, averaged."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from ..model import checkpoint as checkpoints
+from ..model.evaluate import evaluate
+from ..model.precision import PRECISIONS
+from ..pipeline.files import write_json
+from ..pipeline.graph import VIEWS
+from ..pipeline.shardset import open_shard_set
+from . import console
+from .process import pick_device
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="alexnet-dali")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--shards", type=click.Path(path_type=Path), help="The shard set.  [default: the one trained on]")
+@click.option("--split", default="val", show_default=True, help="Which split to measure.")
+@click.option(
+    "--views",
+    type=click.Choice([str(views) for views in VIEWS]),
+    default="1",
+    show_default=True,
+    help="1: the centre. 10: corners and centre and their reflections, as the paper's results.",
+)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
+def evaluate_runs(runs, shards, split, views, precision, device, json_file):
+    """Measure top-1 and top-5 error of RUNS, folders or .pt files; of several, the probabilities are averaged.
+
+    Of a folder the best checkpoint is used, or the last where there is no best.
+
+    \b
+    Examples:
+      alexnet-eval runs/source2012
+      alexnet-eval runs/a runs/b --views 10 --json result.json
+    """
+    device = pick_device(device)
+    files = [checkpoints.run_checkpoint(run) for run in runs]
+    trained = [checkpoints.load_trained(file) for file in files]
+    shard_set = open_shard_set(shards or trained[0].shards)
+    for each in trained:
+        each.check_classes(shard_set)
+        each.check_pictures(trained[0])
+    stats, recipe = trained[0].stats, trained[0].recipe
+    nets = [each.net.to(device, memory_format=torch.channels_last) for each in trained]
+    with console.progress("evaluating", shard_set.split(split).records) as advance:
+        result = evaluate(
+            nets,
+            shard_set,
+            stats,
+            split=split,
+            views=int(views),
+            crop=recipe.crop,
+            mean=recipe.mean,
+            device=device,
+            precision=precision,
+            advance=advance,
+        )
+    names = ", ".join(str(file) for file in files)
+    click.echo(f"{names}: {result.images:,} photos of {shard_set.root}/{split}, {views} view{'s' * (views != '1')}")
+    click.echo(
+        f"top-1 error {100 * result.top1_error:.2f}%   top-5 error {100 * result.top5_error:.2f}%   "
+        f"loss {result.loss:.4f}"
+    )
+    if json_file:
+        write_json(
+            json_file,
+            {
+                "runs": [str(file) for file in files],
+                "shards": str(shard_set.root),
+                "split": split,
+                "views": int(views),
+                "images": result.images,
+                "loss": result.loss,
+                "top1_error": result.top1_error,
+                "top5_error": result.top5_error,
+            },
+        )
+
+
+def main() -> None:
+    """Entry of the console script."""
+    console.run(evaluate_runs)
+
+
+if __name__ == "__main__":
+    main()

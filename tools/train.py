@@ -1,0 +1,244 @@
+"""`alexnet-train`: options into one Config, the trainer into lines for a person."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from ..model import checkpoint as checkpoints
+from ..model.config import Config, resumed
+from ..model.optim import CLASSES_2012, RATE_2012, diary_epochs, first_rate
+from ..model.precision import PRECISIONS
+from ..model.recipes import RECIPES, recipe
+from ..model.trainer import Trainer
+from ..pipeline import stats as statistics
+from ..pipeline.errors import TrainingError, UsageError
+from ..pipeline.files import locked, write_json
+from ..pipeline.shardset import ShardSet, open_shard_set
+from . import console
+from .process import pick_device, stop_on_signals
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="alexnet-dali")
+@click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set, with its statistics.")
+@click.option("--run", type=FOLDER, help="Folder for checkpoints and metrics.  [default: runs/RECIPE]")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    type=click.Choice(list(RECIPES)),
+    default="source2012",
+    show_default=True,
+    help="source2012: what ran in 2012. paper: what the text says.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="In all.  [default: the recipe's, 91 or 90]")
+@click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps in all, if that is sooner.")
+@click.option("--batch-size", type=click.IntRange(1), help="Of the global batch.  [default: the recipe's, 128]")
+@click.option("--rate", type=float, help="To begin with.  [default: 0.01 at 1,000 classes, less for fewer]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="[default: fp32 on the CPU, tf32 on a GPU]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, order and draws.")
+@click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between lines.")
+@click.option(
+    "--save-every",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Steps between checkpoints within an epoch.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --run from its last checkpoint.")
+@click.pass_context
+def train(context, shards, run, recipe_name, resume, **options):
+    """Train the net of 2012 on a shard set.
+
+    Ctrl-C finishes the step and saves; --resume goes on to the same weights as if nothing had happened.
+
+    \b
+    Examples:
+      alexnet-train
+      alexnet-train --shards out --run runs/first --epochs 10 --precision bf16
+      alexnet-train --run runs/first --resume
+    """
+    run = run or Path("runs") / recipe_name
+    device = pick_device(options.pop("device"))
+    saved = _last_checkpoint(run) if resume else None
+    if not resume and (run / "last.pt").exists():
+        raise UsageError(f"{run}: holds a run already", "go on with it by --resume, or choose another --run")
+    if saved and _from_default(context, "shards"):
+        shards = Path(saved["config"]["shards"])
+    shard_set = open_shard_set(shards)
+    asked = {
+        name: value
+        for name, value in {**options, "recipe": recipe_name}.items()
+        if not _from_default(context, "recipe_name" if name == "recipe" else name)
+    }
+    config = (
+        resumed(saved["config"], {**asked, "shards": str(shards), "device": str(device)})
+        if saved
+        else _new_config(shards, recipe_name, device, options, shard_set)
+    )
+    stats = statistics.load(shard_set)
+    if saved:
+        _check_same(saved, shard_set, run)
+    with locked(run):
+        trainer = Trainer(config, shard_set, stats, run, saved)
+        write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
+        for line in _introduction(trainer, resume):
+            click.echo(line)
+        if trainer.finished:
+            click.echo(f"{run}: all {trainer.last_step:,} steps are done; more with --epochs or --steps")
+            return
+        show = Lines(trainer)
+        with stop_on_signals() as stop:
+            ended = trainer.train(show, stop)
+    for line in show.closing():
+        click.echo(line)
+    if not ended:
+        click.echo(
+            f"stopped and saved after step {trainer.steps_done:,}; go on with: alexnet-train --run {run} --resume",
+            err=True,
+        )
+        context.exit(stop.exit_code)
+
+
+class Lines:
+    """Shows the trainer's lines: one live line on a terminal, plain ones elsewhere, and those that stay."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.began, self.first = trainer, time.monotonic(), trainer.steps_done
+        self.live = sys.stdout.isatty()
+        self.last: dict = {}
+
+    def __call__(self, line: dict) -> None:
+        """Show one line of the metrics or a warning."""
+        wipe = "\r\033[K" if self.live else ""
+        if line["kind"] == "warning":
+            click.echo(f"{wipe}warning: {line['text']}", err=True)
+        elif line["kind"] == "epoch":
+            self.last = line
+            click.echo(wipe + self._epoch(line))
+        else:
+            click.echo(wipe + self._step(line), nl=not self.live)
+
+    def _step(self, line: dict) -> str:
+        trainer = self.trainer
+        done = trainer.steps_done - self.first
+        left = (trainer.last_step - trainer.steps_done) * (time.monotonic() - self.began) / max(done, 1)
+        return (
+            f"epoch {line['epoch']}/{trainer.config.epochs}  step {line['step']:,}/{trainer.last_step:,}  "
+            f"loss {line['loss']:.4f}  error {100 * line['top1_error']:.1f}%  "
+            f"{line['images_per_second']:,.0f} images/s  stall {line['stall_percent']:.1f}%  "
+            f"{console.duration(left)} left"
+        )
+
+    def _epoch(self, line: dict) -> str:
+        val = (
+            f"  val loss {line['val_loss']:.4f}, top-1 {100 * line['val_top1_error']:.1f}%, "
+            f"top-5 {100 * line['val_top5_error']:.1f}%"
+            if "val_loss" in line
+            else ""
+        )
+        return (
+            f"epoch {line['epoch']} done  loss {line['loss']:.4f}  error {100 * line['top1_error']:.1f}%{val}  "
+            f"{line['images_per_second']:,.0f} images/s  stall {line['stall_percent']:.1f}%"
+        )
+
+    def closing(self) -> list[str]:
+        """What to say at the end."""
+        trainer = self.trainer
+        busy = trainer.waiting_seconds + trainer.working_seconds
+        lines = ["\r\033[K"] if self.live else []
+        lines.append(
+            f"{console.duration(time.monotonic() - self.began)}: {trainer.images:,} images, "
+            f"{trainer.images / max(busy, 1e-9):,.0f} images/s, "
+            f"stalled {100 * trainer.waiting_seconds / max(busy, 1e-9):.2f}% of the time "
+            f"(start-up {trainer.startup_seconds:.1f} s)"
+        )
+        best = f", best {trainer.run / 'best.pt'}" if (trainer.run / "best.pt").exists() else ""
+        lines.append(f"last checkpoint {trainer.run / 'last.pt'}{best}")
+        return lines
+
+
+def _new_config(shards: Path, recipe_name: str, device, options: dict, shard_set: ShardSet) -> Config:
+    chosen = recipe(recipe_name)
+    return Config(
+        shards=str(shards),
+        recipe=recipe_name,
+        device=str(device),
+        seed=options["seed"],
+        steps=options["steps"],
+        log_every=options["log_every"],
+        save_every=options["save_every"],
+        epochs=options["epochs"] or chosen.epochs,
+        batch_size=options["batch_size"] or chosen.batch_size,
+        rate=options["rate"] if options["rate"] is not None else first_rate(len(shard_set.classes)),
+        precision=options["precision"] or ("tf32" if device.type == "cuda" else "fp32"),
+    )
+
+
+def _introduction(trainer: Trainer, resume: bool) -> list[str]:
+    config, shard_set = trainer.config, trainer.shard_set
+    classes = len(shard_set.classes)
+    val = f", {shard_set.splits['val'].records:,} in val" if shard_set.has("val") else ""
+    lines = [
+        f"{trainer.recipe.name}: {trainer.recipe.summary}",
+        f"{shard_set.root}: {trainer.plan.records:,} photos of {classes:,} classes{val}",
+        f"{config.epochs} epochs of {trainer.plan.steps:,} steps; global batch {config.batch_size}, "
+        f"{config.precision} on {config.device}, run {trainer.run}",
+    ]
+    if config.rate == first_rate(classes) and classes < CLASSES_2012:
+        lines.append(
+            f"rate {config.rate:.4g}: {RATE_2012} x sqrt({classes} / {CLASSES_2012:,}), since the rate of "
+            f"2012 belongs to {CLASSES_2012:,} classes and kills a net of few; --rate overrules"
+        )
+    else:
+        lines.append(f"rate {config.rate:.4g}")
+    if trainer.recipe.schedule == "diary":
+        at = diary_epochs(config.epochs)
+        lines.append(
+            f"the diary of 2012: after epoch {at['tenth']} rate/10, {at['hundredth']} rate/100, "
+            f"{at['conv1_and_light']} conv1 slow and lighting off, {at['conv1_frozen']} conv1 frozen, "
+            f"{at['thousandth']} rate/1000"
+        )
+    else:
+        lines.append(f"rate/10 when val error has not improved for {trainer.plateau.patience} epochs, three times")
+    if not shard_set.has("val"):
+        lines.append("no photos in val: epochs are not evaluated, and there is no best checkpoint")
+    if resume:
+        lines.append(f"going on after step {trainer.steps_done:,} (epoch {trainer.epoch + 1})")
+    return lines
+
+
+def _last_checkpoint(run: Path) -> dict:
+    if not (run / "last.pt").exists():
+        raise UsageError(
+            f"{run}: nothing to resume there (no last.pt)",
+            "name the run's folder with --run, or begin one without --resume",
+        )
+    return checkpoints.load(run / "last.pt")
+
+
+def _check_same(saved: dict, shard_set: ShardSet, run: Path) -> None:
+    checkpoints.check_classes(saved["classes"], shard_set, run / "last.pt")
+    if saved["shards"] != shard_set.split("train").fingerprint():
+        raise TrainingError(
+            f"{run / 'last.pt'}: was trained on another shard set than {shard_set.root}",
+            "name its own with --shards, or begin a new run with another --run",
+        )
+
+
+def _from_default(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+
+
+def main() -> None:
+    """Entry of the console script."""
+    console.run(train)
+
+
+if __name__ == "__main__":
+    main()
