@@ -92,7 +92,7 @@ def evaluate(
     finally:
         for net, training in zip(nets, modes, strict=True):
             net.train(training)
-    return Result(images, loss / images, 1.0 - right1 / images, 1.0 - right5 / images)
+    return Result(images, loss / images, (images - right1) / images, (images - right5) / images)
 
 
 @torch.no_grad()

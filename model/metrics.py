@@ -27,6 +27,10 @@ class Sums:
         self.loss, self.wrong = self.loss + loss.double(), self.wrong + wrong
         self.images, self.steps = self.images + images, self.steps + 1
 
+    def values(self) -> list:
+        """Plain numbers, in the order of the fields."""
+        return [float(self.loss), float(self.wrong), self.images, self.steps]
+
 
 class Metrics:
     """Appends lines to a run's metrics.jsonl."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from ..pipeline.loader import Batch, train_stream
 from ..pipeline.plan import Plan, dropout_keeps
 from ..pipeline.shardset import ShardSet
-from ..pipeline.stall import StallMeter, stall_percent
+from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.stats import Stats
 from . import checkpoint as checkpoints
 from .alexnet import HIDDEN, AlexNet
@@ -39,6 +39,7 @@ class Trainer:
     Attributes:
         epoch, step: the position: whole epochs done, and steps of the present one.
         best_error: lowest top-1 validation error so far.
+        images, meter: trained on by this process, and its stall meter.
     """
 
     def __init__(self, config: Config, shard_set: ShardSet, stats: Stats, run: Path, saved: dict | None = None):
@@ -55,9 +56,10 @@ class Trainer:
         self.plateau = Plateau()
         self.epoch = self.step = 0
         self.best_error = math.inf
-        self.in_epoch = Sums()
-        self.startup_seconds = self.waiting_seconds = self.working_seconds = 0.0
-        self.images = 0
+        self.in_epoch, self.window = Sums(), Sums()
+        self.watch = Watch(len(shard_set.classes))
+        self.meter: StallMeter[Batch] = StallMeter(())
+        self.images = self.images_at_line = 0
         if saved:
             self._restore(saved)
 
@@ -102,41 +104,36 @@ class Trainer:
         )
         try:
             with stream:
+                self.meter = StallMeter(stream)
                 while not self.finished:
-                    if not self._epoch(stream, log, report, stop):
+                    if not self._epoch(log, report, stop):
                         self._save(log)
                         break
             return self.finished
         finally:
             log.close()
 
-    def _epoch(self, stream, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
+    def _epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
         """The rest of an epoch and its evaluation; false when stopped before its end."""
         self.optimizer.set_rates(self._rates())
         left = min(self.plan.steps - self.step, self.last_step - self.steps_done)
-        meter = StallMeter(islice(stream, left), startup=self.images == 0)
-        watch = Watch(len(self.shard_set.classes))
-        window, since = Sums(), (0.0, 0.0)
-        for batch in meter:
+        before, images = self.meter.total(), self.images
+        for batch in islice(self.meter, left):
             loss, wrong = self._update(batch)
             self.step += 1
-            self.images += len(batch.labels)
-            for sums in (window, self.in_epoch):
+            for sums in (self.window, self.in_epoch):
                 sums.add(loss, wrong, len(batch.labels))
-            stopping = stop()
-            if self.steps_done % self.config.log_every == 0 or stopping:
-                clocks = (meter.waiting_seconds, meter.working_now())
-                self._log_step(window, clocks[0] - since[0], clocks[1] - since[1], watch, batch, log, report)
-                window, since = Sums(), clocks
-            if stopping:
-                self._add_clocks(meter)
+            self.images += len(batch.labels)
+            if self.steps_done % self.config.log_every == 0:
+                self._log_step(batch, log, report)
+            if stop():
                 return False
             if self.step % self.config.save_every == 0 and self.step < self.plan.steps:
                 self._save(log)
-        self._add_clocks(meter)
         if self.step < self.plan.steps:  # --steps ended the run within an epoch
             return False
-        return self._end_epoch(meter, log, report, stop)
+        with self.meter.paused():
+            return self._end_epoch(self.meter.total() - before, self.images - images, log, report, stop)
 
     def _update(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: loss over the global batch, gradients, the update. Nothing here waits for the device."""
@@ -157,19 +154,10 @@ class Trainer:
             return self.plateau.rates(self.config.rate)
         return diary_rates(self.config.rate, self.epoch, self.config.epochs)
 
-    def _log_step(
-        self,
-        window: Sums,
-        waiting: float,
-        working: float,
-        watch: Watch,
-        batch: Batch,
-        log: Metrics,
-        report: Report,
-    ) -> None:
-        loss = float(window.loss) / max(window.steps, 1)  # waits for the device, once in log_every steps
-        watch.check(loss, self.steps_done - window.steps + 1, self.steps_done)
-        seconds = max(waiting + working, 1e-9)
+    def _log_step(self, batch: Batch, log: Metrics, report: Report) -> None:
+        loss = self._checked_loss()  # waits for the device, once in log_every steps
+        lap, images = self.meter.lap(), self.images - self.images_at_line
+        window, self.window, self.images_at_line = self.window, Sums(), self.images
         line = {
             "kind": "step",
             "epoch": self.epoch + 1,
@@ -177,17 +165,22 @@ class Trainer:
             "loss": loss,
             "top1_error": float(window.wrong) / max(window.images, 1),
             "rate": self._rates().weights,
-            "images_per_second": window.images / seconds,
-            "stall_percent": stall_percent(waiting, working),
+            "images_per_second": images / max(lap.seconds, 1e-9),
+            "stall_percent": lap.stall_percent,
         }
         log.write(line)
         report(line)
-        if watch.stuck(loss, self.steps_done):
-            report(
-                {"kind": "warning", "text": watch.explain(self.net, batch.images, self.config.rate, self.steps_done)}
-            )
+        if self.watch.stuck(loss, self.steps_done):
+            text = self.watch.explain(self.net, batch.images, self.config.rate, self.steps_done)
+            report({"kind": "warning", "text": text})
 
-    def _end_epoch(self, meter: StallMeter, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
+    def _checked_loss(self) -> float:
+        """The mean loss since the last line; not finite, it ends the run."""
+        loss = float(self.window.loss) / max(self.window.steps, 1)
+        self.watch.check(loss, self.steps_done - self.window.steps + 1, self.steps_done)
+        return loss
+
+    def _end_epoch(self, lap: Lap, images: int, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
         sums = self.in_epoch
         loss = float(sums.loss) / max(sums.steps, 1)
         line = {
@@ -197,10 +190,10 @@ class Trainer:
             "loss": loss,
             "top1_error": float(sums.wrong) / max(sums.images, 1),
             "rate": self._rates().weights,
-            "images_per_second": meter.batches * self.plan.batch_size / max(meter.seconds, 1e-9),
-            "stall_percent": meter.percent,
+            "images_per_second": images / max(lap.seconds, 1e-9),
+            "stall_percent": lap.stall_percent,
         }
-        Watch(len(self.shard_set.classes)).check(loss, self.steps_done - sums.steps + 1, self.steps_done)
+        self._checked_loss()
         better = False
         if self.shard_set.has("val"):
             began = time.monotonic()
@@ -233,12 +226,8 @@ class Trainer:
             checkpoints.keep_best(self.run / "last.pt", self.run / "best.pt")
         return True
 
-    def _add_clocks(self, meter: StallMeter) -> None:
-        self.startup_seconds += meter.startup_seconds
-        self.waiting_seconds += meter.waiting_seconds
-        self.working_seconds += meter.working_seconds
-
     def _save(self, log: Metrics) -> None:
+        self._checked_loss()  # what is broken is never saved
         log.sync()
         checkpoints.save(
             self.run / "last.pt",
@@ -255,12 +244,8 @@ class Trainer:
                 },
                 "plateau": vars(self.plateau),
                 "best_error": self.best_error,
-                "in_epoch": [
-                    float(self.in_epoch.loss),
-                    float(self.in_epoch.wrong),
-                    self.in_epoch.images,
-                    self.in_epoch.steps,
-                ],
+                "in_epoch": self.in_epoch.values(),
+                "window": self.window.values(),
                 "classes": list(self.shard_set.classes),
                 "shards": self.shard_set.split("train").fingerprint(),
                 "stats": checkpoints.stats_to_save(self.stats),
@@ -277,4 +262,4 @@ class Trainer:
         self.epoch, self.step = saved["epoch"], saved["step"]
         self.plateau = Plateau(**saved["plateau"])
         self.best_error = saved["best_error"]
-        self.in_epoch = Sums(*saved["in_epoch"])
+        self.in_epoch, self.window = Sums(*saved["in_epoch"]), Sums(*saved["window"])

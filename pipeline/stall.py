@@ -10,66 +10,95 @@ is an upper bound.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Lap:
+    """A span of time in two parts: waiting for data, and the rest."""
+
+    waiting_seconds: float
+    working_seconds: float
+
+    def __sub__(self, before: "Lap") -> "Lap":
+        return Lap(self.waiting_seconds - before.waiting_seconds, self.working_seconds - before.working_seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Both together."""
+        return self.waiting_seconds + self.working_seconds
+
+    @property
+    def stall_percent(self) -> float:
+        """Share of waiting, 0..100; 0 where nothing was measured."""
+        return 100.0 * self.waiting_seconds / self.seconds if self.seconds > 0 else 0.0
+
+
 class StallMeter(Generic[T]):
-    """Iterates over batches and measures.
+    """Iterates over batches once and measures.
 
     Args:
         batches: any iterable.
-        startup: count the first fetch as start-up; otherwise it is waiting like the others.
         clock: seconds.
 
     Attributes:
         startup_seconds: the first fetch.
-        waiting_seconds: all later fetches together.
-        working_seconds: between a batch's arrival and the next fetch.
         batches: fetched so far.
     """
 
-    def __init__(self, batches: Iterable[T], *, startup: bool = True, clock: Callable[[], float] = time.perf_counter):
-        self._batches, self._startup, self._clock = batches, startup, clock
-        self._arrived = 0.0
-        self.startup_seconds = self.waiting_seconds = self.working_seconds = 0.0
+    def __init__(self, batches: Iterable[T], *, clock: Callable[[], float] = time.perf_counter):
+        self._source, self._clock = iter(batches), clock
+        self.startup_seconds = 0.0
         self.batches = 0
+        self._waiting = self._working = 0.0
+        self._mark = clock()  # when the present batch was asked for, or arrived
+        self._lap = Lap(0.0, 0.0)
 
     def __iter__(self) -> Iterator[T]:
-        iterator = iter(self._batches)
-        left = self._clock()
-        while True:
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self._arrived = self._clock()
-            if self.batches or not self._startup:
-                self.waiting_seconds += self._arrived - left
-            else:
-                self.startup_seconds = self._arrived - left
-            self.batches += 1
-            yield batch
-            left = self._clock()
-            self.working_seconds += left - self._arrived
+        return self
 
-    def working_now(self) -> float:
-        """`working_seconds` and what has passed since the present batch arrived."""
-        return self.working_seconds + self._clock() - self._arrived
+    def __next__(self) -> T:
+        self._count_work()
+        try:
+            batch = next(self._source)
+        finally:
+            waited = -self._mark + self._tick()
+        if self.batches:
+            self._waiting += waited
+        else:
+            self.startup_seconds = waited
+        self.batches += 1
+        return batch
 
-    @property
-    def seconds(self) -> float:
-        """Waiting and working together."""
-        return self.waiting_seconds + self.working_seconds
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what happens inside, an evaluation say."""
+        self._count_work()
+        try:
+            yield
+        finally:
+            self._tick()
 
-    @property
-    def percent(self) -> float:
-        """Share of waiting in all time but the start-up, 0..100."""
-        return stall_percent(self.waiting_seconds, self.working_seconds)
+    def total(self) -> Lap:
+        """All seconds but the start-up and the pauses."""
+        self._count_work()
+        return Lap(self._waiting, self._working)
 
+    def lap(self) -> Lap:
+        """The seconds since the last lap."""
+        before, self._lap = self._lap, self.total()
+        return self._lap - before
 
-def stall_percent(waiting_seconds: float, working_seconds: float) -> float:
-    """Share of waiting, 0..100; 0 where nothing was measured."""
-    total = waiting_seconds + working_seconds
-    return 100.0 * waiting_seconds / total if total > 0 else 0.0
+    def _count_work(self) -> None:
+        began = self._mark
+        now = self._tick()
+        if self.batches:
+            self._working += now - began
+
+    def _tick(self) -> float:
+        self._mark = self._clock()
+        return self._mark

@@ -149,15 +149,14 @@ class Lines:
 
     def closing(self) -> list[str]:
         """What to say at the end."""
-        trainer = self.trainer
-        busy = trainer.waiting_seconds + trainer.working_seconds
-        lines = ["\r\033[K"] if self.live else []
-        lines.append(
+        trainer, total = self.trainer, self.trainer.meter.total()
+        if self.live:
+            click.echo("\r\033[K", nl=False)
+        lines = [
             f"{console.duration(time.monotonic() - self.began)}: {trainer.images:,} images, "
-            f"{trainer.images / max(busy, 1e-9):,.0f} images/s, "
-            f"stalled {100 * trainer.waiting_seconds / max(busy, 1e-9):.2f}% of the time "
-            f"(start-up {trainer.startup_seconds:.1f} s)"
-        )
+            f"{trainer.images / max(total.seconds, 1e-9):,.0f} images/s, "
+            f"stalled {total.stall_percent:.2f}% of the time (start-up {trainer.meter.startup_seconds:.1f} s)"
+        ]
         best = f", best {trainer.run / 'best.pt'}" if (trainer.run / "best.pt").exists() else ""
         lines.append(f"last checkpoint {trainer.run / 'last.pt'}{best}")
         return lines

@@ -1,0 +1,63 @@
+"""Photos and shard sets that many tests read and none may write: made once, in this process.
+
+A test that changes a set copies it first (`shutil.copytree`).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from alexnet_dali.pipeline import stats
+from alexnet_dali.pipeline.build import BuildOptions, build
+from alexnet_dali.pipeline.sources import find_photos
+from alexnet_dali.tools.sample_photos import make_photos
+from PIL import Image
+
+
+def build_set(photos, out, **options):
+    """Build a shard set from a folder of photos, in this process, with its statistics."""
+    with ThreadPoolExecutor(1) as executor:
+        shard_set, _ = build(find_photos(photos), out, BuildOptions(**options), executor)
+        stats.save(stats.measure(shard_set, executor), out)
+    return shard_set
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """The folder of 60 training and 20 validation photos of 4 classes, sides from 100 to 300 pixels."""
+    folder = tmp_path_factory.mktemp("shared") / "photos"
+    make_photos(folder, train=60, val=20, classes=4, seed=1, side=(100, 300))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(photos, tmp_path_factory):
+    """The photos as a JPEG shard set of 256x256: 4 shards of 16, 16, 16 and 12 records to train on, 2 of 16 and 4."""
+    return build_set(photos, tmp_path_factory.mktemp("shared") / "shards", shard_records=16)
+
+
+@pytest.fixture(scope="session")
+def raw_shards(photos, tmp_path_factory):
+    """The same photos as raw pixels."""
+    return build_set(photos, tmp_path_factory.mktemp("shared") / "raw", shard_records=16, encoding="raw")
+
+
+@pytest.fixture(scope="session")
+def odd_photos(tmp_path_factory):
+    """The folder of 24 photos of odd shapes: wide, tall, square, smaller and larger than 256."""
+    folder = tmp_path_factory.mktemp("shared") / "odd"
+    random = np.random.default_rng(5)
+    sides = [(300, 401), (401, 300), (256, 256), (256, 515), (90, 91), (700, 311), (257, 258), (128, 512)]
+    for k in range(24):
+        height, width = sides[k % len(sides)]
+        coarse = random.integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
+        path = folder / ("train" if k < 16 else "val") / f"class{k % 2}" / f"{height}x{width}_{k}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=92)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def short_side_shards(odd_photos, tmp_path_factory):
+    """The odd photos whole, as JPEG, their short side 256: `--fit short-side`."""
+    return build_set(odd_photos, tmp_path_factory.mktemp("shared") / "short_side", shard_records=6, fit="short-side")

@@ -1,0 +1,130 @@
+"""The docs say what the code does: every command, option, link and test that they name is there.
+
+Run as a program, it writes docs/cli.md from the commands' own help.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from alexnet_dali.tools.evaluate import evaluate_runs
+from alexnet_dali.tools.prep import prep
+from alexnet_dali.tools.train import train
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = {"alexnet-prep": prep, "alexnet-train": train, "alexnet-eval": evaluate_runs}
+
+
+def all_commands() -> list[tuple[str, click.Command]]:
+    """Every command and sub-command under the name that a user types."""
+    commands: list[tuple[str, click.Command]] = []
+    for name, command in COMMANDS.items():
+        commands.append((name, command))
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for each in command.list_commands(context):
+                found = command.get_command(context, each)
+                assert found is not None, each
+                commands.append((f"{name} {each}", found))
+    return commands
+
+
+def cli_page() -> str:
+    """docs/cli.md: each command's help as a terminal of 100 columns shows it."""
+    parts = ["# Commands\n\nWritten from `--help` by `make docs`; a test compares the two.\n"]
+    for name, command in all_commands():
+        with click.Context(command, info_name=name, terminal_width=100) as context:
+            parts.append(f"## {name}\n\n```\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def test_the_page_of_commands_is_their_help():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert page == cli_page(), "docs/cli.md is not what --help says: run `make docs`"
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands())
+def test_every_command_has_a_help_with_an_example(name, command):
+    assert "Example" in (command.help or ""), f"{name} --help shows no example"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("device", "version", "help"):
+            assert parameter.help, f"{name} --{parameter.name} is not explained"
+
+
+def typed_commands() -> list[tuple[str, str]]:
+    """Every line of a code block on our pages that begins with one of our commands."""
+    lines = []
+    for page in PAGES:
+        if page.name == "cli.md":
+            continue
+        for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.S):
+            for line in block.splitlines():
+                for part in line.split(" && "):
+                    if part.startswith(tuple(COMMANDS)):
+                        lines.append((page.name, part))
+    return lines
+
+
+@pytest.mark.parametrize(("page", "line"), typed_commands())
+def test_commands_on_the_pages_are_accepted(page, line):
+    name, *arguments = shlex.split(line, comments=True)
+    command = COMMANDS[name]
+    if isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), arguments[0])
+        assert found is not None, f"{page}: {line}"
+        command, arguments = found, arguments[1:]
+    command.make_context(name, arguments)  # a wrong option or a missing argument raises
+
+
+def test_pages_name_commands():
+    assert len(typed_commands()) >= 8  # the two tests above look at something
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_make_targets_on_the_readme_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"`?make ([a-z]+)", "\n".join(re.findall(r"```\n(.*?)```", PAGES[0].read_text(), re.S))))
+    assert {"run", "test"} <= named <= targets
+
+
+def test_tests_named_by_the_page_of_rows_exist():
+    page = (ROOT / "docs" / "paper.md").read_text()
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", page)
+    assert len(named) > 40
+    missing = []
+    for file, test in named:
+        path = ROOT / "tests" / f"{file}.py"
+        if not path.exists() or not re.search(rf"^    ?.*def {test}\b|^def {test}\b", path.read_text(), re.M):
+            missing.append(f"{file}::{test}")
+    assert not missing
+
+
+def test_the_code_on_the_readme_runs(shards, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").symlink_to(shards.root)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), re.S)
+    exec(compile(block, "README.md", "exec"), {})
+    assert "3, 224, 224" in capsys.readouterr().out
+
+
+def test_the_record_on_the_format_page_is_what_the_code_writes():
+    from alexnet_dali.pipeline import datum
+
+    page = (ROOT / "docs" / "shard-format.md").read_text()
+    rows = re.findall(r"^((?:[0-9a-f]{2} )+) +\w+", page, re.M)
+    written = datum.encode(bytes(range(12)), height=2, width=2, label=300, encoded=False)
+    assert bytes.fromhex("".join(rows)) == written
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "cli.md").write_text(cli_page())
