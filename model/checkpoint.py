@@ -54,7 +54,7 @@ def load(path: Path) -> dict:
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise TrainingError(
-            f"{path}: damaged, or not a checkpoint: {' '.join(str(error).split())[:160]}",
+            f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
             f"use another checkpoint of that run: {', '.join(_others(path)) or 'there is none'}",
         ) from None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:

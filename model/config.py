@@ -55,7 +55,7 @@ class Config:
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision} is not one of {', '.join(PRECISIONS)}")
         if self.precision == "tf32" and self.device == "cpu":
-            raise UsageError("--precision tf32 is a GPU's", "on the CPU choose fp32 or bf16")
+            raise UsageError("--precision tf32 needs a GPU", "on the CPU choose fp32 or bf16")
 
     def described(self) -> dict:
         """All fields as plain values."""

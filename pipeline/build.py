@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -210,7 +211,9 @@ def _manifest_of(out: Path, job_key: dict) -> dict:
     """The manifest of a finished set, once it is known to be of the same photos and options."""
     try:
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        _compare(out, manifest["job"], job_key)
+        there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
+        there["options"] = {name: manifest[name] for name in job_key["options"]}
+        _compare(out, there, job_key)
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{out / MANIFEST}: damaged: {error}", "remove the folder, or choose another --out") from None
     return manifest
@@ -233,7 +236,6 @@ def _compare(out: Path, there: dict, wanted: dict) -> None:
 
 def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, receipts: dict[str, dict]) -> ShardSet:
     rejected = sorted(tuple(pair) for receipt in receipts.values() for pair in receipt["rejected"])
-    write_csv(out / "rejected.csv", ("source_path", "reason"), rejected)
     splits = {}
     for split in source.splits:
         shards = [
@@ -243,14 +245,14 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
         ]
         splits[split] = {"records": sum(shard["records"] for shard in shards), "shards": shards}
     if not any(split["records"] for split in splits.values()):
+        for made in (out / ".build", *(out / split for split in splits)):
+            shutil.rmtree(made, ignore_errors=True)
+        examples = "; ".join([f"{path}: {reason}" for path, reason in rejected[:3]] + ["..."] * (len(rejected) > 3))
         raise SourceError(
-            f"{source.root}: none of {len(rejected):,} photos could be read",
-            f"the reasons are in {out / 'rejected.csv'}",
+            f"{source.root}: none of {len(rejected):,} photos could be read ({examples})",
+            "look at these files: are they photos?",
         )
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
-    }
+    write_csv(out / "rejected.csv", ("source_path", "reason"), rejected)
     write_json(
         out / MANIFEST,
         {
@@ -262,13 +264,21 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
             "label_order": "sorted class names",
             "splits": splits,
             "rejected": len(rejected),
-            "job": job_key,
-            "source": str(source.root.resolve()),
-            "versions": versions,
+            "source": {**job_key["source"], "path": str(source.root.resolve())},
+            "versions": _versions(),
         },
     )
     shutil.rmtree(out / ".build", ignore_errors=True)
     return open_shard_set(out)
+
+
+def _versions() -> dict[str, str]:
+    """Of what makes the bytes; a package that came under another name is left out."""
+    versions = {}
+    for name in ("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _file(entry: dict) -> ShardFile:

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from alexnet_dali.tools import doctor as command
-from alexnet_dali.tools.doctor import Check, checks, doctor
+from alexnet_dali.tools import checks as command
+from alexnet_dali.tools import doctor as doctor_module
+from alexnet_dali.tools.checks import Check, checks
+from alexnet_dali.tools.doctor import doctor
 from alexnet_dali.tools.machine import Gpu, Machine
 from click.testing import CliRunner
 
@@ -257,7 +259,7 @@ def test_a_check_that_fails_is_a_line_and_no_traceback(monkeypatch, tmp_path):
 
 def test_the_table_shows_each_remedy_and_ends_1(monkeypatch):
     old = replace(SIGHTLESS, driver="470.57.02", shared_memory_bytes=64 << 20, quota=1.0)
-    monkeypatch.setattr(command, "look", lambda: old)
+    monkeypatch.setattr(doctor_module, "look", lambda: old)
     result = CliRunner().invoke(doctor, [])
     assert result.exit_code == 1 and "cannot run here yet; mend driver" in result.output
     for line in checks(Path("out"), old):

@@ -6,7 +6,8 @@
       build_lmdb.py      build-lmdb
       pca_stats.py       pca-stats
       doctor.py          doctor: what is installed, and whether it fits together
-      machine.py           the facts that doctor judges
+      checks.py            its checks
+      machine.py           the facts that they judge
     train.py           alexnet-train
     evaluate.py        alexnet-eval
 

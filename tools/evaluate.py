@@ -8,6 +8,7 @@ import torch
 from ..model import checkpoint as checkpoints
 from ..model.evaluate import evaluate
 from ..model.precision import PRECISIONS
+from ..pipeline.errors import UsageError
 from ..pipeline.files import write_json
 from ..pipeline.graph import VIEWS
 from ..pipeline.shardset import open_shard_set
@@ -43,7 +44,7 @@ def evaluate_runs(runs, shards, split, views, precision, device, json_file):
     device = pick_device(device)
     files = [checkpoints.run_checkpoint(run) for run in runs]
     trained = [checkpoints.load_trained(file) for file in files]
-    shard_set = open_shard_set(shards or trained[0].shards)
+    shard_set = open_shard_set(shards or _own_shards(trained[0]))
     for each in trained:
         each.check_classes(shard_set)
         each.check_pictures(trained[0])
@@ -82,6 +83,12 @@ def evaluate_runs(runs, shards, split, views, precision, device, json_file):
                 "top5_error": result.top5_error,
             },
         )
+
+
+def _own_shards(trained: checkpoints.Trained) -> Path:
+    if not trained.shards.exists():
+        raise UsageError(f"{trained.file}: its shard set {trained.shards} is gone", "say where it is with --shards")
+    return trained.shards
 
 
 def main() -> None:

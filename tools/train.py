@@ -71,6 +71,7 @@ def train(context, shards, run, recipe_name, resume, **options):
     if saved and _from_default(context, "shards"):
         shards = Path(saved["config"]["shards"])
     shard_set = open_shard_set(shards)
+    shards = shards.resolve()  # the run may be used from another folder
     asked = {
         name: value
         for name, value in {**options, "recipe": recipe_name}.items()
