@@ -210,7 +210,7 @@ def test_gpus_that_torch_has_no_code_for():
         command.gpus(replace(HEALTHY, gpus=(volta,))),
         "wrong",
         "no code for Tesla V100, but for sm_80, sm_90",
-        "pip install --force-reinstall torch torchvision",
+        "PyTorch's own page",
     )
     later = Gpu("a later one", 0, (20, 0))
     said(command.gpus(replace(HEALTHY, gpus=(later,))), "wrong", "no code", "pip install --upgrade torch")

@@ -246,7 +246,9 @@ def gpus(machine: Machine) -> Finding:
         return (
             "wrong",
             f"{found}; torch has no code for {strangers[0].name}, but for {codes}",
-            "install the build of torch that PyTorch's own page names for this GPU",
+            "install the build of torch that PyTorch's own page names for this GPU"
+            if strangers[0].capability < (7, 5)
+            else "pip install --upgrade torch torchvision",
         )
     if any(gpu.capability in JPEG_ENGINES and not gpu.decodes_jpeg for gpu in machine.gpus):
         # nvJPEG reaches the engine through libnvcuvid.so.1, which containers get with "video" only.
