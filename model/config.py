@@ -6,7 +6,7 @@ In:  what the user said.  Out: the same, checked and completed; and on `--resume
 from dataclasses import asdict, dataclass, fields, replace
 
 from ..pipeline.errors import UsageError
-from .precision import PRECISIONS
+from .precision import check_precision
 from .recipes import RECIPES
 
 # What --resume may change: none of these alters a batch or a rate rule that was already applied.
@@ -52,10 +52,7 @@ class Config:
             raise UsageError(f"--steps {self.steps}, --seed {self.seed}: out of range")
         if not 0 < self.rate < 100:
             raise UsageError(f"--rate {self.rate} is not a sensible rate", "the paper's is 0.01 for 1,000 classes")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision} is not one of {', '.join(PRECISIONS)}")
-        if self.precision == "tf32" and self.device == "cpu":
-            raise UsageError("--precision tf32 needs a GPU", "on the CPU choose fp32 or bf16")
+        check_precision(self.precision, self.device)
 
     def described(self) -> dict:
         """All fields as plain values."""

@@ -1,4 +1,4 @@
-"""How the weights move: the paper's update rule and the schedules of its rates (paper, section 5; SOURCE2012).
+"""How the weights move: the update rule and the schedules of its rates (paper, section 5; docs/paper.md: the program).
 
     v <- 0.9 v - decay * rate * w - rate * g          g: gradient of the loss
     w <- w + v

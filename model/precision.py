@@ -7,7 +7,21 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from ..pipeline.errors import UsageError
+
 PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Check that a device has a precision.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision} is not one of {', '.join(PRECISIONS)}")
+    if precision == "tf32" and device == "cpu":
+        raise UsageError("--precision tf32 needs a GPU", "on the CPU choose fp32 or bf16")
 
 
 def set_precision(precision: str) -> None:

@@ -18,7 +18,7 @@ SCHEDULES = ("diary", "plateau")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train the net. SOURCE: docs/paper.md has a row for each field.
+    """One way to train the net; docs/paper.md has a row for each field.
 
     Attributes:
         name, summary: for people.

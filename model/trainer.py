@@ -61,7 +61,8 @@ class Trainer:
         self.meter: StallMeter[Batch] = StallMeter(())
         self.images = self.images_at_line = 0
         if saved:
-            self._restore(saved)
+            with checkpoints.fits_this_version(run / "last.pt"):
+                self._restore(saved)
 
     @property
     def last_step(self) -> int:
@@ -116,7 +117,7 @@ class Trainer:
     def _epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
         """The rest of an epoch and its evaluation; false when stopped before its end."""
         self.optimizer.set_rates(self._rates())
-        left = min(self.plan.steps - self.step, self.last_step - self.steps_done)
+        left = max(0, min(self.plan.steps - self.step, self.last_step - self.steps_done))
         before, images = self.meter.total(), self.images
         for batch in islice(self.meter, left):
             loss, wrong = self._update(batch)
@@ -221,16 +222,16 @@ class Trainer:
         self.epoch, self.step, self.in_epoch = self.epoch + 1, 0, Sums()
         log.write(line)
         report(line)
-        self._save(log)
-        if better:
-            checkpoints.keep_best(self.run / "last.pt", self.run / "best.pt")
+        self._save(log, better)
         return True
 
-    def _save(self, log: Metrics) -> None:
+    def _save(self, log: Metrics, best: bool = False) -> None:
         self._checked_loss()  # what is broken is never saved
+        self.watch.check_weights(self.net, self.steps_done)
         log.sync()
+        last, written = self.run / "last.pt", self.run / ("best.pt" if best else "last.pt")
         checkpoints.save(
-            self.run / "last.pt",
+            written,
             {
                 "config": self.config.described(),
                 "recipe": self.recipe.described(),
@@ -251,6 +252,8 @@ class Trainer:
                 "stats": checkpoints.stats_to_save(self.stats),
             },
         )
+        if best:  # the best first: a process killed here goes on from the last before it, and comes to the same best
+            checkpoints.name_too(written, last)
 
     def _restore(self, saved: dict) -> None:
         self.net.load_state_dict(saved["model"])

@@ -6,12 +6,13 @@ In:  the losses of a run.  Out: an error, or a sentence to print once.
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..pipeline.errors import TrainingError
 from .alexnet import AlexNet
 
 NEAR = 0.02  # of ln(classes), in nats
+BEGIN_AGAIN = "begin again with a smaller --rate; the last checkpoint is from before and is kept"
 PATIENCE = 100  # steps; a net of 1,000 classes may take 2,000 before it begins to learn
 
 
@@ -31,10 +32,17 @@ class Watch:
             TrainingError: it is not finite.
         """
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} between steps {first} and {last}",
-                "begin again with a smaller --rate; the last checkpoint is from before and is kept",
-            )
+            raise TrainingError(f"the loss is {loss} between steps {first} and {last}", BEGIN_AGAIN)
+
+    def check_weights(self, net: nn.Module, step: int) -> None:
+        """Check that all weights are finite: a step can break them though its own loss, taken before, is sound.
+
+        Raises:
+            TrainingError: they are not.
+        """
+        for name, parameter in net.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise TrainingError(f"{name} is not finite after step {step}", BEGIN_AGAIN)
 
     def stuck(self, loss: float, step: int) -> bool:
         """Whether the loss has now stayed at ln(classes) for `patience` steps; true once."""

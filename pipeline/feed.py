@@ -7,6 +7,7 @@ and a record that lies about its size overflows its buffer.
 
 from dataclasses import dataclass
 
+import lmdb
 import numpy as np
 
 from . import datum
@@ -31,7 +32,7 @@ class Payloads:
 
 
 class Feed:
-    """Reads records of one split by index. Views are valid while the Feed lives: keep it until they are used.
+    """Reads records of one split by index. Views are valid until the Feed is closed or dropped.
 
     Environments are opened at the first read, so a Feed may be made before a fork and used after it.
     """
@@ -70,14 +71,18 @@ class Feed:
         number = int(np.searchsorted(self._ends, record, side="right"))
         return f"{self.split.shards[number][0]}, record {self._index(number, record)}"
 
+    def close(self) -> None:
+        """Let go of the memory maps: views of them must not be used any more."""
+        self._shards.clear()
+
     def _parse(self, number: int, record: int) -> datum.Datum:
         try:
             payload = datum.parse(self._shard(number).value(self._index(number, record)))
             self._check(payload)
             return payload
-        except ShardError as error:
+        except (ShardError, lmdb.Error) as error:  # LMDB's own where a page of its tree is damaged
             raise ShardError(
-                f"{self.name(record)}: {error.message}",
+                f"{self.name(record)}: {error.message if isinstance(error, ShardError) else error}",
                 "remove that shard's folder and run its alexnet-prep build-lmdb command again",
             ) from None
 

@@ -51,9 +51,9 @@ def sync_folder(folder: Path) -> None:
 def write_csv(path: Path, header: tuple[str, ...], rows: list) -> None:
     """Write a CSV atomically; file names that are not UTF-8 keep their bytes."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    plain, quoted = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in (header, *rows):  # Python leaves a carriage return unquoted, and then reads it as the end of the line
+        (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
     write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 

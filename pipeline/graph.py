@@ -175,10 +175,7 @@ def _squares(fn, types, data, corners: list, pictures: Pictures, device_id: int 
     elif device_id is not None:
         data = data.gpu()
     if corners:
-        size = pictures.size
-        data = fn.slice(
-            data, corners[0], shape=[size, size], axes=(0, 1), normalized_anchor=False, normalized_shape=False
-        )
+        data = fn.slice(data, start=corners[0], shape=[pictures.size, pictures.size], axes=(0, 1))
     return data
 
 

@@ -92,13 +92,18 @@ class Plan:
     def __post_init__(self):
         if self.records < 1:
             raise PlanError("no records to train on", "build the shards from a folder that has training photos")
-        if self.batch_size < self.ranks or self.ranks < 1:
+        if not 0 <= self.rank < self.ranks:
+            raise PlanError(f"rank {self.rank} is not one of {self.ranks}")
+        if self.batch_size < self.ranks:
             raise PlanError(
                 f"a batch of {self.batch_size} cannot be shared by {self.ranks} processes",
                 f"choose --batch-size {self.ranks} or more",
             )
-        if not 0 <= self.rank < self.ranks:
-            raise PlanError(f"rank {self.rank} is not one of {self.ranks}")
+        if self.records < self.ranks:
+            raise PlanError(
+                f"{self.records} records cannot be shared by {self.ranks} processes",
+                f"use {self.records} processes or fewer",
+            )
         if not 0 <= self.seed < 1 << 64:
             raise PlanError(f"seed {self.seed} is not a number from 0 to 2^64 - 1")
         if self.augmentation.crop > self.size:

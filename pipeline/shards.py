@@ -78,7 +78,7 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
 def _write_environment(folder: Path, values: Iterable[bytes]) -> int:
     # lib_version came with py-lmdb 3.0; before that there was one format. writemap would turn a full disk into SIGBUS.
     pinned: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
-    environment = lmdb.open(str(folder), map_size=MAP_BYTES, lock=False, sync=False, metasync=False, **pinned)
+    environment = lmdb.open(os.fsencode(folder), map_size=MAP_BYTES, lock=False, sync=False, metasync=False, **pinned)
     records = 0
     try:
         transaction = environment.begin(write=True)
@@ -149,12 +149,13 @@ class Shard:
         self.records = file.records
         self._process = os.getpid()
         try:
-            self._environment = lmdb.open(str(path), readonly=True, lock=False, max_readers=1, create=False)
+            self._environment = lmdb.open(os.fsencode(path), readonly=True, lock=False, max_readers=1, create=False)
             self._transaction = self._environment.begin(buffers=True)
         except lmdb.Error as error:
             raise ShardError(f"{path}: {error}", "copy or build the shard set again") from None
         entries = self._environment.stat()["entries"]
         if entries != file.records:
+            self._environment.close()  # at once: whoever keeps the error would keep it open, and nobody could open it
             raise ShardError(
                 f"{data}: {entries} records, but dataset.json says {file.records}", "copy or build the shard set again"
             )

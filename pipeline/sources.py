@@ -90,6 +90,11 @@ def find_photos(root: Path, *, val_share: float = 0.1, seed: int = 0, split: str
         source = _flat_folder(root, val, val_share, seed, split or "val")
     else:
         source = _flat_folder(root, root, val_share, seed, split)
+        if source.classes and set(source.classes) <= set(SPLITS):  # two classes "train" and "val" would be learnt well
+            raise UsageError(
+                f"{root}: the photos in {' and '.join(source.classes)} have no class folders, so no labels",
+                f"lay them out as {root}/train/CLASS/photo.jpg and {root}/val/CLASS/photo.jpg",
+            )
     if not any(source.splits.values()):
         raise UsageError(
             f"{root}: no photos in class folders below it ({source.ignored} other files)",

@@ -183,7 +183,7 @@ def from_moments(moments: Moments, fingerprint: str) -> Stats:
 
 
 def lighting_offsets(gaussians: np.ndarray, stats: Stats, scale: str = "stddev") -> np.ndarray:
-    """The RGB value added to every pixel of each picture (paper, section 4.1; SOURCE2012 for the scale).
+    """The RGB value added to every pixel of each picture (paper, section 4.1; docs/paper.md for what ran in 2012).
 
     `stddev`, what ran in 2012: 0.1 g times the square root of the eigenvalue of 0..255 pixels.
     `eigenvalue`, the text read on 0..1 pixels, as the community does: 0.1 g eigenvalue / 255.

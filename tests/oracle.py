@@ -63,26 +63,27 @@ def _overlaps(old, new):
     return weights / ratio
 
 
-def philox_words(seed, epoch, purpose, count):
-    """Words of the plan, by Philox4x64-10 written out in plain integers (Salmon et al. 2011, table 2)."""
+def philox_block(counter, key):
+    """One block of Philox4x64-10 in plain integers (Salmon et al. 2011, table 2): four words in, four out."""
     mask = (1 << 64) - 1
-    out = []
-    block = 0
+    for _ in range(10):
+        product0 = 0xD2E7470EE14C6C93 * counter[0]
+        product1 = 0xCA5A826395121157 * counter[2]
+        counter = [
+            (product1 >> 64) ^ counter[1] ^ key[0],
+            product1 & mask,
+            (product0 >> 64) ^ counter[3] ^ key[1],
+            product0 & mask,
+        ]
+        key = [(key[0] + 0x9E3779B97F4A7C15) & mask, (key[1] + 0xBB67AE8584CAA73B) & mask]
+    return counter
+
+
+def philox_words(seed, epoch, purpose, count):
+    """Words 0..count-1 of one purpose, as docs/plan.md has them."""
+    out: list[int] = []
     while len(out) < count:
-        block += 1
-        counter = [block, 0, purpose, epoch]
-        key = [seed & mask, seed >> 64]
-        for _ in range(10):
-            product0 = 0xD2E7470EE14C6C93 * counter[0]
-            product1 = 0xCA5A826395121157 * counter[2]
-            counter = [
-                (product1 >> 64) ^ counter[1] ^ key[0],
-                product1 & mask,
-                (product0 >> 64) ^ counter[3] ^ key[1],
-                product0 & mask,
-            ]
-            key = [(key[0] + 0x9E3779B97F4A7C15) & mask, (key[1] + 0xBB67AE8584CAA73B) & mask]
-        out.extend(counter)
+        out.extend(philox_block([len(out) // 4 + 1, 0, purpose, epoch], [seed, 0]))
     return out[:count]
 
 
@@ -98,3 +99,43 @@ def gaussians(a, b, c, d):
     first, second = pair(a, b)
     third, _ = pair(c, d)
     return [round(value * 2**20) / 2**20 for value in (first, second, third)]
+
+
+def order(words):
+    """The permutation of as many places as there are words: equal words keep their order."""
+    return sorted(range(len(words)), key=lambda place: words[place])
+
+
+def window(word, size, crop):
+    """Left and top of one crop word, in pixels."""
+    choices = size - crop + 1
+    return (word >> 32) * choices >> 32, (word & 0xFFFFFFFF) * choices >> 32
+
+
+def kept(words):
+    """Dropout's units, 64 to a word, lowest bit first."""
+    return [bool(word >> bit & 1) for word in words for bit in range(64)]
+
+
+def lighting_offset(draws, eigenvalues, eigenvectors, scale):
+    """What is added to red, green and blue: the paper's sum over three components, one after the other."""
+    offset = np.zeros(3)
+    for draw, eigenvalue, eigenvector in zip(draws, eigenvalues, eigenvectors, strict=True):
+        length = {"stddev": math.sqrt(eigenvalue), "eigenvalue": eigenvalue / 255, "none": 0.0}[scale]
+        offset += 0.1 * float(draw) * length * eigenvector
+    return offset
+
+
+def errors(probabilities, labels, top):
+    """The share of rows whose label is not among the `top` most probable classes, by sorting. No ties."""
+    wrong = 0
+    for row, label in zip(probabilities, labels, strict=True):
+        ranked = sorted(range(len(row)), key=lambda k: row[k], reverse=True)
+        wrong += label not in ranked[:top]
+    return wrong / len(labels)
+
+
+def softmax(logits):
+    """Probabilities of one row of logits."""
+    powers = [math.exp(value - max(logits)) for value in logits]
+    return [power / sum(powers) for power in powers]

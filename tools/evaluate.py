@@ -7,7 +7,7 @@ import torch
 
 from ..model import checkpoint as checkpoints
 from ..model.evaluate import evaluate
-from ..model.precision import PRECISIONS
+from ..model.precision import PRECISIONS, check_precision, set_precision
 from ..pipeline.errors import UsageError
 from ..pipeline.files import write_json
 from ..pipeline.graph import VIEWS
@@ -42,11 +42,13 @@ def evaluate_runs(runs, shards, split, views, precision, device, json_file):
       alexnet-eval runs/a runs/b --views 10 --json result.json
     """
     device = pick_device(device)
+    check_precision(precision, device.type)
+    set_precision(precision)
     files = [checkpoints.run_checkpoint(run) for run in runs]
     trained = [checkpoints.load_trained(file) for file in files]
     shard_set = open_shard_set(shards or _own_shards(trained[0]))
     for each in trained:
-        each.check_classes(shard_set)
+        each.check_set(shard_set)
         each.check_pictures(trained[0])
     stats, recipe = trained[0].stats, trained[0].recipe
     nets = [each.net.to(device, memory_format=torch.channels_last) for each in trained]

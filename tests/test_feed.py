@@ -1,0 +1,238 @@
+"""The feed: records across shards against what is stored; views, not copies; damage named by shard and record."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import stored
+from alexnet_dali.pipeline import datum
+from alexnet_dali.pipeline.errors import AlexnetError, ShardError
+from alexnet_dali.pipeline.feed import Feed
+from alexnet_dali.pipeline.shardset import open_shard_set
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+AGAIN = "remove that shard's folder and run its alexnet-prep build-lmdb command again"
+
+
+@pytest.fixture(scope="module")
+def held(shards, raw_shards, short_side_shards):
+    """What the three sets hold, by their roots."""
+    return {s.root: stored.records(s.root, "train") for s in (shards, raw_shards, short_side_shards)}
+
+
+@pytest.fixture(params=["shards", "raw_shards", "short_side_shards"])
+def any_set(request):
+    return request.getfixturevalue(request.param)
+
+
+def pixels_of(payloads, k, encoded):
+    if not encoded:
+        return payloads.data[k]
+    value = datum.encode(payloads.data[k].tobytes(), height=1, width=1, label=0, encoded=True)
+    return stored.pixels(value)
+
+
+def test_every_record_in_any_order(any_set, held):
+    expected = held[any_set.root]
+    feed = Feed(any_set, "train")
+    assert len(feed) == len(expected) == any_set.split("train").records
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(feed)), 2))  # each twice
+    payloads = feed.read(order)
+    assert payloads.labels.dtype == payloads.sides.dtype == np.int64
+    assert payloads.labels.tolist() == [expected[r].label for r in order]
+    assert payloads.sides.tolist() == [list(expected[r].pixels.shape[:2]) for r in order]
+    for k, record in enumerate(order.tolist()):
+        found = pixels_of(payloads, k, any_set.encoding == "jpeg")
+        np.testing.assert_array_equal(found, expected[record].pixels, err_msg=feed.name(record))
+
+
+def test_names_say_where_a_record_lies(any_set, held):
+    feed = Feed(any_set, "train")
+    for record, entry in enumerate(held[any_set.root]):
+        assert feed.name(record) == f"{entry.shard}, record {entry.index}"
+    assert feed.name(0).endswith("train/00000.lmdb, record 0")
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_list_of_records_has_its_labels(shards, held, data):
+    records = data.draw(st.lists(st.integers(0, len(held[shards.root]) - 1), max_size=40))
+    feed = Feed(shards, "train")  # a name of its own: the payloads are views of its map
+    payloads = feed.read(np.array(records, np.int64))
+    assert payloads.labels.tolist() == [held[shards.root][r].label for r in records]
+    assert len(payloads.data) == len(records)
+
+
+def mapped(array):
+    """Whether an array's first and last byte lie in a memory map of a data.mdb of this process."""
+    first = array.__array_interface__["data"][0]
+    with open("/proc/self/maps") as lines:
+        for line in lines:
+            span, *_ = line.split()
+            begin, end = (int(part, 16) for part in span.split("-"))
+            if begin <= first and first + array.nbytes <= end:
+                return "data.mdb" in line
+    return False
+
+
+def test_payloads_are_read_only_views_of_the_map(any_set):
+    feed = Feed(any_set, "train")
+    for array in feed.read(np.array([0, len(feed) - 1, 3])).data:
+        assert array.dtype == np.uint8 and not array.flags.writeable
+        assert array.ndim == (1 if any_set.encoding == "jpeg" else 3) and array.flags.c_contiguous
+        assert mapped(array)
+        # The map itself is read-only too, so not even C code can change a shard through it.
+        with pytest.raises(ValueError):
+            array.flags.writeable = True
+
+
+def test_two_feeds_of_one_set_at_once(shards, held):
+    one, other = Feed(shards, "train"), Feed(open_shard_set(shards.root), "train")
+    records = np.arange(len(one))
+    first, second = one.read(records), other.read(records[::-1])
+    assert [a.tobytes() for a in first.data] == [a.tobytes() for a in second.data[::-1]]
+    expected = [bytes(array) for array in second.data]
+    del one, first  # one feed's end does not close the other's map
+    assert [bytes(array) for array in second.data] == expected
+    assert other.read(records).labels.tolist() == [entry.label for entry in held[shards.root]]
+
+
+def test_splits_are_read_apart(shards):
+    expected = stored.records(shards.root, "val")
+    feed = Feed(shards, "val")
+    assert feed.read(np.arange(len(feed))).labels.tolist() == [entry.label for entry in expected]
+    assert feed.name(0).endswith("val/00000.lmdb, record 0")
+
+
+def test_nothing_is_opened_before_the_first_read_and_only_what_is_read(shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards.root, copy)
+    feed = Feed(open_shard_set(copy), "train")
+    before = open_maps(copy)
+    feed.read(np.array([20]))  # of the second shard
+    assert before == [] and open_maps(copy) == ["train/00001.lmdb"]
+    del feed
+    assert open_maps(copy) == []
+
+
+def open_maps(root):
+    """The shards below a folder that this process has mapped."""
+    found = set()
+    with open("/proc/self/maps") as lines:
+        for line in lines:
+            path = line.rstrip().split(" ", 5)[-1].strip()
+            if path.startswith(f"{root}{os.sep}"):
+                found.add(os.path.relpath(os.path.dirname(path), root))
+    return sorted(found)
+
+
+# Damage
+
+
+def record_of(value, **changes):
+    """A record again, with some fields changed."""
+    data, height, width, encoded = stored.parts(value)
+    return datum.encode(**{"data": data, "height": height, "width": width, "label": 0, "encoded": encoded, **changes})
+
+
+def jpeg_as_raw(value):
+    return record_of(value, data=bytes(256 * 256 * 3), encoded=False)
+
+
+DAMAGE = {
+    "cut": (lambda value: value[:-200], "not a Datum: field 4 claims "),
+    "empty": (lambda value: b"", "not one of our Datum records: no height, width, data, label, encoded"),
+    "noise": (lambda value: b"\xff" * 64, "not a Datum: a number has no end"),
+    "label beyond": (lambda value: record_of(value, label=4), "label 4 in a set of 4 classes"),
+    "label far below": (lambda value: record_of(value, label=-2), "label -2 in a set of 4 classes"),
+    "other sides": (lambda value: record_of(value, height=255), "256x255 pixels in a set of size 256"),
+    "oblong": (lambda value: record_of(value, width=300), "300x256 pixels in a set of size 256"),
+    "raw in a JPEG set": (jpeg_as_raw, "raw pixels, which dataset.json does not say"),
+    "not a JPEG": (
+        lambda value: record_of(value, data=b"\x00" * 500),
+        "the Datum says JPEG, but its data does not begin as one",
+    ),
+    "missing": (None, "no record 11"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_record_is_named(shards, tmp_path, kind):
+    change, reason = DAMAGE[kind]
+    good = stored.values(shards.split("train").shards[1][0])[11]
+    folder = stored.damaged(shards.root, tmp_path / "copy", "train", 1, 11, change(good) if change else None)
+    feed = Feed(open_shard_set(tmp_path / "copy"), "train")
+    feed.read(np.arange(16))  # the shard before it is sound
+    with pytest.raises(ShardError) as caught:
+        feed.read(np.array([3, 16 + 10, 16 + 11]))
+    assert caught.value.message.startswith(f"{folder}, record 11: ")
+    assert reason in caught.value.message
+    assert caught.value.hint == AGAIN
+
+
+def test_a_jpeg_in_a_raw_set_and_a_short_payload_are_named(shards, raw_shards, tmp_path):
+    jpeg = stored.values(shards.split("train").shards[0][0])[0]
+    raw = stored.values(raw_shards.split("train").shards[0][0])[0]
+    short = record_of(raw, data=bytes(1000))
+    for name, value, reason in (
+        ("jpeg", jpeg, "a JPEG, which dataset.json does not say"),
+        ("short", short, "the Datum says raw 256x256 RGB, 196608 bytes, but holds 1000"),
+    ):
+        folder = stored.damaged(raw_shards.root, tmp_path / name, "train", 3, 2, value)
+        with pytest.raises(ShardError) as caught:
+            Feed(open_shard_set(tmp_path / name), "train").read(np.array([48 + 2]))
+        assert caught.value.message == f"{folder}, record 2: {reason}"
+
+
+def test_a_picture_without_a_label_is_read(shards, tmp_path):
+    good = stored.values(shards.split("train").shards[0][0])[5]
+    stored.damaged(shards.root, tmp_path / "copy", "train", 0, 5, record_of(good, label=-1))
+    assert Feed(open_shard_set(tmp_path / "copy"), "train").read(np.array([5])).labels.tolist() == [-1]
+
+
+def test_whole_pictures_have_their_short_side(short_side_shards, tmp_path):
+    folder = short_side_shards.split("train").shards[0][0]
+    good = stored.values(folder)[0]
+    stored.damaged(short_side_shards.root, tmp_path / "copy", "train", 0, 0, record_of(good, height=257, width=300))
+    with pytest.raises(ShardError, match="record 0: 300x257 pixels in a set of size 256"):
+        Feed(open_shard_set(tmp_path / "copy"), "train").read(np.array([0]))
+
+
+def test_a_damaged_page_of_the_tree_is_an_error_of_ours(shards, tmp_path):
+    copy = tmp_path / "copy"
+    folder = stored.damaged(shards.root, copy, "train", 0, 0, stored.values(shards.split("train").shards[0][0])[0])
+    data = folder / "data.mdb"
+    content = bytearray(data.read_bytes())
+    page = root_page(content)
+    content[page * 4096 : (page + 1) * 4096] = b"\xff" * 4096
+    data.write_bytes(content)
+    with pytest.raises(ShardError, match=r"00000\.lmdb, record 3: .*MDB_CORRUPTED.*; remove that shard's folder"):
+        Feed(open_shard_set(copy), "train").read(np.array([3]))
+
+
+def root_page(content):
+    """The page of the tree's root in the newer of the two meta pages (mdb.c, struct MDB_meta)."""
+    pages = [int.from_bytes(content[page * 4096 + 128 : page * 4096 + 136], "little") for page in (0, 1)]
+    transactions = [int.from_bytes(content[page * 4096 + 144 : page * 4096 + 152], "little") for page in (0, 1)]
+    return pages[transactions[1] > transactions[0]]
+
+
+def test_a_truncated_shard_and_a_missing_one_are_refused(shards, tmp_path):
+    folder = stored.damaged(
+        shards.root, tmp_path / "copy", "train", 0, 0, stored.values(shards.split("train").shards[0][0])[0]
+    )
+    opened = open_shard_set(tmp_path / "copy")
+    feed = Feed(opened, "train")
+    os.truncate(folder / "data.mdb", 4096 * 3)  # after the set was opened; touching the map beyond would be SIGBUS
+    with pytest.raises(ShardError, match=r"record 0: .*data\.mdb: 12,288 bytes, but dataset\.json says"):
+        feed.read(np.array([0]))
+    (folder / "data.mdb").unlink()
+    with pytest.raises(AlexnetError, match=r"record 0: .*00000\.lmdb: No such file or directory"):
+        feed.read(np.array([0]))
+
+
+def test_an_empty_split_is_refused(shards):
+    with pytest.raises(ShardError, match=r"no records in a split 'test'; there is train \(60\), val \(20\)"):
+        Feed(shards, "test")

@@ -1,0 +1,127 @@
+"""Files are old or new and never between, and a CSV gives back what was put into it, whatever a file is called."""
+
+import csv
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from alexnet_dali.pipeline.errors import ShardError
+from alexnet_dali.pipeline.files import locked, read_csv, write_atomically, write_csv, write_json
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def fail_at(monkeypatch, number, *calls):
+    """Make the number-th of these calls of `os` fail as a full disk does. Returns a list that grows with each call."""
+    seen: list[str] = []
+    for name in calls:
+
+        def failing(*args, _real=getattr(os, name), _name=name, **kwargs):
+            seen.append(_name)
+            if len(seen) == number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return _real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, failing)
+    return seen
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    assert path.read_bytes() == b"old"
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_whatever_call_fails_the_file_is_old_or_new(tmp_path, monkeypatch, number):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        fail_at(patch, number, "fsync", "replace")
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(path, b"new")
+    assert path.read_bytes() == (b"new" if number == 3 else b"old")  # the third call syncs the folder
+    assert os.listdir(tmp_path) == ["file"]
+    write_atomically(path, b"newest")
+    assert path.read_bytes() == b"newest"
+
+
+def test_a_file_is_synced_before_it_gets_its_name_and_its_name_after(tmp_path, monkeypatch):
+    calls = fail_at(monkeypatch, 0, "fsync", "replace")
+    write_atomically(tmp_path / "file", b"new")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_a_stopped_writer_leaves_the_old_file(tmp_path, stop):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def half(file):
+        file.write(b"ne")
+        raise stop
+
+    with pytest.raises(stop):
+        write_atomically(path, half)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_json_is_for_people_too(tmp_path):
+    write_json(tmp_path / "x.json", {"b": [1], "a": "\udcff"})
+    assert (tmp_path / "x.json").read_bytes() == b'{\n  "b": [\n    1\n  ],\n  "a": "\\udcff"\n}\n'
+
+
+def test_csv_bytes(tmp_path):
+    write_csv(tmp_path / "x.csv", ("source_path", "reason"), [("a,b.jpg", 'say "no"'), (os.fsdecode(b"\xe9.jpg"), 7)])
+    assert (tmp_path / "x.csv").read_bytes() == b'source_path,reason\n"a,b.jpg","say ""no"""\n\xe9.jpg,7\n'
+    write_csv(tmp_path / "empty.csv", ("source_path", "reason"), [])
+    assert (tmp_path / "empty.csv").read_bytes() == b"source_path,reason\n"
+    assert read_csv(tmp_path / "empty.csv") == []
+
+
+FILE_NAMES = st.binary(min_size=1, max_size=12).map(lambda name: os.fsdecode(name.replace(b"\0", b"\r")))
+
+
+@given(st.lists(st.tuples(FILE_NAMES, FILE_NAMES), max_size=5))
+def test_csv_gives_back_every_file_name(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    write_csv(path, ("source_path", "reason"), rows)
+    assert [tuple(row) for row in read_csv(path)] == rows
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:  # as anybody's program reads it
+        assert [tuple(row) for row in csv.reader(file)] == [("source_path", "reason"), *rows]
+
+
+def test_a_lock_is_held_once_and_dies_with_its_process(tmp_path):
+    folder = tmp_path / "new" / "out"
+    code = (
+        "import os, sys; from pathlib import Path; from alexnet_dali.pipeline.files import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(ShardError) as caught, locked(folder):
+            pytest.fail("two hold the lock")
+        assert str(caught.value) == f"{folder}: another process is at work there; wait for it, or stop it"
+    finally:
+        holder.kill()
+        holder.communicate()
+    with locked(folder):
+        assert os.listdir(folder) == []  # the lock is the folder's own: no file to be left behind
+    with locked(folder):
+        pass
+
+
+def test_a_lock_is_given_back_after_an_error(tmp_path):
+    with pytest.raises(ValueError), locked(tmp_path):
+        raise ValueError
+    with locked(tmp_path):
+        pass

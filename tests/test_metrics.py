@@ -1,0 +1,111 @@
+"""metrics.jsonl: appended at once, read though torn, cut at a checkpoint; running sums."""
+
+import json
+
+import pytest
+import torch
+from alexnet_dali.model import metrics
+from alexnet_dali.model.metrics import Metrics, Sums, cut
+
+
+def line(kind, epoch, step):
+    return {"kind": kind, "epoch": epoch, "step": step, "loss": 0.1 + step}
+
+
+LINES = [
+    line("step", 1, 2),
+    line("step", 1, 4),
+    line("epoch", 1, 5),
+    line("step", 2, 6),
+    line("step", 2, 8),
+    line("step", 2, 10),
+    line("epoch", 2, 10),
+]
+
+
+def written(run, lines=LINES):
+    log = Metrics(run)
+    for each in lines:
+        log.write(each)
+    log.close()
+    return run / "metrics.jsonl"
+
+
+def test_a_line_is_in_the_file_when_write_returns(tmp_path):
+    log = Metrics(tmp_path)
+    for count, each in enumerate(LINES, 1):
+        log.write(each)
+        assert metrics.read(log.path) == LINES[:count]
+    log.sync()
+    log.close()
+    assert [json.loads(text) for text in log.path.read_text().splitlines()] == LINES
+
+
+def test_a_second_log_appends(tmp_path):
+    written(tmp_path, LINES[:3])
+    assert metrics.read(written(tmp_path, LINES[3:])) == LINES
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    path = written(tmp_path)
+    whole = path.read_bytes()
+    start = len(whole) - len(json.dumps(LINES[-1])) - 1
+    for end in range(start, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        assert metrics.read(path) == LINES[:-1]
+
+
+def test_no_file_no_lines(tmp_path):
+    assert metrics.read(tmp_path / "metrics.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    "epochs, step, kept",
+    [
+        (0, 0, 0),
+        (0, 3, 1),
+        (0, 5, 2),  # all steps of the epoch, its evaluation not done
+        (1, 5, 3),
+        (1, 7, 4),
+        (1, 10, 6),
+        (2, 10, 7),
+    ],
+)
+def test_what_lies_beyond_the_checkpoint_is_cut(tmp_path, epochs, step, kept):
+    path = written(tmp_path)
+    cut(path, epochs, step)
+    assert metrics.read(path) == LINES[:kept]
+    assert path.read_text().count("\n") == kept and [each.name for each in tmp_path.iterdir()] == ["metrics.jsonl"]
+    cut(path, epochs, step)
+    assert metrics.read(path) == LINES[:kept]
+
+
+def test_cutting_mends_a_torn_line(tmp_path):
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:-9])
+    cut(path, 2, 10)
+    assert metrics.read(written(tmp_path, LINES[-1:])) == LINES
+
+
+def test_cutting_begins_a_file_where_there_is_none(tmp_path):
+    cut(tmp_path / "metrics.jsonl", 0, 0)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_sums_add_up_in_float64():
+    sums = Sums()
+    losses = [16_777_216.0, 1.0, 1.0, 0.5]  # float32 would drop the ones
+    for loss in losses:
+        sums.add(torch.tensor(loss), torch.tensor(3), 8)
+    assert sums.values() == [16_777_218.5, 12.0, 32, 4]
+
+
+def test_sums_go_on_from_their_values():
+    """As a resumed run does: the same bits as without the stop."""
+    losses = torch.rand(9, generator=torch.Generator().manual_seed(0)) / 3
+    whole, parts = Sums(), Sums()
+    for k, loss in enumerate(losses):
+        whole.add(loss, torch.tensor(k % 3), 2)
+        parts.add(loss, torch.tensor(k % 3), 2)
+        parts = Sums(*json.loads(json.dumps(parts.values())))
+    assert parts.values() == whole.values()

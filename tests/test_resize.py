@@ -1,0 +1,338 @@
+"""The stored picture: the authors' resampling pixel by pixel, any kind of photo, plain baseline JPEG."""
+
+import io
+import struct
+import time
+import tracemalloc
+import zlib
+
+import cv2
+import numpy as np
+import oracle
+import pytest
+import simplejpeg
+from alexnet_dali.pipeline import resize
+from alexnet_dali.pipeline.resize import PhotoError, decode, encode_jpeg, fit_pixels, fitted_sides, prepare
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+
+def scene(height, width, seed=0):
+    """A smooth coloured picture, uint8 (height, width, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def saved(image, kind="JPEG", **options):
+    """The bytes of a file; `image` is a Pillow image, or pixels."""
+    stream = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def opened(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def as_the_authors_did(pixels, size):
+    """make-data of cuda-convnet2, in words: scale so that the short side is `size`, round the long one, cut the middle.
+
+    Area averaging when the picture shrinks, cubic when it grows.
+    """
+    height, width = pixels.shape[:2]
+    scale = size / min(height, width)
+    new_height, new_width = int(round(height * scale)), int(round(width * scale))
+    if scale < 1:
+        pixels = cv2.resize(pixels, (new_width, new_height), interpolation=cv2.INTER_AREA)
+    elif scale > 1:
+        pixels = cv2.resize(pixels, (new_width, new_height), interpolation=cv2.INTER_CUBIC)
+    top, left = (new_height - size) // 2, (new_width - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+SHAPES = {
+    "landscape": (300, 401),
+    "portrait": (401, 300),
+    "square": (300, 300),
+    "exactly": (256, 256),
+    "exactly wide": (256, 401),
+    "exactly tall": (387, 256),
+    "one more": (257, 258),
+    "one less": (255, 254),
+    "enlarged": (90, 121),
+    "enlarged portrait": (121, 90),
+    "tiny": (1, 1),
+    "one line": (1, 7),
+    "odd margin": (512, 771),
+    "half a pixel": (512, 1025),  # 512.5 columns
+    "panorama": (260, 1500),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pixels_are_the_authors(name):
+    pixels = noise(*SHAPES[name])
+    np.testing.assert_array_equal(fit_pixels(pixels, 256), as_the_authors_did(pixels, 256))
+
+
+@pytest.mark.parametrize("sides", [(67, 91), (91, 67), (64, 200), (41, 32), (33, 32)])
+def test_shrinking_is_the_mean_of_the_area(sides):
+    pixels = noise(*sides)
+    new = fitted_sides(*sides, 32)
+    expected = oracle.area_resize(pixels, *new)
+    got = fit_pixels(pixels, 32, "short-side")
+    assert got.shape == (*new, 3)
+    assert np.abs(got - expected).max() <= 1.0
+
+
+def test_fit_short_side_keeps_the_whole_picture():
+    pixels = scene(300, 401)
+    whole, square = fit_pixels(pixels, 256, "short-side"), fit_pixels(pixels, 256, "crop")
+    assert whole.shape == (256, 342, 3)  # 401 * 256 / 300 = 342.2
+    np.testing.assert_array_equal(whole[:, 43 : 43 + 256], square)
+
+
+@pytest.mark.parametrize(("width", "left"), [(256, 0), (257, 0), (258, 1), (259, 1), (301, 22)])
+def test_an_odd_margin_leaves_its_pixel_right_and_below(width, left):
+    pixels = noise(256, width)
+    np.testing.assert_array_equal(fit_pixels(pixels, 256), pixels[:, left : left + 256])
+    tall = pixels.transpose(1, 0, 2)
+    np.testing.assert_array_equal(fit_pixels(np.ascontiguousarray(tall), 256), tall[left : left + 256])
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(8, 512))
+def test_sides_are_rounded_to_the_nearest(height, width, size):
+    new_height, new_width = fitted_sides(height, width, size)
+    assert min(new_height, new_width) == size
+    short = min(height, width)
+    for old, new in ((height, new_height), (width, new_width)):
+        assert -short < 2 * (new * short - old * size) <= short  # within half a pixel; a half goes up
+    if height == width:
+        assert new_height == new_width
+
+
+def test_the_result_is_contiguous_so_that_its_bytes_are_its_rows():
+    pixels = noise(256, 300)
+    fitted = fit_pixels(pixels, 256)
+    assert fitted.flags.c_contiguous
+    picture = prepare(saved(pixels, "PNG"), encoding="raw")
+    assert picture.data == np.ascontiguousarray(pixels[:, 22:278]).tobytes()
+    assert (picture.height, picture.width, picture.source_height, picture.source_width) == (256, 256, 256, 300)
+
+
+def segments(jpeg):
+    """Markers and contents of a JPEG up to its first scan."""
+    place, found = 2, []
+    while True:
+        assert jpeg[place] == 0xFF
+        marker, (length,) = jpeg[place + 1], struct.unpack(">H", jpeg[place + 2 : place + 4])
+        found.append((marker, jpeg[place + 4 : place + 2 + length]))
+        if marker == 0xDA:
+            return found
+        place += 2 + length
+
+
+def test_stored_jpeg_is_baseline_420_without_metadata():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    photo = saved(scene(300, 400), quality=90, exif=exif, icc_profile=b"profile" * 100, comment=b"hello", progressive=True)
+    found = segments(prepare(photo).data)
+    kinds = [marker for marker, _ in found]
+    assert kinds[0] == 0xE0 and set(kinds) == {0xE0, 0xDB, 0xC0, 0xC4, 0xDA}  # JFIF, tables, baseline frame, scan
+    frame = dict(found)[0xC0]
+    assert struct.unpack(">BHHB", frame[:6]) == (8, 256, 256, 3)
+    assert [frame[k] for k in (7, 10, 13)] == [0x22, 0x11, 0x11]  # chroma halved both ways
+    assert dict(found)[0xE0].startswith(b"JFIF\0")
+
+
+@pytest.mark.parametrize("quality", [1, 50, 95, 100])
+def test_quality_is_libjpegs(quality):
+    pixels = scene(64, 64)
+    ours, theirs = (
+        Image.open(io.BytesIO(data)).quantization
+        for data in (encode_jpeg(pixels, quality), saved(pixels, quality=quality, subsampling="4:2:0"))
+    )
+    assert ours == theirs
+
+
+def test_a_stored_jpeg_looks_as_its_pixels():
+    pixels = scene(300, 400)
+    stored = opened(prepare(saved(pixels, "PNG"), quality=95).data)
+    assert np.abs(stored.astype(int) - fit_pixels(pixels, 256)).mean() < 1.5
+
+
+def test_a_plain_jpeg_is_decoded_as_pillow_and_opencv_do():
+    photo = saved(scene(97, 131), quality=80)
+    np.testing.assert_array_equal(decode(photo), opened(photo))
+    assert np.abs(decode(photo).astype(int) - cv2.imdecode(np.frombuffer(photo, np.uint8), 1)[..., ::-1]).max() <= 2
+
+
+COLOURS = scene(80, 120)
+GREY = COLOURS[:, :, 0]
+PALETTE = Image.fromarray(COLOURS).quantize(32)
+
+
+@pytest.mark.parametrize(
+    ("photo", "expected"),
+    {
+        "progressive": (saved(COLOURS, quality=95, progressive=True), COLOURS),
+        "4:4:4": (saved(COLOURS, quality=95, subsampling="4:4:4"), COLOURS),
+        "grey JPEG": (saved(GREY, quality=95), GREY[:, :, None].repeat(3, 2)),
+        "PNG named JPEG": (saved(COLOURS, "PNG"), COLOURS),
+        "PNG with alpha": (saved(np.dstack([COLOURS, GREY]), "PNG"), COLOURS),
+        "grey PNG": (saved(GREY, "PNG"), GREY[:, :, None].repeat(3, 2)),
+        "grey with alpha": (saved(Image.fromarray(GREY).convert("LA"), "PNG"), GREY[:, :, None].repeat(3, 2)),
+        "16-bit PNG": (saved(Image.fromarray(GREY.astype(np.uint16) * 257), "PNG"), GREY[:, :, None].repeat(3, 2)),
+        "bilevel PNG": (saved(Image.fromarray(GREY > 99), "PNG"), ((GREY > 99) * np.uint8(255))[:, :, None].repeat(3, 2)),
+        "palette": (saved(PALETTE, "PNG"), np.asarray(PALETTE.convert("RGB"))),
+        "palette with alpha": (saved(PALETTE, "PNG", transparency=bytes(range(32))), np.asarray(PALETTE.convert("RGB"))),
+        "GIF": (saved(PALETTE, "GIF"), np.asarray(PALETTE.convert("RGB"))),
+        "BMP": (saved(COLOURS, "BMP"), COLOURS),
+        "WebP": (saved(COLOURS, "WEBP", lossless=True), COLOURS),
+        "TIFF": (saved(COLOURS, "TIFF"), COLOURS),
+        "PPM": (saved(COLOURS, "PPM"), COLOURS),
+    }.values(),
+    ids=lambda value: None if isinstance(value, np.ndarray) else value[:4].hex(),
+)
+def test_any_photo_becomes_rgb(photo, expected):
+    pixels = decode(photo)
+    assert pixels.shape == expected.shape and pixels.dtype == np.uint8
+    lossy = photo[:2] == b"\xff\xd8"
+    assert np.abs(pixels.astype(int) - expected).mean() <= (3 if lossy else 0)
+
+
+@pytest.mark.parametrize("transform", ["YCCK", "CMYK"])
+def test_cmyk(transform):
+    """Adobe's inverted inks: the picture comes out in its own colours, not as a negative."""
+    image = Image.fromarray(COLOURS).convert("CMYK")
+    photo = saved(image, quality=95)
+    assert simplejpeg.decode_jpeg_header(photo)[2] in ("CMYK", "YCCK")
+    if transform == "CMYK":
+        photo = photo.replace(b"Adobe\0\x64\0\0\0\0\x02", b"Adobe\0\x64\0\0\0\0\0")
+    expected = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB"))
+    np.testing.assert_array_equal(decode(photo), expected)
+    assert np.abs(decode(photo).astype(int) - COLOURS).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_tags_are_not_applied(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = saved(COLOURS, quality=95)
+    np.testing.assert_array_equal(decode(saved(COLOURS, quality=95, exif=exif)), decode(plain))
+    np.testing.assert_array_equal(decode(saved(COLOURS, "PNG", exif=exif)), COLOURS)
+
+
+def test_stray_bytes_after_the_photo_do_no_harm():
+    photo = saved(COLOURS, quality=95)
+    np.testing.assert_array_equal(decode(photo + b"\0stray bytes"), decode(photo))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("tenth", range(1, 10))
+def test_a_truncated_photo_is_rejected(kind, tenth):
+    photo = saved(noise(60, 80), "JPEG", progressive=True) if kind == "progressive" else saved(noise(60, 80), kind)
+    with pytest.raises(PhotoError):
+        decode(photo[: len(photo) * tenth // 10])
+
+
+@pytest.mark.parametrize("missing", [1, 2, 40])
+def test_a_jpeg_without_its_last_bytes_is_rejected(missing):
+    with pytest.raises(PhotoError, match="truncated"):
+        decode(saved(COLOURS, quality=95)[:-missing])
+
+
+@pytest.mark.parametrize(
+    ("photo", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"x", "not a photo in a known format"),
+        (b"Dear reader,\nthis is no photo.\n", "not a photo in a known format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo in a known format"),
+        (b"\xff\xd8", "not a photo in a known format"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "not a photo in a known format"),
+        (saved(COLOURS, "PDF"), "not a photo in a known format"),  # Pillow's other formats stay shut
+        (saved(COLOURS, "ICO", sizes=[(16, 16)]), "not a photo in a known format"),
+    ],
+)
+def test_what_is_no_photo_is_rejected_with_its_reason(photo, reason):
+    with pytest.raises(PhotoError) as caught:
+        prepare(photo)
+    assert str(caught.value) == reason
+
+
+def claimed(width, height, kind):
+    """A small file whose header claims other sides."""
+    if kind == "JPEG":
+        photo = bytearray(saved(noise(16, 16)))
+        frame = photo.index(b"\xff\xc0")
+        photo[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+        return bytes(photo)
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND")
+    )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_bomb_is_rejected_at_once_and_without_memory(kind):
+    photo = claimed(65500, 65500, kind)
+    tracemalloc.start()
+    began = time.perf_counter()
+    with pytest.raises(PhotoError) as caught:
+        prepare(photo)
+    seconds, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert str(caught.value) == "65500x65500 is more than 100,000,000 pixels"
+    assert seconds < 1 and peak < 1 << 20
+
+
+def test_the_largest_photo_of_imagenet_is_no_bomb():
+    resize._check_pixels(10000, 10000)
+    with pytest.raises(PhotoError):
+        resize._check_pixels(10000, 10001)
+
+
+def test_a_line_is_rejected_before_it_is_enlarged():
+    with pytest.raises(PhotoError) as caught:
+        prepare(saved(noise(1, 20000), "PNG"))
+    assert str(caught.value) == "20000x1 is too long and narrow: 5120000x256 after resizing"
+    assert prepare(saved(noise(1, 20000), "PNG"), size=8).width == 8  # 160,000 pixels long, and then cut
+
+
+def test_no_pixels_are_rejected():
+    with pytest.raises(PhotoError):
+        decode(claimed(0, 16, "PNG"))
+    with pytest.raises(PhotoError):
+        decode(claimed(0, 16, "JPEG"))
+
+
+BASES = [saved(COLOURS[:24, :24], kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM")]
+
+
+@given(st.sampled_from(BASES), st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(1, 255)), min_size=1, max_size=6))
+def test_damaged_photos_are_rejected_or_read_and_never_raise_another_error(photo, flips):
+    damaged = bytearray(photo)
+    for place, bits in flips:
+        damaged[place % len(damaged)] ^= bits
+    try:
+        pixels = decode(bytes(damaged))
+    except PhotoError as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_never_raise_another_error(data):
+    for head in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"P6 "):
+        try:
+            decode(head + data)
+        except PhotoError:
+            pass
