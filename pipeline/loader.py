@@ -258,8 +258,8 @@ def views_stream(
         raise PlanError(f"{views} views are not planned", "choose --views 1 or --views 10")
     device = _checked_device(device)
     feed = Feed(shard_set, split)
-    pictures = _pictures(shard_set, stats, crop, mean)
     windows = (graph.centre_view if views == 1 else graph.ten_views)(shard_set.size, crop)
+    pictures = _pictures(shard_set, stats, crop, mean)
     return Stream(
         feed,
         evaluation_batches(len(feed), batch_size, rank, ranks),
@@ -272,8 +272,6 @@ def views_stream(
 
 
 def _pictures(shard_set: ShardSet, stats: Stats, crop: int, mean: str) -> Pictures:
-    if crop > shard_set.size:
-        graph.ten_views(shard_set.size, crop)  # says what does not fit
     if mean not in ("image", "rgb"):
         raise PlanError(f"no mean is called {mean!r}", "choose image or rgb")
     residual = None

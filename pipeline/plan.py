@@ -253,5 +253,6 @@ def words(seed: int, epoch: int, purpose: int, start: int, count: int) -> np.nda
     """Words start..start+count-1 of one purpose in one epoch: uint64 (count,). See the module for their definition."""
     skip = start % 4
     # NumPy steps the counter before each block, so the first block drawn here has the counter start // 4 + 1.
-    generator = np.random.Philox(key=seed, counter=[start // 4, 0, purpose, epoch])
+    counter = np.array([start // 4, 0, purpose, epoch], dtype=np.uint64)  # a list would pass through float64
+    generator = np.random.Philox(key=seed, counter=counter)
     return generator.random_raw(skip + count)[skip:]

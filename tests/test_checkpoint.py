@@ -270,7 +270,7 @@ def test_the_best_survives_the_next_save(tmp_path, monkeypatch, links):
     save(best, state(2))
     (tmp_path / ".last.pt.part").write_bytes(b"left by a killed process")
     name_too(best, last)
-    assert same(load(last)["model"], state(2)["model"])
+    assert last.samefile(best) is links and same(load(last)["model"], state(2)["model"])
     assert names(tmp_path) == ["best.pt", "last.pt"]
 
 

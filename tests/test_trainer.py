@@ -199,6 +199,23 @@ def test_dropped_units_are_the_plans_at_every_step(few, tmp_path, monkeypatch):
     assert len(seen) == 5 and all(map(torch.equal, seen, expected))
 
 
+@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_training_and_evaluation_are_in_the_runs_precision(few, tmp_path, monkeypatch, precision, dtype):
+    seen = set()
+    forward = AlexNet.forward
+
+    def spy(net, *arguments):
+        logits = forward(net, *arguments)
+        seen.add((net.training, logits.dtype))
+        return logits
+
+    monkeypatch.setattr(AlexNet, "forward", spy)
+    part = trainer_of(few, tmp_path / "run", epochs=1, batch_size=6, precision=precision)
+    assert part.train()
+    assert seen == {(True, dtype), (False, dtype)}
+    assert all(parameter.dtype == torch.float32 for parameter in part.net.parameters())
+
+
 def test_a_batch_larger_than_the_split_is_the_split(few, tmp_path):
     """The loss is divided by the photos that are there."""
     for batch in (6, 8):
@@ -266,18 +283,19 @@ def test_the_plateau_turns_the_rates_across_stops(few, tmp_path, monkeypatch):
 
 
 def test_best_is_the_epoch_of_the_lowest_error(few, tmp_path, monkeypatch):
+    """Also where the run goes on in another process after it."""
     scripted(monkeypatch, [0.9, 0.5, 0.5, 0.7])
     run = tmp_path / "run"
-    bests = []
-    part = trainer_of(few, run, batch_size=6, epochs=4)
-    weights = []
+    bests, weights = [], []
+    for epochs in (2, 4):
+        part = trainer_of(few, run, resume=epochs > 2, batch_size=6, epochs=epochs)
 
-    def note(line):
-        if line["kind"] == "epoch":
-            weights.append(part.net.conv1.weight.detach().clone())
-            bests.append(checkpoint.load(run / "best.pt")["epoch"] if (run / "best.pt").exists() else None)
+        def note(line, net=part.net):
+            if line["kind"] == "epoch":
+                weights.append(net.conv1.weight.detach().clone())
+                bests.append(checkpoint.load(run / "best.pt")["epoch"] if (run / "best.pt").exists() else None)
 
-    assert part.train(note)
+        assert part.train(note)
     assert bests == [None, 1, 2, 2]  # a line comes before its epoch is saved
     best, last = checkpoint.load(run / "best.pt"), in_training(run)
     assert (best["epoch"], best["best_error"], last["epoch"], last["best_error"]) == (2, 0.5, 4, 0.5)
