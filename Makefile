@@ -15,8 +15,8 @@ RUN    := demo/run
 TRAIN  ?= --batch-size 32 --steps 279
 else
 PHOTOS := $(DATA)
-SHARDS := out
-RUN    := runs/source2012
+SHARDS ?= out
+RUN    ?= runs/source2012
 TRAIN  ?=
 endif
 
@@ -31,21 +31,22 @@ install: $(BIN)/.installed ## make the environment in .venv
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || { echo \
 	"error: $(PYTHON) is not Python 3.10 to 3.14; choose one with make PYTHON=python3.12"; exit 2; }
+	@echo "making $(VENV); the packages are 6 GB, mostly torch's and DALI's CUDA libraries"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 run: install ## photos to a trained and tested net; DATA=folder for real photos
 	@echo "1/5  photos"
-	@test -n "$(DATA)" || $(BIN)/alexnet-prep sample-photos $(PHOTOS)
+	@test -n "$(DATA)" || $(BIN)/alexnet-prep sample-photos "$(PHOTOS)"
 	@echo "2/5  shards"
-	@$(BIN)/alexnet-prep build-lmdb $(PHOTOS) --out $(SHARDS)
+	@$(BIN)/alexnet-prep build-lmdb "$(PHOTOS)" --out "$(SHARDS)"
 	@echo "3/5  statistics"
-	@$(BIN)/alexnet-prep pca-stats --shards $(SHARDS)
+	@$(BIN)/alexnet-prep pca-stats --shards "$(SHARDS)"
 	@echo "4/5  training"
-	@$(BIN)/alexnet-train --shards $(SHARDS) --run $(RUN) $(TRAIN) $$(test ! -e $(RUN)/last.pt || echo --resume)
+	@$(BIN)/alexnet-train --shards "$(SHARDS)" --run "$(RUN)" $(TRAIN) $$(test ! -e "$(RUN)/last.pt" || echo --resume)
 	@echo "5/5  evaluation, ten views"
-	@$(BIN)/alexnet-eval $(RUN) --views 10 --json $(RUN)/ten-views.json
+	@$(BIN)/alexnet-eval "$(RUN)" --views 10 --json "$(RUN)/ten-views.json"
 	@echo "photos in $(PHOTOS), shards in $(SHARDS), checkpoints, metrics.jsonl and ten-views.json in $(RUN)"
 
 test: check ## all tests, after the checks

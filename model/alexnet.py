@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from .lrn import AcrossMaps, WithinMap
 
-INPUT = 224  # pixels
 COLUMNS = 2
 HIDDEN = 4096  # units of fc6 and fc7
 CONV1_EDGE = 3  # the last window hangs over the right and lower edge: 1 + ceil((224 - 11) / 4) = 55 windows
 
-# Sections 5 and 5.2012: biases of one give the ReLUs something to work with in the first steps.
+# Section 5: biases of one give the ReLUs something to work with in the first steps.
 BIAS_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7")
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 

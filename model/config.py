@@ -9,7 +9,7 @@ from ..pipeline.errors import UsageError
 from .precision import check_precision
 from .recipes import RECIPES
 
-# What --resume may change: none of these alters a batch or a rate rule that was already applied.
+# What --resume may change: none of these alters what was done so far.
 CHANGEABLE = ("shards", "epochs", "steps", "log_every", "save_every", "device")
 
 

@@ -64,7 +64,7 @@ def evaluate(
     modes = [net.training for net in nets]
     for net in nets:
         net.eval()
-    images, loss, right1, right5 = 0, 0.0, 0.0, 0.0
+    images, sums = 0, torch.zeros(3, dtype=torch.float64, device=device)  # there, so that no batch waits for the host
     try:
         with views_stream(
             shard_set,
@@ -77,21 +77,22 @@ def evaluate(
             batch_size=max(1, PICTURES_AT_ONCE // views),
         ) as stream:
             for batch in stream:
-                probabilities = predict(nets, batch.images, precision)
-                if bool((batch.labels < 0).any()):
+                if batch.unlabelled:
                     raise ShardError(
                         f"{shard_set.root}: {split} has records without a label", "evaluate a split that has labels"
                     )
                 images += len(batch.labels)
-                loss -= float(probabilities.gather(1, batch.labels[:, None]).clamp_min(1e-30).log().sum())
-                right1 += float(share_right(probabilities, batch.labels, 1).sum())
-                right5 += float(share_right(probabilities, batch.labels, 5).sum())
+                probabilities = predict(nets, batch.images, precision)
+                own = probabilities.gather(1, batch.labels[:, None]).clamp_min(1e-30)
+                right = [share_right(probabilities, batch.labels, top).double().sum() for top in (1, 5)]
+                sums += torch.stack([-own.double().log().sum(), *right])
                 advance(len(batch.labels))
                 if stop():
                     return None
     finally:
         for net, training in zip(nets, modes, strict=True):
             net.train(training)
+    loss, right1, right5 = sums.tolist()
     return Result(images, loss / images, (images - right1) / images, (images - right5) / images)
 
 

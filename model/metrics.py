@@ -59,9 +59,11 @@ def read(path: Path) -> list[dict]:
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except ValueError:
                 continue
+            if isinstance(line, dict) and {"kind", "epoch", "step"} <= line.keys():
+                lines.append(line)
     return lines
 
 

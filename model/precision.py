@@ -24,6 +24,11 @@ def check_precision(precision: str, device: str) -> None:
         raise UsageError("--precision tf32 needs a GPU", "on the CPU choose fp32 or bf16")
 
 
+def default_precision(device: torch.device) -> str:
+    """Where nobody asked: fp32 on the CPU, tf32 on a GPU."""
+    return "tf32" if device.type == "cuda" else "fp32"
+
+
 def set_precision(precision: str) -> None:
     """Let a GPU's matrix products use TF32, or not; bf16 is autocast's."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

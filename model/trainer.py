@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..pipeline.errors import TrainingError
 from ..pipeline.loader import Batch, train_stream
 from ..pipeline.plan import Plan, dropout_keeps
 from ..pipeline.shardset import ShardSet
@@ -60,6 +61,7 @@ class Trainer:
         self.watch = Watch(len(shard_set.classes))
         self.meter: StallMeter[Batch] = StallMeter(())
         self.images = self.images_at_line = 0
+        self.epoch_lap = self.time_taken = Lap(0.0, 0.0)
         if saved:
             with checkpoints.fits_this_version(run / "last.pt"):
                 self._restore(saved)
@@ -118,7 +120,6 @@ class Trainer:
         """The rest of an epoch and its evaluation; false when stopped before its end."""
         self.optimizer.set_rates(self._rates())
         left = max(0, min(self.plan.steps - self.step, self.last_step - self.steps_done))
-        before, images = self.meter.total(), self.images
         for batch in islice(self.meter, left):
             loss, wrong = self._update(batch)
             self.step += 1
@@ -128,19 +129,24 @@ class Trainer:
             if self.steps_done % self.config.log_every == 0:
                 self._log_step(batch, log, report)
             if stop():
+                self._take_time()
                 return False
             if self.step % self.config.save_every == 0 and self.step < self.plan.steps:
+                self._take_time()
                 self._save(log)
+        self._take_time()
         if self.step < self.plan.steps:  # --steps ended the run within an epoch
             return False
         with self.meter.paused():
-            return self._end_epoch(self.meter.total() - before, self.images - images, log, report, stop)
+            return self._end_epoch(log, report, stop)
 
     def _update(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: loss over the global batch, gradients, the update. Nothing here waits for the device."""
         plan = batch.plan
         assert plan is not None, "a training batch has a plan"
         keep = torch.from_numpy(dropout_keeps(self.plan.seed, plan.epoch, plan.start, len(batch.labels), 2 * HIDDEN))
+        if self.device.type == "cuda":
+            keep = keep.pin_memory()  # from pageable memory the copy would wait for the device
         keep = keep.view(-1, 2, HIDDEN).to(self.device, non_blocking=True)
         with autocast(self.device, self.config.precision):
             logits = self.net(batch.images, keep)
@@ -181,7 +187,7 @@ class Trainer:
         self.watch.check(loss, self.steps_done - self.window.steps + 1, self.steps_done)
         return loss
 
-    def _end_epoch(self, lap: Lap, images: int, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
+    def _end_epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
         sums = self.in_epoch
         loss = float(sums.loss) / max(sums.steps, 1)
         line = {
@@ -191,8 +197,8 @@ class Trainer:
             "loss": loss,
             "top1_error": float(sums.wrong) / max(sums.images, 1),
             "rate": self._rates().weights,
-            "images_per_second": images / max(lap.seconds, 1e-9),
-            "stall_percent": lap.stall_percent,
+            "images_per_second": sums.images / max(self.epoch_lap.seconds, 1e-9),
+            "stall_percent": self.epoch_lap.stall_percent,
         }
         self._checked_loss()
         better = False
@@ -219,11 +225,15 @@ class Trainer:
             better = result.top1_error < self.best_error
             self.best_error = min(self.best_error, result.top1_error)
             self.plateau.see(result.top1_error)
-        self.epoch, self.step, self.in_epoch = self.epoch + 1, 0, Sums()
+        self.epoch, self.step, self.in_epoch, self.epoch_lap = self.epoch + 1, 0, Sums(), Lap(0.0, 0.0)
         log.write(line)
         report(line)
         self._save(log, better)
         return True
+
+    def _take_time(self) -> None:
+        now = self.meter.total()
+        self.epoch_lap, self.time_taken = self.epoch_lap + (now - self.time_taken), now
 
     def _save(self, log: Metrics, best: bool = False) -> None:
         self._checked_loss()  # what is broken is never saved
@@ -247,6 +257,7 @@ class Trainer:
                 "best_error": self.best_error,
                 "in_epoch": self.in_epoch.values(),
                 "window": self.window.values(),
+                "epoch_seconds": [self.epoch_lap.waiting_seconds, self.epoch_lap.working_seconds],
                 "classes": list(self.shard_set.classes),
                 "shards": self.shard_set.split("train").fingerprint(),
                 "stats": checkpoints.stats_to_save(self.stats),
@@ -256,6 +267,13 @@ class Trainer:
             checkpoints.name_too(written, last)
 
     def _restore(self, saved: dict) -> None:
+        today = self.recipe.described()
+        changed = [name for name in today if name != "summary" and saved["recipe"].get(name) != today[name]]
+        if changed:
+            raise TrainingError(
+                f"{self.run / 'last.pt'}: recipe {self.recipe.name} is another in this version ({', '.join(changed)})",
+                "go on with the version of alexnet-dali that began this run",
+            )
         self.net.load_state_dict(saved["model"])
         for group in self.optimizer.param_groups:
             velocity = saved["velocity"][group["name"]]
@@ -265,4 +283,5 @@ class Trainer:
         self.epoch, self.step = saved["epoch"], saved["step"]
         self.plateau = Plateau(**saved["plateau"])
         self.best_error = saved["best_error"]
+        self.epoch_lap = Lap(*saved["epoch_seconds"])
         self.in_epoch, self.window = Sums(*saved["in_epoch"]), Sums(*saved["window"])

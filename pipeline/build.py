@@ -23,9 +23,9 @@ from .datum import encode
 from .errors import ShardError, SourceError, UsageError
 from .files import locked, read_csv, write_csv, write_json
 from .plan import BUILD, permutation
-from .resize import ENCODINGS, FITS, PhotoError, prepare
+from .resize import PhotoError, prepare
 from .shards import ShardFile, key, write_shard
-from .shardset import FORMAT, MANIFEST, VERSION, ShardSet, is_complete, open_shard_set
+from .shardset import ENCODINGS, FITS, FORMAT, MANIFEST, VERSION, ShardSet, is_complete, open_shard_set
 from .sources import Photo, Source
 
 SHARD_RECORDS = 5000  # 160 MB as JPEG: large enough to stream, small enough to copy, and to build in seconds
@@ -91,12 +91,12 @@ def build(
     out: Path,
     options: BuildOptions,
     executor: Executor,
-    advance: Callable[[int], None] = lambda photos: None,
+    advance: Callable[..., None] = lambda photos, fresh=True: None,
 ) -> tuple[ShardSet, int]:
     """Build what is missing of a shard set; where nothing is missing, do nothing.
 
     Args:
-        advance: called with the number of photos done.
+        advance: called with the number of photos done; with fresh=False for those of an earlier run.
     Returns:
         The finished set, and how many photos were read for it this time.
     Raises:
@@ -108,9 +108,10 @@ def build(
         jobs = _jobs(source, out, options)
         job_key = {"source": {"kind": source.kind, "fingerprint": source.fingerprint()}, "options": asdict(options)}
         receipts = _start_or_go_on(out, job_key, jobs)
-        done = {path for path, receipt in receipts.items() if is_complete(out / path, _file(receipt))}
+        done = {path for path, receipt in receipts.items() if _is_there(out / path, receipt)}
         waiting = [job for job in jobs if job.path not in done]
-        advance(sum(len(job.photos) for job in jobs if job.path in done))
+        if done:
+            advance(sum(len(job.photos) for job in jobs if job.path in done), fresh=False)
         if not waiting and (out / MANIFEST).exists():
             shutil.rmtree(out / ".build", ignore_errors=True)
             return open_shard_set(out), 0
@@ -184,19 +185,38 @@ def _jobs(source: Source, out: Path, options: BuildOptions) -> list[ShardJob]:
 
 def _start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
     """The receipts of the shards that are built, by path; starts the build where there is none."""
-    started = out / ".build" / "job.json"
-    if (out / MANIFEST).exists():
-        manifest = _manifest_of(out, job_key)
-        started.parent.mkdir(exist_ok=True)
-        reasons = dict(read_csv(out / "rejected.csv"))
-        shards = {shard["path"]: shard for split in manifest["splits"].values() for shard in split["shards"]}
-        return {
-            job.path: {
-                **asdict(_file(shards[job.path])),
-                "rejected": [(p.path, reasons[p.path]) for p in job.photos if p.path in reasons],
-            }
-            for job in jobs
+    record = out / (MANIFEST if (out / MANIFEST).exists() else ".build")
+    try:
+        return _of_a_finished_set(out, job_key, jobs) if record.name == MANIFEST else _of_a_build(out, job_key, jobs)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(
+            f"{record}: damaged: {type(error).__name__} {error}", "remove the folder, or choose another --out"
+        ) from None
+
+
+def _of_a_finished_set(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
+    """The receipts as dataset.json and rejected.csv have them; the photos and options are known to be the same."""
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
+    there["options"] = {name: manifest[name] for name in job_key["options"]}
+    _compare(out, there, job_key)
+    if not (out / "rejected.csv").exists():
+        raise ShardError(f"{out}: rejected.csv is gone", "remove the folder and build again")
+    reasons = dict(read_csv(out / "rejected.csv"))
+    shards = {shard["path"]: shard for split in manifest["splits"].values() for shard in split["shards"]}
+    (out / ".build").mkdir(exist_ok=True)
+    return {
+        job.path: {
+            **asdict(_file(shards[job.path])),
+            "rejected": [(p.path, reasons[p.path]) for p in job.photos if p.path in reasons],
         }
+        for job in jobs
+    }
+
+
+def _of_a_build(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
+    """The receipts that a stopped build left; writes down what is being built where nothing is there yet."""
+    started = out / ".build" / "job.json"
     if started.exists():
         _compare(out, json.loads(started.read_text()), job_key)
     else:
@@ -204,19 +224,8 @@ def _start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str,
             raise UsageError(f"{out}: holds something that is not a shard set", "choose an empty folder with --out")
         started.parent.mkdir(exist_ok=True)
         write_json(started, job_key)
-    return {job.path: json.loads(job.receipt.read_text()) for job in jobs if job.receipt.exists()}
-
-
-def _manifest_of(out: Path, job_key: dict) -> dict:
-    """The manifest of a finished set, once it is known to be of the same photos and options."""
-    try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
-        there["options"] = {name: manifest[name] for name in job_key["options"]}
-        _compare(out, there, job_key)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{out / MANIFEST}: damaged: {error}", "remove the folder, or choose another --out") from None
-    return manifest
+    receipts = {job.path: json.loads(job.receipt.read_text()) for job in jobs if job.receipt.exists()}
+    return {path: {**asdict(_file(one)), "rejected": list(one["rejected"])} for path, one in receipts.items()}
 
 
 def _compare(out: Path, there: dict, wanted: dict) -> None:
@@ -279,6 +288,10 @@ def _versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def _is_there(folder: Path, receipt: dict) -> bool:
+    return is_complete(folder, _file(receipt)) and folder.with_suffix(".csv").exists()
 
 
 def _file(entry: dict) -> ShardFile:

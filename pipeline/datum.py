@@ -17,7 +17,7 @@ CHANNELS = 3  # red, green, blue; grey photos are stored as RGB too
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types; 3 and 4, groups, are refused
 _WIRE_TYPES = {1: _VARINT, 2: _VARINT, 3: _VARINT, 4: _BYTES, 5: _VARINT, 7: _VARINT}
-_LONGEST_VARINT = 10  # bytes of a 64-bit number, seven bits each
+_LONGEST_VARINT, _LONGEST_TAG = 10, 5  # bytes of a 64-bit and of a 32-bit number, seven bits each
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def parse(value: bytes | memoryview) -> Datum:
     fields: dict[int, int | memoryview] = {}
     position, end = 0, len(view)
     while position < end:
-        tag, position = _read_varint(view, position)
+        tag, position = _read_varint(view, position, _LONGEST_TAG)
         number, wire = tag >> 3, tag & 7
-        if number == 0 or _WIRE_TYPES.get(number, wire) != wire:
+        if not 0 < number < 1 << 29 or _WIRE_TYPES.get(number, wire) != wire:
             raise ShardError(f"not a Datum: field {number} has wire type {wire}")
         if wire == _VARINT:
             fields[number], position = _read_varint(view, position)
@@ -85,12 +85,12 @@ def parse(value: bytes | memoryview) -> Datum:
 def _checked(fields: dict) -> Datum:
     missing = [
         name
-        for number, name in ((2, "height"), (3, "width"), (4, "data"), (5, "label"), (7, "encoded"))
+        for number, name in ((1, "channels"), (2, "height"), (3, "width"), (4, "data"), (5, "label"), (7, "encoded"))
         if number not in fields
     ]
     if missing:
         raise ShardError(f"not one of our Datum records: no {', '.join(missing)}")
-    channels, height, width = fields.get(1), fields[2], fields[3]
+    channels, height, width, label = (_int32(fields[number]) for number in (1, 2, 3, 5))
     if channels != CHANNELS or not (0 < height < 1 << 16 and 0 < width < 1 << 16):
         raise ShardError(f"a Datum of {channels} channels, {height}x{width}: not an RGB picture")
     data = fields[4]
@@ -101,7 +101,6 @@ def _checked(fields: dict) -> Datum:
         raise ShardError(
             f"the Datum says raw {height}x{width} RGB, {height * width * CHANNELS} bytes, but holds {len(data)}"
         )
-    label = fields[5] - (1 << 64) if fields[5] >= 1 << 63 else fields[5]
     return Datum(height, width, label, encoded, data)
 
 
@@ -115,9 +114,14 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+def _int32(number: int) -> int:
+    """The low 32 bits with their sign: what protobuf, and so DALI and Caffe, take of a longer number."""
+    return (number + (1 << 31) & (1 << 32) - 1) - (1 << 31)
+
+
+def _read_varint(view: memoryview, position: int, longest: int = _LONGEST_VARINT) -> tuple[int, int]:
     number = shift = 0
-    for byte in view[position : position + _LONGEST_VARINT]:
+    for byte in view[position : position + longest]:
         position += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:

@@ -40,7 +40,7 @@ class Feed:
     def __init__(self, shard_set: ShardSet, split: str):
         self.split = shard_set.split(split)
         self.encoded = shard_set.encoding == "jpeg"
-        self._size, self._fit = shard_set.size, shard_set.fit
+        self.size, self._fit = shard_set.size, shard_set.fit
         self._classes = len(shard_set.classes)
         self._ends = np.cumsum([file.records for _, file in self.split.shards])
         self._shards: dict[int, Shard] = {}
@@ -92,8 +92,8 @@ class Feed:
         if not -1 <= payload.label < self._classes:
             raise ShardError(f"label {payload.label} in a set of {self._classes} classes")
         short, long = sorted((payload.height, payload.width))
-        if short != self._size or (self._fit == "crop" and long != self._size):
-            raise ShardError(f"{payload.width}x{payload.height} pixels in a set of size {self._size}")
+        if short != self.size or (self._fit == "crop" and long != self.size):
+            raise ShardError(f"{payload.width}x{payload.height} pixels in a set of size {self.size}")
 
     def _index(self, number: int, record: int) -> int:
         return int(record - (self._ends[number - 1] if number else 0))

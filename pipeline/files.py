@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import ShardError
+from .errors import ShardError, UsageError
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -70,9 +70,13 @@ def locked(folder: Path):
     The lock is the folder's own, so a killed process leaves nothing behind.
 
     Raises:
+        UsageError: it is a file.
         ShardError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{folder}: not a folder", "choose another") from None
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

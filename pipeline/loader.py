@@ -66,12 +66,14 @@ class Batch:
         images: float32 (n, 3, crop, crop), or (n, views, 3, crop, crop); pixels of 0..255 less the mean, RGB, in
             channels_last memory, on the stream's device.
         labels: int64 (n,), on the same device.
+        unlabelled: some label is -1, for none.
         records: int64 (n,), NumPy: indices in the split.
         plan: the BatchPlan of a training batch, None in a pass over views.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
+    unlabelled: bool
     records: np.ndarray
     plan: BatchPlan | None
 
@@ -115,7 +117,13 @@ class Stream:
             labels = labels.pin_memory().to(self._device, non_blocking=True)
         # (n, [views,] height, width, 3) in memory, seen as (n, [views,] 3, height, width): channels_last.
         images = images.movedim(-1, -3)
-        return Batch(images, labels, _records(plan), plan if isinstance(plan, BatchPlan) else None)
+        return Batch(
+            images,
+            labels,
+            bool((payloads.labels < 0).any()),
+            _records(plan),
+            plan if isinstance(plan, BatchPlan) else None,
+        )
 
     def __enter__(self) -> "Stream":
         return self
@@ -168,9 +176,10 @@ class _Source:
             return self._failure
         for plan, payloads, _ in self._ahead:
             for record, data in zip(_records(plan).tolist(), payloads.data, strict=True):
-                if self._feed.encoded and not _decodes(data):
+                fault = _fault(data, self._feed.size) if self._feed.encoded else ""
+                if fault:
                     return StreamError(
-                        f"{self._feed.name(record)}: its JPEG does not decode",
+                        f"{self._feed.name(record)}: {fault}",
                         "remove that shard's folder and run its alexnet-prep build-lmdb command again",
                     )
         return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
@@ -230,7 +239,9 @@ def train_stream(
         feed,
         plan.batches(epoch, step),
         inputs,
-        lambda source: graph.train_graph(source, pictures, plan.batch_size, device.index, threads or available_cores()),
+        lambda source: graph.train_graph(
+            source, pictures, min(plan.batch_size, plan.records), device.index, threads or available_cores()
+        ),
         device,
     )
 
@@ -305,9 +316,10 @@ def _records(plan: BatchPlan | np.ndarray) -> np.ndarray:
     return plan.records if isinstance(plan, BatchPlan) else plan
 
 
-def _decodes(data: np.ndarray) -> bool:
+def _fault(data: np.ndarray, size: int) -> str:
+    """What is wrong with a JPEG file of a set whose short side is `size`, or nothing."""
     try:
-        simplejpeg.decode_jpeg(data, colorspace="RGB")
-        return True
+        height, width, _ = simplejpeg.decode_jpeg(data, colorspace="RGB").shape
     except ValueError:
-        return False
+        return "its JPEG does not decode"
+    return "" if min(height, width) == size else f"its JPEG is {width}x{height}, in a set of size {size}"

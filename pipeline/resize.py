@@ -16,9 +16,8 @@ import simplejpeg
 from PIL import Image
 
 MAX_PIXELS = 100_000_000  # ImageNet's largest photo has 69 million; a bomb of 65,500 x 65,500 wants 13 GB
+MAX_SIDE = 65_500  # pixels of a stored picture: libjpeg's limit, and a Datum's here
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # what may be opened; Pillow's others stay shut
-FITS = ("crop", "short-side")
-ENCODINGS = ("jpeg", "raw")
 
 # Pillow warns above its own, smaller limit; ours is checked before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -58,8 +57,11 @@ def prepare(photo: bytes, *, size: int = 256, fit: str = "crop", encoding: str =
         PhotoError: it cannot be decoded completely, or has more than MAX_PIXELS.
     """
     pixels = decode(photo)
-    fitted = fit_pixels(pixels, size, fit)
-    data = encode_jpeg(fitted, quality) if encoding == "jpeg" else fitted.tobytes()
+    try:
+        fitted = fit_pixels(pixels, size, fit)
+        data = encode_jpeg(fitted, quality) if encoding == "jpeg" else fitted.tobytes()
+    except (ValueError, cv2.error) as error:  # one photo must never end a build
+        raise PhotoError(" ".join(str(error).split())) from None
     return Picture(data, *fitted.shape[:2], *pixels.shape[:2])
 
 
@@ -94,7 +96,8 @@ def fit_pixels(pixels: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
     """
     height, width = pixels.shape[:2]
     new_height, new_width = fitted_sides(height, width, size)
-    if new_height * new_width > MAX_PIXELS:  # a line of 1x20000 would become 256x5,120,000
+    longest = max(new_height, new_width) if fit == "short-side" else size
+    if new_height * new_width > MAX_PIXELS or longest > MAX_SIDE:  # a line of 1x20000 would become 256x5,120,000
         raise PhotoError(f"{width}x{height} is too long and narrow: {new_width}x{new_height} after resizing")
     if (new_height, new_width) != (height, width):
         shrinking = min(height, width) > size

@@ -15,6 +15,8 @@ from .shards import ShardFile
 FORMAT = "alexnet-dali shard set"
 VERSION = 1
 MANIFEST = "dataset.json"
+FITS = ("crop", "short-side")
+ENCODINGS = ("jpeg", "raw")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def open_shard_set(root: Path) -> ShardSet:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         shard_set = _read(root, manifest)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ShardError(
             f"{path}: not a manifest of ours: {type(error).__name__} {error}",
             "copy dataset.json again, or build the set again",
@@ -115,7 +117,7 @@ def is_complete(folder: Path, file: ShardFile) -> bool:
     """Whether a shard's data.mdb is there in its full size."""
     try:
         return (folder / "data.mdb").stat().st_size == file.bytes
-    except OSError:
+    except (OSError, ValueError):  # a path that no file can have
         return False
 
 
@@ -136,10 +138,13 @@ def _read(root: Path, manifest: dict) -> ShardSet:
         splits[name] = Split(name, shards)
         if splits[name].records != entry["records"]:
             raise ValueError(f"{name} has {splits[name].records} records in its shards, {entry['records']} in all")
+        if any(file.records < 0 for _, file in shards):
+            raise ValueError(f"{name} has a shard of less than no records")
     classes = tuple(str(entry["name"]) for entry in manifest["classes"])
-    return ShardSet(
-        root, int(manifest["size"]), str(manifest["fit"]), str(manifest["encoding"]), classes, splits, manifest
-    )
+    size, fit, encoding = int(manifest["size"]), manifest["fit"], manifest["encoding"]
+    if size < 1 or fit not in FITS or encoding not in ENCODINGS or not classes:
+        raise ValueError(f"size {size}, fit {fit!r}, encoding {encoding!r}, {len(classes)} classes")
+    return ShardSet(root, size, fit, encoding, classes, splits, manifest)
 
 
 def _inside(root: Path, path: str) -> Path:

@@ -20,6 +20,7 @@ from .plan import share_of
 
 SUFFIXES = frozenset([".jpeg", ".jpg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 SPLITS = ("train", "val")
+SPLIT_LIKE = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,25 @@ def find_photos(root: Path, *, val_share: float = 0.1, seed: int = 0, split: str
     elif _folders(train):
         source = _flat_folder(root, train, val_share, seed, split)
     elif _folders(val):
-        source = _flat_folder(root, val, val_share, seed, split or "val")
+        if split == "train" or (not split and train.is_dir() and _loose(train)):
+            raise UsageError(
+                f"{root}: only val has photos in class folders, so there are none to train on",
+                f"sort the training photos into {train}/CLASS, or build val alone with --split val",
+            )
+        source = _flat_folder(root, val, val_share, seed, "val")
     else:
         source = _flat_folder(root, root, val_share, seed, split)
-        if source.classes and set(source.classes) <= set(SPLITS):  # two classes "train" and "val" would be learnt well
+        # Two classes called train and val would be learnt well, and mean nothing.
+        if source.classes and {name.lower() for name in source.classes} <= SPLIT_LIKE:
             raise UsageError(
-                f"{root}: the photos in {' and '.join(source.classes)} have no class folders, so no labels",
-                f"lay them out as {root}/train/CLASS/photo.jpg and {root}/val/CLASS/photo.jpg",
+                f"{root}: {' and '.join(source.classes)} would be taken for classes",
+                f"call them {root}/train and {root}/val, with class folders in them",
             )
     if not any(source.splits.values()):
+        loose = _loose(root)
         raise UsageError(
-            f"{root}: no photos in class folders below it ({source.ignored} other files)",
+            f"{root}: no photos in class folders below it ({source.ignored} other files"
+            + (f", {loose} of them photos without a class folder)" if loose else ")"),
             f"lay them out as {root}/CLASS/photo.jpg, or as {root}/train/CLASS/photo.jpg "
             f"and {root}/val/CLASS/photo.jpg",
         )
@@ -106,10 +115,10 @@ def find_photos(root: Path, *, val_share: float = 0.1, seed: int = 0, split: str
 
 def _split_folders(root: Path, split: str | None) -> Source:
     found = {name: _walk_classes(root, root / name) for name in SPLITS}
-    loose = [entry.name for entry in os.scandir(root / "val") if _is_photo(entry.name) and not _is_folder(entry)]
+    loose = _loose(root / "val")
     if loose and split != "train":
         raise UsageError(
-            f"{root / 'val'}: {len(loose)} photos without a class folder, so without labels",
+            f"{root / 'val'}: {loose} photos without a class folder, so without labels",
             "sort them into class folders as in train, or leave them out with --split train",
         )
     classes = tuple(sorted({folder for photos, _ in found.values() for folder, _, _ in photos}))
@@ -139,7 +148,7 @@ def _photos(found: list[tuple[str, str, int]], classes: tuple[str, ...]) -> list
 def _walk_classes(root: Path, top: Path) -> tuple[list[tuple[str, str, int]], int]:
     """Photos as (class, path below root, bytes) and the number of other files; folders below a class belong to it."""
     found: list[tuple[str, str, int]] = []
-    ignored = 0
+    ignored = _loose(top)
     for folder in _folders(top):
         stack = [(top / folder, frozenset({_identity(top)}))]
         while stack:
@@ -157,6 +166,12 @@ def _walk_classes(root: Path, top: Path) -> tuple[list[tuple[str, str, int]], in
                     else:
                         ignored += 1
     return found, ignored
+
+
+def _loose(top: Path) -> int:
+    """Photos in the folder itself, in no class."""
+    with os.scandir(top) as entries:
+        return sum(_is_photo(entry.name) and not _is_folder(entry) for entry in entries)
 
 
 def _folders(top: Path) -> list[str]:

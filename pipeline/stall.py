@@ -2,7 +2,7 @@
 
 In:  any iterable of batches, ours or a rival's.  Out: the same batches, and two clocks beside them.
 The clock starts before the fetch. One that starts when the batch has arrived, as in many a training script, makes a
-starving GPU look fast. The first fetch, which builds and fills the pipeline, is counted apart as start-up.
+starving GPU look fast. The first fetch, which fills the pipeline, is counted apart as start-up.
 
 The clocks are the host's. On a GPU a wait of the host is a stall only where the GPU had run dry, so there the share
 is an upper bound.
@@ -23,6 +23,9 @@ class Lap:
 
     waiting_seconds: float
     working_seconds: float
+
+    def __add__(self, other: "Lap") -> "Lap":
+        return Lap(self.waiting_seconds + other.waiting_seconds, self.working_seconds + other.working_seconds)
 
     def __sub__(self, before: "Lap") -> "Lap":
         return Lap(self.waiting_seconds - before.waiting_seconds, self.working_seconds - before.working_seconds)

@@ -22,18 +22,23 @@ def available_cores() -> int:
 @contextmanager
 def worker_pool(workers: int = 0):
     """Yield an executor of `workers` processes, by default one a core."""
+    count = workers or available_cores()
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
-        workers or available_cores(),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(os.getpid(),),
+        count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
     )
     try:
+        # A terminal sends Ctrl-C to all; the parent decides. Blocked here, it stays blocked in the children from
+        # their first instruction on.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        for _ in range(count):
+            pool.submit(os.getpid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield pool
         pool.shutdown()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise
 
@@ -42,7 +47,6 @@ def _begin(parent: int) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -67,7 +67,10 @@ def test_the_steps_work_on_the_same_folders():
     assert SERVICES["prep"]["command"] == (
         'sh -c "alexnet-prep build-lmdb /data --out /out && alexnet-prep pca-stats --shards /out"'
     )
-    assert SERVICES["train"]["command"] == "alexnet-train --shards /out --run /runs/alexnet"
+    assert SERVICES["train"]["command"] == (
+        'sh -c "exec alexnet-train --shards /out --run /runs/alexnet '
+        '$$(test ! -e /runs/alexnet/last.pt || echo --resume)"'
+    )
 
 
 @pytest.mark.parametrize("source", sources())

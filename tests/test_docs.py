@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import pytest
-
 from alexnet_dali.tools.evaluate import evaluate_runs
 from alexnet_dali.tools.prep import prep
 from alexnet_dali.tools.train import train
@@ -37,7 +36,8 @@ def cli_page() -> str:
     """docs/cli.md: each command's help as a terminal of 100 columns shows it."""
     parts = ["# Commands\n\nWritten from `--help` by `make docs`; a test compares the two.\n"]
     for name, command in all_commands():
-        with click.Context(command, info_name=name, terminal_width=100) as context:
+        settings = COMMANDS[name.split()[0]].context_settings | {"terminal_width": 100}
+        with click.Context(command, info_name=name, **settings) as context:
             parts.append(f"## {name}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

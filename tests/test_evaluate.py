@@ -260,7 +260,7 @@ def test_bad_questions_are_refused(raw):
 def test_records_without_a_label_have_no_error(raw, monkeypatch):
     @contextmanager
     def unlabelled(*_, **__):
-        yield [Batch(torch.zeros(2, 1, 3, 224, 224), torch.tensor([1, -1]), np.arange(2), None)]
+        yield [Batch(torch.zeros(2, 1, 3, 224, 224), torch.tensor([1, -1]), True, np.arange(2), None)]
 
     monkeypatch.setattr(evaluation, "views_stream", unlabelled)
     with pytest.raises(ShardError) as caught:

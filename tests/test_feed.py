@@ -143,7 +143,7 @@ def jpeg_as_raw(value):
 
 DAMAGE = {
     "cut": (lambda value: value[:-200], "not a Datum: field 4 claims "),
-    "empty": (lambda value: b"", "not one of our Datum records: no height, width, data, label, encoded"),
+    "empty": (lambda value: b"", "not one of our Datum records: no channels, height, width, data, label, encoded"),
     "noise": (lambda value: b"\xff" * 64, "not a Datum: a number has no end"),
     "label beyond": (lambda value: record_of(value, label=4), "label 4 in a set of 4 classes"),
     "label far below": (lambda value: record_of(value, label=-2), "label -2 in a set of 4 classes"),

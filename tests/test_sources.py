@@ -276,8 +276,8 @@ def test_a_source_without_photos_in_class_folders(tmp_path, paths):
     lay(tmp_path, *paths)
     with pytest.raises(UsageError) as caught:
         find_photos(tmp_path)
-    others = sum(path.endswith(".txt") for path in paths)
-    assert caught.value.message.startswith(f"{tmp_path}: no photos in class folders below it ({others} other files)")
+    loose = ", 1 of them photos without a class folder" if "loose.jpg" in paths else ""
+    assert caught.value.message == f"{tmp_path}: no photos in class folders below it ({len(paths)} other files{loose})"
     assert caught.value.hint == (
         f"lay them out as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
         f"and {tmp_path}/val/CLASS/photo.jpg"
@@ -293,10 +293,27 @@ def test_splits_without_class_folders_are_no_classes(tmp_path, paths, which):
     for split in (None, "train", "val"):
         with pytest.raises(UsageError) as caught:
             find_photos(tmp_path, split=split)
-        assert caught.value.message == f"{tmp_path}: the photos in {which} have no class folders, so no labels"
-        assert caught.value.hint == (
-            f"lay them out as {tmp_path}/train/CLASS/photo.jpg and {tmp_path}/val/CLASS/photo.jpg"
-        )
+        assert caught.value.message == f"{tmp_path}: {which} would be taken for classes"
+        assert caught.value.hint == f"call them {tmp_path}/train and {tmp_path}/val, with class folders in them"
+
+
+def test_other_spellings_of_the_splits_are_no_classes(tmp_path):
+    lay(tmp_path, "Train/cat/1.jpg", "Validation/cat/2.jpg")
+    with pytest.raises(UsageError, match="Train and Validation would be taken for classes"):
+        find_photos(tmp_path)
+
+
+def test_loose_training_photos_beside_val_in_class_folders_are_refused(tmp_path):
+    lay(tmp_path, "train/1.jpg", "val/cat/2.jpg")
+    for split in (None, "train"):
+        with pytest.raises(UsageError, match="only val has photos in class folders"):
+            find_photos(tmp_path, split=split)
+    assert len(find_photos(tmp_path, split="val").splits["val"]) == 1
+
+
+def test_loose_photos_beside_class_folders_are_counted(tmp_path):
+    lay(tmp_path, "train/1.jpg", "train/cat/2.jpg", "val/cat/3.jpg")
+    assert find_photos(tmp_path).ignored == 1
 
 
 def test_among_others_train_is_a_class_of_locomotives(tmp_path):

@@ -142,7 +142,7 @@ def test_defaults_are_the_recipes(few, tmp_path, run_command, monkeypatch):
     """runs/RECIPE in the present folder; 91 epochs of 128; a batch larger than the split is the split."""
     monkeypatch.chdir(tmp_path)
     code, out, _ = run_command(train, "--shards", os.path.relpath(few.root), "--steps", 1, "--device", "cpu")
-    assert code == 0 and "91 epochs of 1 steps; global batch 128, fp32 on cpu, run runs/source2012" in out
+    assert code == 0 and "91 epochs of 1 steps; global batch 6, fp32 on cpu, run runs/source2012" in out
     config = checkpoint.load(tmp_path / "runs/source2012/last.pt")["config"]
     assert config == {
         "shards": str(few.root.resolve()),  # usable from any folder

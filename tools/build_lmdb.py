@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ..pipeline.build import BuildOptions, build
-from ..pipeline.resize import ENCODINGS, FITS
+from ..pipeline.shardset import ENCODINGS, FITS
 from ..pipeline.sources import SPLITS, find_photos
 from ..pipeline.workers import available_cores, worker_pool
 from . import console

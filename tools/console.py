@@ -15,6 +15,7 @@ import click
 from ..pipeline.errors import AlexnetError
 
 PLAIN_LINE_SECONDS = 5  # between progress lines where there is no terminal
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as CUDA and the CPU's allocator have it in torch
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
 
 
@@ -38,6 +39,16 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `alexnet-prep ... | head` is no failure; keep the interpreter from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except ImportError as error:
+        click.echo(f"error: {error.name or error} cannot be imported", err=True)
+        click.echo("  try: alexnet-prep doctor, which says what to install", err=True)
+        code = 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
+            raise
+        click.echo(f"error: out of memory ({' '.join(str(error).split())[:160]})", err=True)
+        click.echo("  try: a smaller --batch-size; what was saved is kept", err=True)
+        code = 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {name}{error.strerror or error}", err=True)
@@ -50,13 +61,14 @@ def progress(label: str, total: int, unit: str = "images"):
     """Show a bar with rate and time left on a terminal, a plain line now and then elsewhere.
 
     Yields:
-        A function to call with the number of units done since the last call.
+        A function to call with the number of units done since the last call; `fresh=False` for those of an earlier
+        run, which count for the bar but not for the rate.
     """
     started = time.monotonic()
-    done, said = 0, started
+    done, before, said = 0, 0, started  # before: done by an earlier run
 
     def rate() -> str:
-        return f"{done / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
+        return f"{(done - before) / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
 
     if sys.stderr.isatty():
         bar: Any
@@ -64,21 +76,21 @@ def progress(label: str, total: int, unit: str = "images"):
             length=total, label=label, file=sys.stderr, show_pos=True, item_show_func=lambda _: rate()
         ) as bar:
 
-            def advance(count: int) -> None:
-                nonlocal done
-                done += count
+            def advance(count: int, fresh: bool = True) -> None:
+                nonlocal done, before
+                done, before = done + count, before if fresh else before + count
                 bar.update(count)
 
             yield advance
         return
 
-    def advance_plainly(count: int) -> None:
-        nonlocal done, said
-        done += count
+    def advance_plainly(count: int, fresh: bool = True) -> None:
+        nonlocal done, before, said
+        done, before = done + count, before if fresh else before + count
         now = time.monotonic()
         if now - said >= PLAIN_LINE_SECONDS and done < total:
             said = now
-            left = (total - done) * (now - started) / max(done, 1)
+            left = (total - done) * (now - started) / max(done - before, 1)
             click.echo(f"{label}: {done:,} of {total:,} {unit}, {rate()}, {duration(left)} left", err=True)
 
     yield advance_plainly

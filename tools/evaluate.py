@@ -7,7 +7,7 @@ import torch
 
 from ..model import checkpoint as checkpoints
 from ..model.evaluate import evaluate
-from ..model.precision import PRECISIONS, check_precision, set_precision
+from ..model.precision import PRECISIONS, check_precision, default_precision, set_precision
 from ..pipeline.errors import UsageError
 from ..pipeline.files import write_json
 from ..pipeline.graph import VIEWS
@@ -28,7 +28,7 @@ from .process import pick_device
     show_default=True,
     help="1: the centre. 10: corners and centre and their reflections, as the paper's results.",
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), help="[default: fp32 on the CPU, tf32 on a GPU]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
 def evaluate_runs(runs, shards, split, views, precision, device, json_file):
@@ -42,6 +42,9 @@ def evaluate_runs(runs, shards, split, views, precision, device, json_file):
       alexnet-eval runs/a runs/b --views 10 --json result.json
     """
     device = pick_device(device)
+    if json_file and not json_file.absolute().parent.is_dir():
+        raise UsageError(f"{json_file}: no such folder to write it to", "make the folder first")
+    precision = precision or default_precision(device)
     check_precision(precision, device.type)
     set_precision(precision)
     files = [checkpoints.run_checkpoint(run) for run in runs]

@@ -1,16 +1,18 @@
 """`alexnet-train`: options into one Config, the trainer into lines for a person."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import click
+import torch
 from click.core import ParameterSource
 
 from ..model import checkpoint as checkpoints
 from ..model.config import Config, resumed
 from ..model.optim import CLASSES_2012, RATE_2012, diary_epochs, first_rate
-from ..model.precision import PRECISIONS
+from ..model.precision import PRECISIONS, default_precision
 from ..model.recipes import RECIPES, recipe
 from ..model.trainer import Trainer
 from ..pipeline import stats as statistics
@@ -64,8 +66,11 @@ def train(context, shards, run, recipe_name, resume, **options):
       alexnet-train --run runs/first --resume
     """
     run = run or Path("runs") / recipe_name
-    device = pick_device(options.pop("device"))
     saved = _last_checkpoint(run) if resume else None
+    asked_device = options.pop("device")
+    if saved and _from_default(context, "device"):  # another device would end the promise of equal bits unasked
+        asked_device = torch.device(saved["config"]["device"]).type
+    device = pick_device(asked_device)
     if not resume and (run / "last.pt").exists():
         raise UsageError(f"{run}: holds a run already", "go on with it by --resume, or choose another --run")
     if saved and _from_default(context, "shards"):
@@ -77,6 +82,8 @@ def train(context, shards, run, recipe_name, resume, **options):
         for name, value in {**options, "recipe": recipe_name}.items()
         if not _from_default(context, "recipe_name" if name == "recipe" else name)
     }
+    if saved and "epochs" in asked and "steps" not in asked:
+        asked["steps"] = 0  # more epochs are wanted, so an earlier --steps must not end them
     config = (
         resumed(saved["config"], {**asked, "shards": str(shards), "device": str(device)})
         if saved
@@ -87,12 +94,13 @@ def train(context, shards, run, recipe_name, resume, **options):
         _check_same(saved, shard_set, run)
     with locked(run):
         trainer = Trainer(config, shard_set, stats, run, saved)
-        write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
+        del saved  # half a gigabyte
         for line in _introduction(trainer, resume):
             click.echo(line)
         if trainer.finished:
             click.echo(f"{run}: all {trainer.last_step:,} steps are done; more with --epochs or --steps")
             return
+        write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
         show = Lines(trainer)
         with stop_on_signals() as stop:
             ended = trainer.train(show, stop)
@@ -123,7 +131,10 @@ class Lines:
             self.last = line
             click.echo(wipe + self._epoch(line))
         else:
-            click.echo(wipe + self._step(line), nl=not self.live)
+            text = self._step(line)
+            if self.live:  # a line that wraps could not be wiped
+                text = text[: shutil.get_terminal_size().columns - 1]
+            click.echo(wipe + text, nl=not self.live)
 
     def _step(self, line: dict) -> str:
         trainer = self.trainer
@@ -176,7 +187,7 @@ def _new_config(shards: Path, recipe_name: str, device, options: dict, shard_set
         epochs=options["epochs"] or chosen.epochs,
         batch_size=options["batch_size"] or chosen.batch_size,
         rate=options["rate"] if options["rate"] is not None else first_rate(len(shard_set.classes)),
-        precision=options["precision"] or ("tf32" if device.type == "cuda" else "fp32"),
+        precision=options["precision"] or default_precision(device),
     )
 
 
@@ -187,8 +198,9 @@ def _introduction(trainer: Trainer, resume: bool) -> list[str]:
     lines = [
         f"{trainer.recipe.name}: {trainer.recipe.summary}",
         f"{shard_set.root}: {trainer.plan.records:,} photos of {classes:,} classes{val}",
-        f"{config.epochs} epochs of {trainer.plan.steps:,} steps; global batch {config.batch_size}, "
-        f"{config.precision} on {config.device}, run {trainer.run}",
+        f"{config.epochs} epochs of {trainer.plan.steps:,} steps; "
+        f"global batch {min(config.batch_size, trainer.plan.records)}, {config.precision} on {config.device}, "
+        f"run {trainer.run}",
     ]
     if config.rate == first_rate(classes) and classes < CLASSES_2012:
         lines.append(
@@ -204,6 +216,8 @@ def _introduction(trainer: Trainer, resume: bool) -> list[str]:
             f"{at['conv1_and_light']} conv1 slow and lighting off, {at['conv1_frozen']} conv1 frozen, "
             f"{at['thousandth']} rate/1000"
         )
+    elif not shard_set.has("val"):
+        lines.append("the rate stays, since without val no error tells when to lower it")
     else:
         lines.append(f"rate/10 when val error has not improved for {trainer.plateau.patience} epochs, three times")
     if not shard_set.has("val"):

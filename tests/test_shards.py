@@ -1,0 +1,238 @@
+"""One shard: LMDB's format 1, keys without gaps, old or new but never half, refused in words when damaged."""
+
+import hashlib
+import os
+import struct
+
+import lmdb
+import pytest
+from alexnet_dali.pipeline import shards
+from alexnet_dali.pipeline.errors import ShardError
+from alexnet_dali.pipeline.shards import ShardFile, check_format, key, open_shard, sha256_of, write_shard
+
+VALUES = [b"record %d " % k * (k % 7 * 100 + 1) for k in range(40)]
+AGAIN = "copy or build the shard set again"
+
+
+def refusal(call, *arguments):
+    with pytest.raises(ShardError) as caught:
+        call(*arguments)
+    return caught.value.message, caught.value.hint
+
+
+def entries(path):
+    """All keys and values, by a cursor, as Caffe and DALI read them."""
+    with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return [(bytes(name), bytes(value)) for name, value in transaction.cursor()]
+
+
+def test_keys_are_eight_digits_in_order(tmp_path):
+    write_shard(tmp_path / "a.lmdb", VALUES)
+    assert entries(tmp_path / "a.lmdb") == [(b"%08d" % k, value) for k, value in enumerate(VALUES)]
+    assert [key(0), key(9), key(99_999_999)] == [b"00000000", b"00000009", b"99999999"]
+
+
+def test_what_is_written_is_told(tmp_path):
+    path = tmp_path / "deep" / "a.lmdb"
+    written = write_shard(path, iter(VALUES))
+    data = (path / "data.mdb").read_bytes()
+    assert written == ShardFile(40, len(data), hashlib.sha256(data).hexdigest())
+    assert sha256_of(path / "data.mdb") == written.sha256
+    assert os.listdir(path) == ["data.mdb"] and os.listdir(path.parent) == ["a.lmdb"]  # no lock file, nothing beside
+
+
+def test_the_file_is_lmdb_format_1(tmp_path):
+    write_shard(tmp_path / "a.lmdb", VALUES)
+    page = (tmp_path / "a.lmdb" / "data.mdb").read_bytes()[:4096]
+    assert struct.unpack_from("=QHH", page) == (0, 0, 0x08)  # page 0, a meta page
+    assert struct.unpack_from("=II", page, 16) == (0xBEEFC0DE, 1)
+
+
+def test_equal_values_make_equal_files(tmp_path):
+    assert write_shard(tmp_path / "a.lmdb", VALUES) == write_shard(tmp_path / "b.lmdb", VALUES)
+
+
+def test_more_records_than_one_transaction_holds(tmp_path, monkeypatch):
+    many = [b"%d" % k for k in range(2 * shards.COMMIT_EVERY + 1)]
+    file = write_shard(tmp_path / "a.lmdb", many)
+    assert file.records == len(many)
+    assert [value for _, value in entries(tmp_path / "a.lmdb")] == many
+    monkeypatch.setattr(shards, "COMMIT_EVERY", 20)
+    exactly = write_shard(tmp_path / "b.lmdb", VALUES)
+    assert exactly.records == 40 and [value for _, value in entries(tmp_path / "b.lmdb")] == VALUES
+
+
+def test_reading_by_index(tmp_path):
+    file = write_shard(tmp_path / "a.lmdb", VALUES)
+    shard = open_shard(tmp_path / "a.lmdb", file)
+    assert [bytes(shard.value(k)) for k in (39, 0, 17)] == [VALUES[39], VALUES[0], VALUES[17]]
+    assert isinstance(shard.value(3), memoryview) and shard.value(3).readonly
+    assert refusal(shard.value, 40) == (f"{tmp_path}/a.lmdb: no record 40", AGAIN)
+    assert refusal(shard.value, -1)[0] == f"{tmp_path}/a.lmdb: no record -1"
+
+
+def test_a_shard_may_be_empty(tmp_path):
+    file = write_shard(tmp_path / "a.lmdb", [])
+    assert file.records == 0
+    assert refusal(open_shard(tmp_path / "a.lmdb", file).value, 0)[0] == f"{tmp_path}/a.lmdb: no record 0"
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9") / "a.lmdb"
+    file = write_shard(path, VALUES)
+    assert bytes(open_shard(path, file).value(1)) == VALUES[1]
+
+
+def test_a_shard_is_opened_once_in_a_process_and_closed_with_its_last_user(tmp_path):
+    path = tmp_path / "a.lmdb"
+    file = write_shard(path, VALUES)
+    first = open_shard(path, file)
+    os.symlink(path, tmp_path / "link.lmdb")
+    assert open_shard(path, file) is first and open_shard(tmp_path / "link.lmdb", file) is first
+    with pytest.raises(lmdb.Error):
+        lmdb.open(str(path), readonly=True, lock=False)
+    del first
+    with lmdb.open(str(path), readonly=True, lock=False) as environment:
+        assert environment.stat()["entries"] == 40
+
+
+def test_a_shard_that_is_written_again_is_opened_again(tmp_path):
+    path = tmp_path / "a.lmdb"
+    first = open_shard(path, write_shard(path, [b"old"]))
+    second = open_shard(path, write_shard(path, [b"new"]))
+    assert (bytes(first.value(0)), bytes(second.value(0))) == (b"old", b"new")
+
+
+def test_reading_changes_nothing(tmp_path):
+    path = tmp_path / "a.lmdb"
+    file = write_shard(path, VALUES)
+    (path / "data.mdb").chmod(0o444)
+    before = (path / "data.mdb").stat()
+    shard = open_shard(path, file)
+    assert sum(len(shard.value(k)) for k in range(40)) == sum(map(len, VALUES))
+    after = (path / "data.mdb").stat()
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    assert os.listdir(path) == ["data.mdb"]
+
+
+@pytest.mark.parametrize("pages", [0, 1, 2, 5, -1])
+def test_a_truncated_shard_is_refused_before_it_is_mapped(tmp_path, pages):
+    path = tmp_path / "a.lmdb"
+    file = write_shard(path, VALUES)
+    size = 4096 * pages if pages >= 0 else file.bytes - 4096
+    os.truncate(path / "data.mdb", size)
+    message = (
+        f"{path}/data.mdb: {size:,} bytes, but dataset.json says {file.bytes:,}"
+        if size
+        else f"{path}/data.mdb: 0 bytes are no LMDB file"
+    )
+    assert message in refusal(open_shard, path, file)
+
+
+def test_a_shard_with_other_records_is_refused_and_not_kept_open(tmp_path):
+    path = tmp_path / "a.lmdb"
+    file = write_shard(path, VALUES)
+    with pytest.raises(ShardError) as caught:
+        open_shard(path, ShardFile(41, file.bytes, file.sha256))
+    assert str(caught.value) == f"{path}/data.mdb: 40 records, but dataset.json says 41; {AGAIN}"
+    assert open_shard(path, file).records == 40  # though the error, and so its traceback, is still held
+
+
+def test_a_missing_shard(tmp_path):
+    file = write_shard(tmp_path / "a.lmdb", VALUES)
+    assert refusal(open_shard, tmp_path / "b.lmdb", file) == (f"{tmp_path}/b.lmdb: No such file or directory", AGAIN)
+    message, hint = refusal(check_format, tmp_path / "b.lmdb" / "data.mdb")
+    assert message == f"{tmp_path}/b.lmdb/data.mdb: No such file or directory"
+    assert hint == "build the shard set again, or copy it completely"
+
+
+def head_of(number, at=16):
+    return bytes(at) + number + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (head_of(struct.pack("=II", 0xBEEFC0DE, 3), at=24), "LMDB format 3, which DALI and Caffe cannot read"),
+        (head_of(struct.pack("=I", 0xBEEFC0DE)[::-1]), "an LMDB file of a machine of the other byte order"),
+        (head_of(struct.pack("=II", 0xBEEFC0DE, 2)), "not an LMDB file of format 1"),
+        (b"SQLite format 3\0" * 8, "not an LMDB file of format 1"),
+    ],
+)
+def test_other_formats_are_refused_by_name(tmp_path, head, what):
+    (tmp_path / "data.mdb").write_bytes(head)
+    assert refusal(check_format, tmp_path / "data.mdb") == (
+        f"{tmp_path}/data.mdb: {what}",
+        "build the shard set again with alexnet-prep build-lmdb",
+    )
+    assert refusal(open_shard, tmp_path, ShardFile(1, len(head), ""))[0] == f"{tmp_path}/data.mdb: {what}"
+
+
+def test_an_environment_of_another_version_is_not_opened(tmp_path):
+    """What py-lmdb 3 writes when asked for its new format; older ones know one format only."""
+    newest = {"lib_version": 1} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
+    with lmdb.open(str(tmp_path), lock=False, **newest) as environment, environment.begin(write=True) as transaction:
+        transaction.put(key(0), b"value")
+    if newest:
+        assert "LMDB format 3" in refusal(check_format, tmp_path / "data.mdb")[0]
+    else:
+        check_format(tmp_path / "data.mdb")
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, ShardError])
+@pytest.mark.parametrize("after", [0, 3, 25])
+def test_a_stopped_writer_leaves_the_old_shard_and_nothing_beside_it(tmp_path, monkeypatch, stop, after):
+    monkeypatch.setattr(shards, "COMMIT_EVERY", 10)
+    path = tmp_path / "a.lmdb"
+    old = write_shard(path, [b"old"])
+
+    def values():
+        yield from VALUES[:after]
+        raise stop("stopped")
+
+    with pytest.raises(stop, match="stopped"):
+        write_shard(path, values())
+    assert os.listdir(tmp_path) == ["a.lmdb"]
+    assert bytes(open_shard(path, old).value(0)) == b"old"
+    assert write_shard(path, VALUES).records == 40
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path):
+    (tmp_path / ".a.lmdb.part").mkdir()
+    (tmp_path / ".a.lmdb.part" / "data.mdb").write_bytes(b"half a shard")
+    (tmp_path / ".a.lmdb.part" / "more").mkdir()
+    write_shard(tmp_path / "a.lmdb", VALUES)
+    assert os.listdir(tmp_path) == ["a.lmdb"] and os.listdir(tmp_path / "a.lmdb") == ["data.mdb"]
+
+
+def test_a_shard_gets_its_name_when_it_is_durable(tmp_path, monkeypatch):
+    path, calls = tmp_path / "a.lmdb", []
+    real_rename = os.rename
+
+    def rename(old, new):
+        calls.append(("rename", new))
+        real_rename(old, new)
+
+    monkeypatch.setattr(shards, "sync_folder", lambda folder: calls.append(("sync", folder)))
+    monkeypatch.setattr(os, "rename", rename)
+    write_shard(path, VALUES)
+    assert calls == [("sync", tmp_path / ".a.lmdb.part"), ("rename", path), ("sync", tmp_path)]
+
+
+def test_a_full_map_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "MAP_BYTES", 1 << 16)
+    message, hint = refusal(write_shard, tmp_path / "a.lmdb", [bytes(40_000)] * 3)
+    assert message == f"{tmp_path}/a.lmdb: more than 0 GiB for one shard"
+    assert hint == "build with a smaller --shard-records"
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_lmdb_refuses_is_told(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+    monkeypatch.setattr(lmdb, "open", full)
+    message, hint = refusal(write_shard, tmp_path / "a.lmdb", VALUES)
+    assert message == f"{tmp_path}/a.lmdb: cannot be written: mdb_txn_commit: No space left on device"
+    assert hint == "is there room, and the right to write?"
+    assert os.listdir(tmp_path) == []
