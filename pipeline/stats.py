@@ -243,8 +243,12 @@ def load(shard_set: ShardSet, split: str = "train") -> Stats:
         raise StatsError(f"{path}: damaged: {error}", again) from None
     if stats.fingerprint != shard_set.split(split).fingerprint():
         raise StatsError(f"{path}: these statistics are of another shard set", again)
-    if stats.mean_image.shape != (shard_set.size, shard_set.size, 3):
-        raise StatsError(f"{path}: a mean image of shape {stats.mean_image.shape}", again)
+    arrays = (stats.mean_image, stats.mean_rgb, stats.covariance, stats.eigenvalues, stats.eigenvectors)
+    shapes = [array.shape for array in arrays]
+    if shapes != [(shard_set.size, shard_set.size, 3), (3,), (3, 3), (3,), (3, 3)]:
+        raise StatsError(f"{path}: damaged: arrays of shapes {shapes}", again)
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise StatsError(f"{path}: damaged: it holds values that are no numbers", again)
     return stats
 
 

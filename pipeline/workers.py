@@ -5,6 +5,7 @@ Spawned, not forked: an open LMDB environment must not cross a fork. A worker en
 was killed, and Ctrl-C ends all of them at once: shards under way are begun again by the next run.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,8 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def available_cores() -> int:
@@ -47,7 +50,10 @@ def _begin(parent: int) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # the processes are the parallelism
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    # At once, since the folder's lock is free as soon as the parent is dead: what an orphan still wrote could get
+    # into the way of the next build.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()  # should it have died before that
 
 
 def _end_with(parent: int) -> None:

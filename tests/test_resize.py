@@ -322,6 +322,14 @@ def test_a_line_is_rejected_before_it_is_enlarged():
     assert prepare(saved(noise(1, 20000), "PNG"), size=8).width == 8  # 160,000 pixels long, and then cut
 
 
+@pytest.mark.parametrize("encoding", ["jpeg", "raw"])
+def test_a_picture_longer_than_a_jpeg_can_be_is_rejected(encoding):
+    photo = saved(noise(10, 3000), "PNG")
+    with pytest.raises(PhotoError, match="too long and narrow: 76800x256 after resizing"):
+        prepare(photo, fit="short-side", encoding=encoding)
+    assert prepare(photo, encoding=encoding).width == 256  # cut, it is as any other
+
+
 def test_no_pixels_are_rejected():
     with pytest.raises(PhotoError):
         decode(claimed(0, 16, "PNG"))

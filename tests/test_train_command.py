@@ -270,6 +270,51 @@ def test_resume_with_more_epochs_goes_on(copied, run_command):
     assert [line["step"] for line in metrics.read(copied / "metrics.jsonl")] == [2, 3, 4, 6, 6, 7, 8, 9, 9]
 
 
+def test_more_epochs_lift_an_earlier_limit_of_steps(few, tmp_path, run_command):
+    run = tmp_path / "run"
+    code, _, _ = run_command(train, "--shards", few.root, "--run", run, *SHORT, "--steps", 3)
+    assert code == 0
+    code, out, _ = run_command(train, "--run", run, "--resume", "--epochs", 2)
+    assert code == 0 and "all 6 steps" not in out and metrics.read(run / "metrics.jsonl")[-1]["step"] == 6
+
+
+def test_resume_stays_on_its_device(copied, run_command, monkeypatch):
+    """A run of the CPU does not move to a GPU because there is one."""
+    asked = []
+    monkeypatch.setattr("alexnet_dali.tools.train.pick_device", lambda name: asked.append(name) or torch.device("cpu"))
+    run_command(train, "--run", copied, "--resume")
+    run_command(train, "--run", copied, "--resume", "--device", "auto")
+    assert asked == ["cpu", "auto"]
+
+
+def test_resume_of_a_recipe_that_has_changed(copied, run_command):
+    saved = checkpoint.load(copied / "last.pt")
+    saved["recipe"]["lighting"] = "none"
+    checkpoint.save(copied / "last.pt", saved)
+    code, _, err = run_command(train, "--run", copied, "--resume", "--epochs", 3)
+    assert code == 1 and "recipe source2012 is another in this version (lighting)" in err
+
+
+def test_a_live_line_is_no_wider_than_the_terminal(few, tmp_path, run_command, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--steps", 2)
+    live = [part.split("\r")[0].split("\n")[0] for part in out.split("\r\033[K") if part.startswith("epoch 1/2")]
+    assert live and all(len(line) <= 39 for line in live)
+
+
+def test_eval_names_a_missing_folder_before_it_begins(trained, tmp_path, run_command):
+    file = tmp_path / "no" / "x.json"
+    code, out, err = run_command(evaluate_runs, trained, "--device", "cpu", "--json", file)
+    assert code == 2 and f"{file}: no such folder to write it to" in err and "top-1" not in out
+
+
+def test_a_run_that_is_a_file(few, tmp_path, run_command):
+    (tmp_path / "run").write_text("")
+    code, _, err = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT)
+    assert code == 2 and f"{tmp_path / 'run'}: not a folder" in err
+
+
 def test_resume_on_another_set_of_the_same_classes(copied, shards, run_command):
     code, _, err = run_command(train, "--run", copied, "--device", "cpu", "--resume", "--shards", shards.root)
     assert code == 1 and f"{copied / 'last.pt'}: was trained on another shard set than {shards.root}" in err

@@ -87,6 +87,15 @@ def test_a_run_ended_by_steps_goes_on_to_the_same_weights(few, tmp_path, undistu
     assert_same_run(run, undisturbed("source2012"))
 
 
+def test_an_epoch_stopped_in_its_evaluation_keeps_its_clock(few, tmp_path):
+    """The resumed process trains nothing of the epoch; its line still says how fast it was."""
+    run, answers = tmp_path / "run", iter([False, False, False, True])
+    assert not trainer_of(few, run, epochs=1).train(stop=lambda: next(answers))
+    assert trainer_of(few, run, resume=True, epochs=1).train()
+    (line,) = [line for line in metrics.read(run / "metrics.jsonl") if line["kind"] == "epoch"]
+    assert line["images_per_second"] > 0 and 0 < line["stall_percent"] < 100
+
+
 class Killed(BaseException):
     """In place of the process: nothing catches it."""
 

@@ -4,6 +4,7 @@ A user's mistake ends in two lines on stderr, what is wrong and what to do, and 
 A traceback means a bug of ours. Standard output carries results, standard error everything else.
 """
 
+import io
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
 
 def run(command: click.Command, arguments: list[str] | None = None) -> None:
     """Run a click command as a process would and exit with its code; never returns."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a file may be called what no encoding has
     try:
         code = command.main(args=arguments, standalone_mode=False)
     except click.exceptions.Abort:
