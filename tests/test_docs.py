@@ -81,7 +81,7 @@ def test_commands_on_the_pages_are_accepted(page, line):
 
 
 def test_pages_name_commands():
-    assert len(typed_commands()) >= 8  # the two tests above look at something
+    assert len(typed_commands()) >= 4  # the two tests above look at something
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -99,7 +99,7 @@ def test_make_targets_on_the_readme_exist():
 
 def test_tests_named_by_the_page_of_rows_exist():
     page = (ROOT / "docs" / "paper.md").read_text()
-    named = re.findall(r"`(test_\w+)::(test_\w+)`", page)
+    named = re.findall(r"`(test_\w+)::(\w+)`", page)
     assert len(named) > 40
     missing = []
     for file, test in named:
