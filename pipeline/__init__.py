@@ -10,7 +10,8 @@
     plan.py       the epoch as a pure function: order and augmentation draws
     feed.py       planned records as views of the memory map
     graph.py      the DALI graphs: train, centre, ten views
-    loader.py     batches as torch tensors
+    stream.py     a running DALI pipeline: its batches as torch tensors
+    loader.py     what is in a batch: training windows, test views
     stall.py      the stall meter: how much of a step is waiting for data
 
     errors.py     what can go wrong, in people's words
