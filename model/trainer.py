@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from ..pipeline.errors import TrainingError
-from ..pipeline.loader import Batch, train_stream
+from ..pipeline.loader import train_stream
 from ..pipeline.plan import Plan, dropout_keeps
 from ..pipeline.shardset import ShardSet
 from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.stats import Stats
+from ..pipeline.stream import Batch
 from . import checkpoint as checkpoints
 from .alexnet import HIDDEN, AlexNet
 from .config import Config

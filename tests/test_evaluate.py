@@ -11,7 +11,7 @@ from alexnet_dali.model import evaluate as evaluation
 from alexnet_dali.model.evaluate import evaluate, predict, share_right
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import PlanError, ShardError
-from alexnet_dali.pipeline.loader import Batch
+from alexnet_dali.pipeline.stream import Batch
 from conftest import build_set
 from PIL import Image
 from torch import nn

@@ -120,6 +120,17 @@ def test_a_lock_is_held_once_and_dies_with_its_process(tmp_path):
         pass
 
 
+def test_no_file_stays_open(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        write_atomically(tmp_path / "file", b"new")
+        with locked(tmp_path):
+            pass
+        with locked(tmp_path), pytest.raises(ShardError), locked(tmp_path):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_lock_is_given_back_after_an_error(tmp_path):
     with pytest.raises(ValueError), locked(tmp_path):
         raise ValueError
