@@ -55,7 +55,9 @@ test: check ## all tests, after the checks
 check: install ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy pipeline model tools
+	@# under the name that is imported: by folder names, types that cross from one package to another go unseen
+	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/alexnet_dali
+	MYPYPATH=$(VENV)/types $(BIN)/mypy -p alexnet_dali.pipeline -p alexnet_dali.model -p alexnet_dali.tools
 
 format: install ## format the code
 	$(BIN)/ruff format .

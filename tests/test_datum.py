@@ -121,6 +121,13 @@ def test_numbers_longer_than_need_be():
     assert fields_of(parse(value)) == fields_of(CaffeDatum.FromString(value)) == (b"abc", 1, 1, 5, False)
 
 
+def test_numbers_of_more_than_64_bits_lose_them():
+    good = changed()
+    for tail in (b"\x38" + b"\x80" * 9 + b"\x02", b"\x28\x87" + b"\x80" * 8 + b"\x02"):
+        assert fields_of(parse(good + tail)) == fields_of(CaffeDatum.FromString(good + tail))
+    assert not parse(good + b"\x38" + b"\x80" * 9 + b"\x02").encoded
+
+
 def test_the_payload_is_a_view():
     value = encode(JPEG, height=1, width=1, label=0, encoded=True)
     record = parse(value)

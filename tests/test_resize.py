@@ -67,10 +67,12 @@ SHAPES = {
     "one less": (255, 254),
     "enlarged": (90, 121),
     "enlarged portrait": (121, 90),
+    "enlarged, though one side is longer": (200, 301),
     "tiny": (1, 1),
     "one line": (1, 7),
     "odd margin": (512, 771),
-    "half a pixel": (512, 1025),  # 512.5 columns
+    "half a column": (512, 1025),  # 512.5 of them
+    "half a row": (1025, 512),
     "panorama": (260, 1500),
 }
 
@@ -279,6 +281,19 @@ def test_a_jpeg_without_its_last_bytes_is_rejected(missing):
 def test_what_is_no_photo_is_rejected_with_its_reason(photo, reason):
     with pytest.raises(PhotoError) as caught:
         prepare(photo)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(OSError("two\n  lines"), "two lines"), (AssertionError(), "AssertionError")]
+)
+def test_a_reason_is_one_line_of_words(monkeypatch, error, reason):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(PhotoError) as caught:
+        decode(b"x")
     assert str(caught.value) == reason
 
 

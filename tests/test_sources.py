@@ -242,6 +242,7 @@ def test_the_fingerprint_knows_a_copy_and_every_change(tmp_path):
     assert find_photos(copy).fingerprint() == before
     flat = {find_photos(tmp_path / "photos/train", val_share=0.5, seed=seed).fingerprint() for seed in range(6)}
     assert len(flat) == 2  # of two photos, one or the other is held out
+    assert len({find_photos(tmp_path / "photos/train", split=split).fingerprint() for split in ("train", "val")}) == 2
     changes = [
         lambda: (copy / "train/a/1.jpg").write_bytes(b"longer than it was"),
         lambda: (copy / "train/a/1.jpg").rename(copy / "train/a/0.jpg"),

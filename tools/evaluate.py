@@ -54,7 +54,7 @@ def evaluate_runs(runs, shards, split, views, precision, device, json_file):
         each.check_set(shard_set)
         each.check_pictures(trained[0])
     stats, recipe = trained[0].stats, trained[0].recipe
-    nets = [each.net.to(device, memory_format=torch.channels_last) for each in trained]
+    nets = [each.net.to(device).to(memory_format=torch.channels_last) for each in trained]
     with console.progress("evaluating", shard_set.split(split).records) as advance:
         result = evaluate(
             nets,
@@ -68,6 +68,7 @@ def evaluate_runs(runs, shards, split, views, precision, device, json_file):
             precision=precision,
             advance=advance,
         )
+    assert result is not None, "nobody asked the pass to stop"
     names = ", ".join(str(file) for file in files)
     click.echo(f"{names}: {result.images:,} photos of {shard_set.root}/{split}, {views} view{'s' * (views != '1')}")
     click.echo(
