@@ -179,6 +179,14 @@ def test_an_environment_of_another_version_is_not_opened(tmp_path):
         check_format(tmp_path / "data.mdb")
 
 
+def test_a_shard_that_was_written_in_another_format_gets_no_name(tmp_path, monkeypatch):
+    """As a py-lmdb would whose default is the newest format."""
+    head = head_of(struct.pack("=II", 0xBEEFC0DE, 3), at=24)
+    monkeypatch.setattr(shards, "_write_environment", lambda folder, _: (folder / "data.mdb").write_bytes(head))
+    assert "LMDB format 3" in refusal(write_shard, tmp_path / "a.lmdb", VALUES)[0]
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, ShardError])
 @pytest.mark.parametrize("after", [0, 3, 25])
 def test_a_stopped_writer_leaves_the_old_shard_and_nothing_beside_it(tmp_path, monkeypatch, stop, after):

@@ -176,6 +176,11 @@ def test_values_that_no_build_writes(own, key, value, text):
     assert message.startswith(f"{own}/dataset.json: not a manifest of ours: ValueError ") and text in message
 
 
+def test_a_size_beyond_all_numbers(own):
+    edit(own, lambda manifest: manifest.update(size=float("inf")))
+    assert "not a manifest of ours: OverflowError" in refusal(ShardError, own)[0]
+
+
 def test_a_shard_of_less_than_no_records(own):
     def change(manifest):
         train = manifest["splits"]["train"]
