@@ -166,21 +166,25 @@ class Trainer:
         loss = self._checked_loss()  # waits for the device, once in log_every steps
         lap, images = self.meter.lap(), self.images - self.images_at_line
         window, self.window, self.images_at_line = self.window, Sums(), self.images
-        line = {
-            "kind": "step",
-            "epoch": self.epoch + 1,
-            "step": self.steps_done,
-            "loss": loss,
-            "top1_error": float(window.wrong) / max(window.images, 1),
-            "rate": self._rates().weights,
-            "images_per_second": images / max(lap.seconds, 1e-9),
-            "stall_percent": lap.stall_percent,
-        }
+        line = self._line("step", window, images, lap)
         log.write(line)
         report(line)
         if self.watch.stuck(loss, self.steps_done):
             text = self.watch.explain(self.net, batch.images, self.config.rate, self.steps_done)
             report({"kind": "warning", "text": text})
+
+    def _line(self, kind: str, sums: Sums, images: int, lap: Lap) -> dict:
+        """A line of the metrics: means over `sums`, the speed of `images` in `lap`."""
+        return {
+            "kind": kind,
+            "epoch": self.epoch + 1,
+            "step": self.steps_done,
+            "loss": float(sums.loss) / max(sums.steps, 1),
+            "top1_error": float(sums.wrong) / max(sums.images, 1),
+            "rate": self._rates().weights,
+            "images_per_second": images / max(lap.seconds, 1e-9),
+            "stall_percent": lap.stall_percent,
+        }
 
     def _checked_loss(self) -> float:
         """The mean loss since the last line; not finite, it ends the run."""
@@ -189,18 +193,7 @@ class Trainer:
         return loss
 
     def _end_epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
-        sums = self.in_epoch
-        loss = float(sums.loss) / max(sums.steps, 1)
-        line = {
-            "kind": "epoch",
-            "epoch": self.epoch + 1,
-            "step": self.steps_done,
-            "loss": loss,
-            "top1_error": float(sums.wrong) / max(sums.images, 1),
-            "rate": self._rates().weights,
-            "images_per_second": sums.images / max(self.epoch_lap.seconds, 1e-9),
-            "stall_percent": self.epoch_lap.stall_percent,
-        }
+        line = self._line("epoch", self.in_epoch, self.in_epoch.images, self.epoch_lap)
         self._checked_loss()
         better = False
         if self.shard_set.has("val"):

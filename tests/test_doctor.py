@@ -104,7 +104,8 @@ def test_pictures_missing_old_broken_or_apart(monkeypatch):
 
 
 def test_lmdb_format(monkeypatch):
-    lmdb = pytest.importorskip("lmdb")
+    import lmdb
+
     said(command.lmdb_format(), "ok", "format 1")
     with monkeypatch.context() as patch:
         patch.setenv("LMDB_DEFAULT_LIB_VERSION", "1")
@@ -116,7 +117,8 @@ def test_lmdb_format(monkeypatch):
 
 
 def test_lmdb_before_version_3_knows_no_lib_version(monkeypatch):
-    lmdb = pytest.importorskip("lmdb")
+    import lmdb
+
     really = lmdb.open
     monkeypatch.setattr(lmdb, "__version__", "1.4.1")
     monkeypatch.setattr(lmdb, "open", lambda path, *, map_size, lock: really(path, map_size=map_size, lock=lock))
@@ -134,7 +136,6 @@ def test_dali(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "nvidia.dali", None)
         said(command.dali(SIGHTLESS), "missing", "nvidia.dali is not installed", "pip install 'nvidia-dali-cuda120>=")
-    pytest.importorskip("nvidia.dali")
     said(command.dali(SIGHTLESS), "ok", "decodes a JPEG on the CPU")
     monkeypatch.setattr(command, "decode_with_dali", lambda device: 0 if device == "cpu" else 1 / 0)
     said(command.dali(SIGHTLESS), "wrong", "levels apart", "pip install --force-reinstall 'nvidia-dali-cuda120>=")
@@ -148,7 +149,8 @@ def test_dali(monkeypatch):
 
 
 def test_torch_and_torchvision(monkeypatch):
-    torchvision = pytest.importorskip("torchvision")
+    import torchvision
+
     said(command.torch_build(), "ok", "built")
 
     def lacks(*_):
