@@ -3,6 +3,7 @@
 A test that changes a set copies it first (`shutil.copytree`).
 """
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +17,9 @@ from PIL import Image
 
 settings.register_profile("shared machine", deadline=None)  # how long one example takes is the neighbours' affair
 settings.load_profile("shared machine")
+
+# A shell's background job ignores Ctrl-C, and so would every command that the tests start from it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def build_set(photos, out, **options):

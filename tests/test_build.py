@@ -328,6 +328,15 @@ def test_stopped_at_any_shard_it_goes_on(tiny, undisturbed, tmp_path):
         assert contents(out) == contents(undisturbed)
 
 
+def test_stopped_among_rejected_photos_it_goes_on(damaged, tmp_path):
+    source = find_photos(damaged[0])
+    build(source, tmp_path / "whole", SMALL, Here())
+    with pytest.raises(KeyboardInterrupt):
+        build(source, tmp_path / "out", SMALL, Here(stop=6))
+    build(source, tmp_path / "out", SMALL, Here())
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_whatever_call_fails_nothing_half_done_is_left(tiny, tmp_path, monkeypatch):
     """The n-th rename, replacement or sync fails as a full disk does, for n = 1, 2, ... until none does."""
     source = find_photos(tiny, split="val")
@@ -514,7 +523,8 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
     os.mkfifo(held)  # the worker waits here until it is killed
 
     def kill():
-        while not (out / ".build/train-00001.json").exists():
+        end = time.monotonic() + 20
+        while not (out / ".build/train-00001.json").exists() and time.monotonic() < end:
             time.sleep(0.001)
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGKILL)
