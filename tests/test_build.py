@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import threading
 import time
 from concurrent.futures import Executor, Future
@@ -527,7 +526,7 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
         while not (out / ".build/train-00001.json").exists() and time.monotonic() < end:
             time.sleep(0.001)
         for process in multiprocessing.active_children():
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
 
     with pytest.raises(ShardError) as caught, worker_pool(1) as pool:
         threading.Thread(target=kill).start()

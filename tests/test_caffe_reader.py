@@ -6,22 +6,21 @@ import numpy as np
 import pytest
 import stored
 from alexnet_dali.pipeline.shards import sha256_of
-from nvidia.dali import fn, pipeline_def
+from nvidia.dali import fn
+from nvidia.dali.pipeline import Pipeline
 
 BATCH = 7  # divides no number of records here: the last batch runs over into the next epoch
 
 
 def read(folders, count, decode):
     """Pixels and labels of the first `count` records as the reader delivers them, and how many it says there are."""
-
-    @pipeline_def(batch_size=BATCH, num_threads=1, device_id=None)
-    def graph():
-        data, label = fn.readers.caffe(path=[str(folder) for folder in folders], name="caffe")
-        return (fn.decoders.image(data, device="cpu") if decode else data), label
-
-    pipeline = graph()
+    pipeline = Pipeline(batch_size=BATCH, num_threads=1, device_id=None)
+    with pipeline:
+        data, label = fn.readers.caffe(path=[str(folder) for folder in folders], name="caffe")  # type: ignore[misc]
+        pipeline.set_outputs(fn.decoders.image(data, device="cpu") if decode else data, label)
     pipeline.build()
-    pictures, labels = [], []
+    pictures: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     while len(pictures) < count:
         data, label = pipeline.run()
         pictures += [np.array(data.at(k)) for k in range(BATCH)]

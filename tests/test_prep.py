@@ -321,6 +321,7 @@ def test_statistics_of_a_damaged_shard_are_not_written_and_the_hint_mends_it(cal
 
 
 def test_every_command_is_listed_and_explained(call):
+    assert {"sample-photos", "build-lmdb", "pca-stats", "doctor"} <= set(COMMANDS)
     code, said, _ = call("--help")
     assert code == 0 and list(COMMANDS) == re.findall(r"^  ([a-z-]+)  ", said.partition("Commands:")[2], re.MULTILINE)
     for command in COMMANDS:

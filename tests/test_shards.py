@@ -3,6 +3,7 @@
 import hashlib
 import os
 import struct
+from typing import Any
 
 import lmdb
 import pytest
@@ -170,7 +171,7 @@ def test_other_formats_are_refused_by_name(tmp_path, head, what):
 
 def test_an_environment_of_another_version_is_not_opened(tmp_path):
     """What py-lmdb 3 writes when asked for its new format; older ones know one format only."""
-    newest = {"lib_version": 1} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
+    newest: dict[str, Any] = {"lib_version": 1} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
     with lmdb.open(str(tmp_path), lock=False, **newest) as environment, environment.begin(write=True) as transaction:
         transaction.put(key(0), b"value")
     if newest:
