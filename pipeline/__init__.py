@@ -1,12 +1,30 @@
 """From photos to batches, in the order of the data:
 
-    sources.py    find (class, name, bytes) below a folder
+    photo.py      one photo: what it is called, where its bytes are
+    layouts/      find photos: folders, official archives, Kaggle, parquet, WebDataset, lists
+    sources.py    labels, splits and order for what a layout found
     resize.py     short side 256, centre crop 256x256, encode
+    area.py       a window of a photo shrunk by area averaging, exactly
+    oddities.py   what a photo is in words; ImageNet's known odd ones
     datum.py      Caffe Datum bytes <-> fields
     shards.py     LMDB shards: write atomically, read by index
     shardset.py   dataset.json: what is in the shard set; opening and checking it
-    build.py      the job: one shard = one unit of work, any executor       alexnet-prep build-lmdb
+    options.py    what a build makes of the photos
+    shard_job.py  the unit of work: one shard, from its photos to its receipt
+    spool.py      photos that can only be read in order, kept until their shards are written
+    receipts.py   what an earlier run built already
+    build.py      the job: all shards, by any executor                      alexnet-prep build-lmdb
+    cluster.py    many machines: a Dask cluster as the executor
     stats.py      mean image, covariance, eigenbasis; lighting offsets      alexnet-prep pca-stats
+
+    listing.py    the CSV beside a shard
+    shard_check.py  everything that can be wrong with one shard
+    verify.py     the whole set                                             alexnet-prep verify
+    repair.py     rebuild what is damaged                                   alexnet-prep verify --repair
+    census.py     records a class, photos' sides; contact_sheet.py, 64 pictures on a page   alexnet-prep info
+    stage.py      copy to a local disk, hashes checked                      alexnet-prep stage
+    export.py     tar files or class folders; export_shard.py, one shard    alexnet-prep export
+
     plan.py       the epoch as a pure function: order and augmentation draws
     feed.py       planned records as views of the memory map
     graph.py      the DALI graphs: train, centre, ten views

@@ -3,87 +3,36 @@
 In:  a Source.  Out: the folder that `shardset.py` opens.  Neither DALI nor torch is imported.
 Each record's place is a seeded permutation's, fixed before a photo is read, so two builds of the same photos give
 the same bytes whatever the workers, and a rejected photo shortens its shard and moves no other record.
-
-    out/.build/job.json           what is being built; gone when dataset.json is there
-    out/.build/train-00000.json   a receipt: this shard is durable under its final name
-
-A build that was stopped, at any moment, goes on from the receipts.
+A build that was stopped, at any moment, goes on from its receipts (`receipts.py`).
 """
 
 import importlib.metadata
-import json
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from .datum import encode
-from .errors import ShardError, SourceError, UsageError
-from .files import locked, read_csv, write_csv, write_json
+from .errors import ShardError, SourceError
+from .files import locked, write_csv, write_json
+from .options import BuildOptions
+from .photo import PARQUET
 from .plan import BUILD, permutation
-from .resize import PhotoError, prepare
-from .shards import ShardFile, key, write_shard
-from .shardset import ENCODINGS, FITS, FORMAT, MANIFEST, VERSION, ShardSet, is_complete, open_shard_set
-from .sources import Photo, Source
+from .receipts import extras_of, file_of, start_or_go_on
+from .shard_job import ShardJob, at_work, build_shard
+from .shardset import FORMAT, MANIFEST, VERSION, ShardSet, open_shard_set
+from .sources import Source
+from .spool import SpoolJob, spool
 
 SHARD_RECORDS = 5000  # 160 MB as JPEG: large enough to stream, small enough to copy, and to build in seconds
 FEWEST_SHARDS = 16  # of a small set, so that all cores of most machines have work
+UNDER_WAY = 512  # units of work handed to the executor at a time
 SMALLEST_SHARD = 256  # records; below that a shard is not worth its file
 
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What a build makes of the photos.
-
-    Attributes:
-        size: pixels of the short side (paper, section 2).
-        fit: `crop`, the central square, or `short-side`, the whole picture.
-        encoding: `jpeg` or `raw`.
-        quality: of JPEG, 1..100; the authors used 95.
-        seed: of the order in the shards and of the hold-out.
-        shard_records: photos a shard; 0 chooses by the number of photos, never by the machine.
-    """
-
-    size: int = 256
-    fit: str = "crop"
-    encoding: str = "jpeg"
-    quality: int = 95
-    seed: int = 0
-    shard_records: int = 0
-
-    def __post_init__(self):
-        if not 8 <= self.size <= 4096:
-            raise UsageError(f"--size {self.size} is not between 8 and 4096 pixels", "the paper's is 256")
-        if self.fit not in FITS or self.encoding not in ENCODINGS:
-            raise UsageError(f"--fit {self.fit} --encoding {self.encoding}: not one of {FITS} and {ENCODINGS}")
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality {self.quality} is not between 1 and 100", "the authors' is 95")
-        if not 0 <= self.seed < 1 << 64 or not 0 <= self.shard_records <= 99_999_999:
-            raise UsageError(f"--seed {self.seed}, --shard-records {self.shard_records}: not sensible numbers")
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """One shard to be built: where from, where to, and its photos in key order."""
-
-    root: Path
-    out: Path
-    split: str
-    number: int
-    photos: tuple[Photo, ...]
-    options: BuildOptions
-
-    @property
-    def path(self) -> str:
-        """The shard's folder, below out."""
-        return f"{self.split}/{self.number:05d}.lmdb"
-
-    @property
-    def receipt(self) -> Path:
-        """Written when the shard is durable."""
-        return self.out / ".build" / f"{self.split}-{self.number:05d}.json"
+Advance = Callable[..., None]
 
 
 def build(
@@ -91,7 +40,7 @@ def build(
     out: Path,
     options: BuildOptions,
     executor: Executor,
-    advance: Callable[..., None] = lambda photos, fresh=True: None,
+    advance: Advance = lambda photos, fresh=True: None,
 ) -> tuple[ShardSet, int]:
     """Build what is missing of a shard set; where nothing is missing, do nothing.
 
@@ -102,74 +51,29 @@ def build(
     Raises:
         UsageError: `out` holds something else, or another build.
         ShardError: another process is building there, or a worker died.
-        SourceError: not one photo could be read.
+        SourceError: not one photo could be read, or the source cannot be read any more.
     """
     with locked(out):
         jobs = _jobs(source, out, options)
         job_key = {"source": {"kind": source.kind, "fingerprint": source.fingerprint()}, "options": asdict(options)}
-        receipts = _start_or_go_on(out, job_key, jobs)
-        done = {path for path, receipt in receipts.items() if _is_there(out / path, receipt)}
-        waiting = [job for job in jobs if job.path not in done]
-        if done:
-            advance(sum(len(job.photos) for job in jobs if job.path in done), fresh=False)
+        receipts = start_or_go_on(out, job_key, jobs)
+        waiting = [job for job in jobs if job.path not in receipts]
+        if receipts:
+            advance(sum(len(job.photos) for job in jobs if job.path in receipts), fresh=False)
         if not waiting and (out / MANIFEST).exists():
             shutil.rmtree(out / ".build", ignore_errors=True)
             return open_shard_set(out), 0
+        for left in (out / ".build").glob("*.at"):
+            left.unlink()
         try:
-            futures = {executor.submit(build_shard, job): job for job in waiting}
-            for future in as_completed(futures):
-                receipts[futures[future].path] = future.result()
-                advance(len(futures[future].photos))
-        except BrokenExecutor as error:  # a worker was killed, as a rule by the kernel when memory is short
-            raise ShardError(
-                f"{out}: a worker process died ({error})",
-                "run the same command again, it goes on where it stopped; with fewer --workers if memory was short",
-            ) from None
+            spooled = _spool(waiting, executor, advance)
+            for job, receipt in _run(executor, build_shard, waiting):
+                receipts[job.path] = receipt
+                advance(sum(photo.archive not in spooled for photo in job.photos))
+        except BrokenExecutor as error:
+            raise _worker_died(out, executor, error) from None
         shard_set = _finish(source, out, options, job_key, {job.path: receipts[job.path] for job in jobs})
         return shard_set, sum(len(job.photos) for job in waiting)
-
-
-def build_shard(job: ShardJob) -> dict:
-    """Build one shard and its CSV, then leave the receipt; runs in any process.
-
-    Returns:
-        The receipt: records, bytes, sha256 and the rejected photos with their reasons.
-    """
-    rows: list[tuple] = []
-    rejected: list[tuple[str, str]] = []
-    written = write_shard(job.out / job.path, _values(job, rows, rejected))
-    write_csv(
-        (job.out / job.path).with_suffix(".csv"), ("key", "label", "source_path", "source_width", "source_height"), rows
-    )
-    receipt = {**asdict(written), "rejected": rejected}
-    write_json(job.receipt, receipt)
-    return receipt
-
-
-def _values(job: ShardJob, rows: list, rejected: list) -> Iterator[bytes]:
-    options = job.options
-    for photo in job.photos:
-        try:
-            picture = prepare(
-                (job.root / photo.path).read_bytes(),
-                size=options.size,
-                fit=options.fit,
-                encoding=options.encoding,
-                quality=options.quality,
-            )
-        except PhotoError as error:
-            rejected.append((photo.path, str(error)))
-        except OSError as error:
-            rejected.append((photo.path, error.strerror or str(error)))
-        else:
-            rows.append((key(len(rows)).decode(), photo.label, photo.path, picture.source_width, picture.source_height))
-            yield encode(
-                picture.data,
-                height=picture.height,
-                width=picture.width,
-                label=photo.label,
-                encoded=options.encoding == "jpeg",
-            )
 
 
 def _jobs(source: Source, out: Path, options: BuildOptions) -> list[ShardJob]:
@@ -183,63 +87,47 @@ def _jobs(source: Source, out: Path, options: BuildOptions) -> list[ShardJob]:
     return jobs
 
 
-def _start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
-    """The receipts of the shards that are built, by path; starts the build where there is none."""
-    record = out / (MANIFEST if (out / MANIFEST).exists() else ".build")
-    try:
-        return _of_a_finished_set(out, job_key, jobs) if record.name == MANIFEST else _of_a_build(out, job_key, jobs)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(
-            f"{record}: damaged: {type(error).__name__} {error}", "remove the folder, or choose another --out"
-        ) from None
-
-
-def _of_a_finished_set(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
-    """The receipts as dataset.json and rejected.csv have them; the photos and options are known to be the same."""
-    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
-    there["options"] = {name: manifest[name] for name in job_key["options"]}
-    _compare(out, there, job_key)
-    if not (out / "rejected.csv").exists():
-        raise ShardError(f"{out}: rejected.csv is gone", "remove the folder and build again")
-    reasons = dict(read_csv(out / "rejected.csv"))
-    shards = {shard["path"]: shard for split in manifest["splits"].values() for shard in split["shards"]}
-    (out / ".build").mkdir(exist_ok=True)
-    return {
-        job.path: {
-            **asdict(_file(shards[job.path])),
-            "rejected": [(p.path, reasons[p.path]) for p in job.photos if p.path in reasons],
-        }
-        for job in jobs
-    }
-
-
-def _of_a_build(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
-    """The receipts that a stopped build left; writes down what is being built where nothing is there yet."""
-    started = out / ".build" / "job.json"
-    if started.exists():
-        _compare(out, json.loads(started.read_text()), job_key)
-    else:
-        if any(entry.name != ".build" for entry in out.iterdir()):
-            raise UsageError(f"{out}: holds something that is not a shard set", "choose an empty folder with --out")
-        started.parent.mkdir(exist_ok=True)
-        write_json(started, job_key)
-    receipts = {job.path: json.loads(job.receipt.read_text()) for job in jobs if job.receipt.exists()}
-    return {path: {**asdict(_file(one)), "rejected": list(one["rejected"])} for path, one in receipts.items()}
-
-
-def _compare(out: Path, there: dict, wanted: dict) -> None:
-    if there == wanted:
-        return
-    differences = [
-        f"{name} {there['options'].get(name)} there, {value} now"
-        for name, value in wanted["options"].items()
-        if there["options"].get(name) != value
+def _spool(waiting: list[ShardJob], executor: Executor, advance: Advance) -> set[str]:
+    """Spool the files that can only be read in order. Returns those that were spooled now and not by an earlier run."""
+    rows: dict[str, list[int]] = {}
+    for job in waiting:
+        for photo in job.photos:
+            if photo.archive.endswith(PARQUET):
+                rows.setdefault(photo.archive, []).append(photo.offset)
+    jobs = [
+        SpoolJob(waiting[0].root, waiting[0].out, archive, tuple(sorted(some)), waiting[0].options)
+        for archive, some in sorted(rows.items())
     ]
-    if there["source"] != wanted["source"]:
-        differences.append("the photos, or their split, are others")
-    raise UsageError(
-        f"{out}: holds another build: {'; '.join(differences)}", "choose another --out, or remove that folder"
+    jobs = [job for job in jobs if not job.is_done()]
+    for _, photos in _run(executor, spool, jobs):
+        advance(photos)
+    return {job.archive for job in jobs}
+
+
+def _run(executor: Executor, work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Do the jobs and yield (job, result) as they are done; of millions of photos not all are under way at once."""
+    waiting = iter(jobs)
+    running = {executor.submit(work, job): job for job in islice(waiting, UNDER_WAY)}
+    while running:
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future.result()
+        running.update({executor.submit(work, job): job for job in islice(waiting, UNDER_WAY - len(running))})
+
+
+def _worker_died(out: Path, executor: Executor, error: BrokenExecutor) -> ShardError:
+    """Say which photo a dead worker was on; the survivors, which the pool ends, leave such traces too."""
+    found = at_work(out)
+    dead: list[int] = getattr(executor, "killed", list)()
+    photos = [found[process] for process in dead if process in found] or list(found.values())
+    reason = " ".join(str(error).split()).rstrip(".")
+    if not photos:
+        return ShardError(f"{out}: a worker process died ({reason})", "run the same command again, it goes on")
+    which = photos[0] if len(photos) == 1 else f"one of {', '.join(photos[:8])}"
+    return ShardError(
+        f"{out}: a worker process died on {which} ({reason})",
+        "run the same command again, it goes on where it stopped; with fewer --workers if memory was short; "
+        "if it dies there again, take that photo away and report it",
     )
 
 
@@ -248,7 +136,7 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
     splits = {}
     for split in source.splits:
         shards = [
-            {"path": path, **asdict(_file(receipt))}
+            {"path": path, **asdict(file_of(receipt)), **extras_of(receipt)}
             for path, receipt in receipts.items()
             if path.startswith(f"{split}/")
         ]
@@ -269,30 +157,29 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
             "version": VERSION,
             **asdict(options),
             "resampling": "area (shrinking), cubic (enlarging)",
-            "classes": [{"name": name} for name in source.classes],
-            "label_order": "sorted class names",
+            "classes": [
+                {"name": name, "words": source.words[name]} if name in source.words else {"name": name}
+                for name in source.classes
+            ],
+            "label_order": source.label_order,
             "splits": splits,
             "rejected": len(rejected),
-            "source": {**job_key["source"], "path": str(source.root.resolve())},
-            "versions": _versions(),
+            "source": {
+                **job_key["source"],
+                "path": str((source.asked or source.root).resolve()),
+                "request": source.request,
+            },
+            "versions": versions(),
         },
     )
     shutil.rmtree(out / ".build", ignore_errors=True)
     return open_shard_set(out)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of what makes the bytes; a package that came under another name is left out."""
-    versions = {}
-    for name in ("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg"):
+    found = {}
+    for name in ("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg"):
         with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
-def _is_there(folder: Path, receipt: dict) -> bool:
-    return is_complete(folder, _file(receipt)) and folder.with_suffix(".csv").exists()
-
-
-def _file(entry: dict) -> ShardFile:
-    return ShardFile(entry["records"], entry["bytes"], entry["sha256"])
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import datum
 from .errors import ShardError
+from .photo import UNLABELLED
 from .shards import Shard, open_shard
 from .shardset import ShardSet
 
@@ -89,7 +90,8 @@ class Feed:
     def _check(self, payload: datum.Datum) -> None:
         if payload.encoded != self.encoded:
             raise ShardError(f"{'a JPEG' if payload.encoded else 'raw pixels'}, which dataset.json does not say")
-        if not -1 <= payload.label < self._classes:
+        lowest = UNLABELLED if self.split.name == "test" else 0  # nothing is ever trained on without a label
+        if not lowest <= payload.label < self._classes:
             raise ShardError(f"label {payload.label} in a set of {self._classes} classes")
         short, long = sorted((payload.height, payload.width))
         if short != self.size or (self._fit == "crop" and long != self.size):

@@ -7,6 +7,7 @@ Neither DALI nor torch is imported.
 
 import hashlib
 import os
+import secrets
 import shutil
 import struct
 import weakref
@@ -51,8 +52,10 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
     Raises:
         ShardError: LMDB refused: disk full, no right to write.
     """
-    beside = path.with_name(f".{path.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    # A name of its own: a worker of a cluster that was given up may still be writing the same shard.
+    for left in path.parent.glob(f".{path.name}.*part"):
+        shutil.rmtree(left, ignore_errors=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     beside.mkdir(parents=True)
     try:
         records = _write_environment(beside, values)

@@ -142,7 +142,8 @@ def _read(root: Path, manifest: dict) -> ShardSet:
             raise ValueError(f"{name} has a shard of less than no records")
     classes = tuple(str(entry["name"]) for entry in manifest["classes"])
     size, fit, encoding = int(manifest["size"]), manifest["fit"], manifest["encoding"]
-    if size < 1 or fit not in FITS or encoding not in ENCODINGS or not classes:
+    unlabelled = set(splits) == {"test"}  # then there may be no classes
+    if size < 1 or fit not in FITS or encoding not in ENCODINGS or not (classes or unlabelled):
         raise ValueError(f"size {size}, fit {fit!r}, encoding {encoding!r}, {len(classes)} classes")
     return ShardSet(root, size, fit, encoding, classes, splits, manifest)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import simplejpeg
 
@@ -22,6 +23,7 @@ from .shardset import ShardSet
 
 LIGHTING_SCALES = ("stddev", "eigenvalue", "none")
 LIGHTING_SHARE = 0.1  # standard deviation of the paper's alpha; `--color-noise 0.1` of the program
+_EXACT_SUM = 257  # pictures whose sum fits 16 bits: 257 * 255 = 2^16 - 1
 _EXACT_ROW = 256  # pixels whose products sum exactly in float32: 256 * 255^2 < 2^24
 
 
@@ -92,6 +94,7 @@ def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
     """
     shard = open_shard(folder, file)
     total = np.zeros((size, size, 3), dtype=np.int64)
+    some = np.zeros((size, size, 3), dtype=np.uint16)  # the sum of 257 pictures at most: a third of the memory traffic
     cross = np.zeros((3, 3), dtype=np.int64)
     for index in range(shard.records):
         try:
@@ -101,9 +104,12 @@ def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
                 f"{folder}, record {index}: {error}",
                 "remove this shard's folder and run its alexnet-prep build-lmdb command again",
             ) from None
-        total += pixels
+        np.add(some, pixels, out=some)
+        if index % _EXACT_SUM == _EXACT_SUM - 1:
+            total += some
+            some[:] = 0
         cross += cross_products(pixels)
-    return Moments(shard.records, total, cross)
+    return Moments(shard.records, total + some, cross)
 
 
 def record_pixels(value: bytes | memoryview) -> np.ndarray:
@@ -138,11 +144,13 @@ def cross_products(pixels: np.ndarray) -> np.ndarray:
     Six dot products over rows of 256 pixels, each exact in float32 since all partial sums stay below 2^24: seven
     times as fast as one product in float64 or int64.
     """
-    flat = pixels.reshape(-1, 3)
-    rows = -(-len(flat) // _EXACT_ROW)
-    padded = np.zeros((3, rows * _EXACT_ROW), dtype=np.float32)
-    padded[:, : len(flat)] = flat.T
-    planes = padded.reshape(3, rows, _EXACT_ROW)
+    count = pixels.shape[0] * pixels.shape[1]
+    rows = -(-count // _EXACT_ROW)
+    planes = np.empty((3, rows * _EXACT_ROW), dtype=np.float32)
+    planes[:, count:] = 0
+    for plane, channel in zip(planes, cv2.split(pixels), strict=True):  # twice as fast as NumPy's transposed copy
+        plane[:count] = channel.reshape(-1)
+    planes = planes.reshape(3, rows, _EXACT_ROW)
     cross = np.empty((3, 3), dtype=np.int64)
     for i in range(3):
         for j in range(i, 3):

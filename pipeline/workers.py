@@ -22,12 +22,25 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+class WorkerPool(ProcessPoolExecutor):
+    """An executor that can say which of its processes were killed."""
+
+    processes: tuple[multiprocessing.process.BaseProcess, ...] = ()
+
+    def killed(self) -> list[int]:
+        """Process ids of those that ended by a signal other than SIGTERM, which the pool sends to the survivors."""
+        for process in self.processes:
+            process.join(1)
+        codes = {process.pid: process.exitcode for process in self.processes}
+        return [pid for pid, code in codes.items() if pid and code not in (None, 0, -signal.SIGTERM)]
+
+
 @contextmanager
 def worker_pool(workers: int = 0):
     """Yield an executor of `workers` processes, by default one a core."""
     count = workers or available_cores()
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
+    pool = WorkerPool(
         count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
     )
     try:
@@ -37,6 +50,7 @@ def worker_pool(workers: int = 0):
         for _ in range(count):
             pool.submit(os.getpid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        pool.processes = tuple(set(multiprocessing.active_children()) - others)
         yield pool
         pool.shutdown()
     except BaseException:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from alexnet_dali.pipeline import stats
-from alexnet_dali.pipeline.build import BuildOptions, build
+from alexnet_dali.pipeline.build import build
+from alexnet_dali.pipeline.options import BuildOptions
 from alexnet_dali.pipeline.sources import find_photos
 from alexnet_dali.tools.sample_photos import make_photos
 from hypothesis import settings

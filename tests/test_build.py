@@ -7,8 +7,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Executor, Future
 
 import lmdb
@@ -16,15 +18,19 @@ import numpy as np
 import oracle
 import pytest
 from alexnet_dali.pipeline import build as module
-from alexnet_dali.pipeline import datum
-from alexnet_dali.pipeline.build import BuildOptions, build
+from alexnet_dali.pipeline import datum, shard_job
+from alexnet_dali.pipeline.build import build
 from alexnet_dali.pipeline.errors import ShardError, SourceError, UsageError
 from alexnet_dali.pipeline.files import locked
+from alexnet_dali.pipeline.options import BuildOptions
+from alexnet_dali.pipeline.photo import Photo
 from alexnet_dali.pipeline.resize import prepare
+from alexnet_dali.pipeline.shard_job import at_work
 from alexnet_dali.pipeline.shardset import open_shard_set
-from alexnet_dali.pipeline.sources import Photo, Source, find_photos
+from alexnet_dali.pipeline.sources import Source, find_photos
 from alexnet_dali.pipeline.workers import worker_pool
 from alexnet_dali.tools.sample_photos import make_photos
+from PIL import Image
 
 SMALL = BuildOptions(size=32, shard_records=4)
 
@@ -170,6 +176,7 @@ def test_the_manifest(tiny, undisturbed):
         "kind": "class folders, train and val",
         "fingerprint": find_photos(tiny).fingerprint(),
         "path": str(tiny),
+        "request": {"layout": "folders", "split": None, "val_share": 0.1, "seed": 0, "label_order": "sorted"},
     }
     assert [shard["path"] for shard in manifest["splits"]["train"]["shards"]] == [
         f"train/0000{k}.lmdb" for k in range(4)
@@ -523,7 +530,7 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
 
     def kill():
         end = time.monotonic() + 20
-        while not (out / ".build/train-00001.json").exists() and time.monotonic() < end:
+        while str(held.relative_to(photos)) not in at_work(out).values() and time.monotonic() < end:
             time.sleep(0.001)
         for process in multiprocessing.active_children():
             process.kill()
@@ -531,15 +538,105 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
     with pytest.raises(ShardError) as caught, worker_pool(1) as pool:
         threading.Thread(target=kill).start()
         build(source, out, SMALL, pool)
-    assert caught.value.message.startswith(f"{out}: a worker process died (")
+    photo_on = held.relative_to(photos)
+    assert caught.value.message.startswith(f"{out}: a worker process died on {photo_on} (")
     assert caught.value.hint == (
-        "run the same command again, it goes on where it stopped; with fewer --workers if memory was short"
+        "run the same command again, it goes on where it stopped; with fewer --workers if memory was short; "
+        "if it dies there again, take that photo away and report it"
     )
     held.unlink()
     held.write_bytes(photo)
     rest = Here()
     build(source, out, SMALL, rest)
     assert len(rest.jobs) == 4 and by_path(out) == by_path(undisturbed)
+
+
+def test_of_several_workers_the_dead_one_is_named(tiny, tmp_path):
+    """The pool ends the survivors too; only the one that was killed is to blame."""
+    photos, out = shutil.copytree(tiny, tmp_path / "photos"), tmp_path / "out"
+    source = find_photos(photos)
+    build(source, tmp_path / "whole", SMALL, Here())
+    chosen = [by_path(tmp_path / "whole")[photo.path][0] for photo in source.splits["train"]]
+    held = [source.splits["train"][chosen.index(f"train/0000{shard}.lmdb")].path for shard in (0, 1)]
+    for path in held:
+        (photos / path).unlink()
+        os.mkfifo(photos / path)  # both workers wait
+
+    def kill():
+        end = time.monotonic() + 20
+        while set(held) - set(at_work(out).values()) and time.monotonic() < end:
+            time.sleep(0.001)
+        process = next(process for process, path in at_work(out).items() if path == held[1])
+        os.kill(process, signal.SIGKILL)
+
+    with pytest.raises(ShardError) as caught, worker_pool(2) as pool:
+        threading.Thread(target=kill).start()
+        build(source, out, SMALL, pool)
+    assert caught.value.message.startswith(f"{out}: a worker process died on {held[1]} (")
+
+
+def test_a_photo_that_comes_back_is_built(tiny, undisturbed, tmp_path):
+    photos = shutil.copytree(tiny, tmp_path / "photos")
+    source = find_photos(photos)
+    away = photos / source.splits["train"][5].path
+    away.rename(tmp_path / "away")
+    shard_set, _ = build(source, tmp_path / "out", SMALL, Here())
+    assert shard_set.manifest["rejected"] == 1
+    assert build(source, tmp_path / "out", SMALL, Here())[1] == 0  # still away: nothing to do
+    (tmp_path / "away").rename(away)
+    rest = Here()
+    build(source, tmp_path / "out", SMALL, rest)
+    assert len(rest.jobs) == 1 and by_path(tmp_path / "out") == by_path(undisturbed)
+    assert open_shard_set(tmp_path / "out").manifest["rejected"] == 0
+
+
+def test_a_failing_disk_stops_the_build_and_rejects_nothing(tiny, undisturbed, tmp_path, monkeypatch):
+    source = find_photos(tiny)
+    bad = next(path for path, (shard, _) in by_path(undisturbed).items() if shard == "train/00002.lmdb")
+    real = shard_job.read_photo
+
+    def read(root, photo):
+        if photo.path == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(root, photo)
+
+    with monkeypatch.context() as patch, pytest.raises(SourceError) as caught:
+        patch.setattr(shard_job, "read_photo", read)
+        build(source, tmp_path / "out", SMALL, Here())
+    assert str(caught.value) == (
+        f"{tiny}/{bad}: Input/output error; when the photos can be read again, run the same command: "
+        "it goes on where it stopped"
+    )
+    build(source, tmp_path / "out", SMALL, Here())
+    assert contents(tmp_path / "out") == contents(undisturbed)
+
+
+def test_a_source_that_is_gone_stops_the_build(tiny, tmp_path):
+    photos = shutil.copytree(tiny, tmp_path / "photos")
+    source = find_photos(photos)
+    photos.rename(tmp_path / "unmounted")
+    with pytest.raises(SourceError, match="No such file or directory; when the photos can be read again"):
+        build(source, tmp_path / "out", SMALL, Here())
+    (tmp_path / "unmounted").rename(photos)
+    assert build(source, tmp_path / "out", SMALL, Here())[0].manifest["rejected"] == 0
+
+
+def test_photos_by_what_they_are(tiny, tmp_path):
+    """Forms are counted by content; ImageNet's known odd photos are expected, and told when they look mended."""
+    photos = shutil.copytree(tiny, tmp_path / "photos")
+    folder = photos / "train/checker"
+    picture = Image.open(folder / "train_00000.JPEG")
+    picture.save(folder / "n02105855_2933.JPEG", "PNG")
+    picture.convert("CMYK").save(folder / "n01739381_1309.JPEG", "JPEG")
+    picture.convert("L").save(folder / "grey.JPEG", "JPEG")
+    picture.save(folder / "n02077923_14822.JPEG", "JPEG")  # listed as CMYK
+    shard_set, _ = build(find_photos(photos), tmp_path / "out", SMALL, Here())
+    entries = shard_set.manifest["splits"]["train"]["shards"]
+    forms = sum((Counter(entry["forms"]) for entry in entries), Counter())
+    grey = sum(Image.open(path).mode == "L" for path in (tiny / "train").rglob("*.JPEG"))  # made photos may be grey
+    assert forms == {"JPEG": 15 - grey, "PNG": 1, "JPEG CMYK": 1, "JPEG grey": 1 + grey}
+    assert sum(entry["known"] for entry in entries) == 2
+    assert [path for entry in entries for path in entry["unlike"]] == ["train/checker/n02077923_14822.JPEG"]
 
 
 @pytest.mark.parametrize(

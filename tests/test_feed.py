@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import stored
 from alexnet_dali.pipeline import datum
+from alexnet_dali.pipeline.build import build
 from alexnet_dali.pipeline.errors import AlexnetError, ShardError
 from alexnet_dali.pipeline.feed import Feed
+from alexnet_dali.pipeline.options import BuildOptions
 from alexnet_dali.pipeline.shardset import open_shard_set
+from alexnet_dali.pipeline.sources import find_photos
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -186,10 +190,16 @@ def test_a_jpeg_in_a_raw_set_and_a_short_payload_are_named(shards, raw_shards, t
         assert caught.value.message == f"{folder}, record 2: {reason}"
 
 
-def test_a_picture_without_a_label_is_read(shards, tmp_path):
+def test_a_picture_without_a_label_is_read_only_from_a_test_split(shards, photos, tmp_path):
+    with ThreadPoolExecutor(1) as executor:
+        loose = find_photos(photos / "val" / shards.classes[0], split="test")
+        unlabelled, _ = build(loose, tmp_path / "test", BuildOptions(), executor)
+    labels = Feed(unlabelled, "test").read(np.arange(5)).labels
+    assert labels.tolist() == [-1] * 5
     good = stored.values(shards.split("train").shards[0][0])[5]
     stored.damaged(shards.root, tmp_path / "copy", "train", 0, 5, record_of(good, label=-1))
-    assert Feed(open_shard_set(tmp_path / "copy"), "train").read(np.array([5])).labels.tolist() == [-1]
+    with pytest.raises(ShardError, match="record 5: label -1 in a set of 4 classes"):
+        Feed(open_shard_set(tmp_path / "copy"), "train").read(np.array([5]))
 
 
 def test_whole_pictures_have_their_short_side(short_side_shards, tmp_path):

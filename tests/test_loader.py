@@ -16,9 +16,10 @@ import pytest
 import stored
 import torch
 from alexnet_dali.pipeline import datum, loader, stats
-from alexnet_dali.pipeline.build import BuildOptions, build
+from alexnet_dali.pipeline.build import build
 from alexnet_dali.pipeline.errors import DeviceError, PlanError, ShardError, StatsError, StreamError
 from alexnet_dali.pipeline.loader import Light, train_stream, views_stream
+from alexnet_dali.pipeline.options import BuildOptions
 from alexnet_dali.pipeline.plan import Augmentation, BatchPlan, Plan
 from alexnet_dali.pipeline.shards import Shard
 from alexnet_dali.pipeline.shardset import open_shard_set

@@ -76,10 +76,12 @@ def times(folder):
 def test_a_build_says_what_it_did(call, tiny, tmp_path):
     out = tmp_path / "out"
     code, said, aside = call("build-lmdb", tiny, "--out", out, *SMALL, "--workers", 1)
-    first, second, third = said.splitlines()
+    first, second, forms, third = said.splitlines()
     assert (code, aside) == (0, "")
     assert first == "20 photos in 2 classes (class folders, train and val: train 14, val 6)"
-    assert re.fullmatch(re.escape(str(out)) + r": 20 records in 6 shards, \d+\.\d kB; 0 rejected", second)
+    counts = ": 20 photos in = 20 records + 0 rejected; 6 shards, "
+    assert re.fullmatch(re.escape(f"{out}{counts}") + r"\d+\.\d kB", second)
+    assert forms == "not plain JPEG by their content: 1 JPEG grey"
     assert re.fullmatch(r"\d+ s, [\d,]+ images/s with 1 workers", third)
 
 
@@ -87,7 +89,7 @@ def test_a_second_run_has_nothing_to_do(call, tiny, finished):
     before = times(finished)
     code, said, aside = call("build-lmdb", tiny, "--out", finished, *SMALL)
     assert (code, aside) == (0, "")
-    assert said.splitlines()[2] == "all of it was there already: nothing to do"
+    assert said.splitlines()[-1] == "all of it was there already: nothing to do"
     assert times(finished) == before
 
 
@@ -136,7 +138,7 @@ def test_what_is_odd_is_noted_aside(call, tiny, tmp_path):
         "note: 1 other files left alone",
         "warning: 4 of 6 classes have no training photo: w, x, y, ...",
     ]
-    assert re.search(rf": 24 records in 7 shards, \d+\.\d kB; 1 rejected \(see {out}/rejected.csv\)\n", said)
+    assert f"\n{out}: 25 photos in = 24 records + 1 rejected (see {out}/rejected.csv); 7 shards, " in said
     assert (out / "rejected.csv").read_text() == "source_path,reason\ntrain/checker/empty.jpg,the file is empty\n"
 
 
@@ -236,7 +238,7 @@ def test_no_photo_that_can_be_read(call, tmp_path):
         (["--val-share", "nan"], "a share of nan cannot be held out"),
         (["--encoding", "webp"], "'webp' is not one of 'jpeg', 'raw'"),
         (["--fit", "stretch"], "'stretch' is not one of 'crop', 'short-side'"),
-        (["--split", "test"], "'test' is not one of 'train', 'val'"),
+        (["--split", "dev"], "'dev' is not one of 'train', 'val', 'test'"),
         (["--workers", "0"], "0 is not in the range x>=1"),
         (["--seed", "-1"], "-1 is not in the range x>=0"),
         (["--seed", str(1 << 64)], f"error: --seed {1 << 64}, --shard-records 0: not sensible numbers\n"),

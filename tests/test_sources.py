@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from alexnet_dali.pipeline.errors import PlanError, UsageError
-from alexnet_dali.pipeline.sources import find_photos
+from alexnet_dali.pipeline.errors import PlanError, ShardError, UsageError
+from alexnet_dali.pipeline.sources import find_again, find_photos
 
 
 def lay(root, *paths):
@@ -91,7 +91,10 @@ def test_val_without_class_folders_is_refused(tmp_path):
         with pytest.raises(UsageError) as caught:
             find_photos(tmp_path, split=split)
         assert caught.value.message == f"{tmp_path}/val: 2 photos without a class folder, so without labels"
-        assert caught.value.hint == "sort them into class folders as in train, or leave them out with --split train"
+        assert caught.value.hint == (
+            "sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
+            f"ILSVRC2012_devkit_t12.tar.gz into {tmp_path}; or leave them out with --split train"
+        )
     assert listed(find_photos(tmp_path, split="train")) == {"train": [("train/cat/1.jpg", "cat")]}
 
 
@@ -112,7 +115,7 @@ def test_a_class_without_training_photos_is_told(tmp_path):
 def test_deeper_folders_belong_to_their_class(tmp_path):
     lay(tmp_path, "cat/tabby/old/1.jpg", "cat/2.jpg")
     found = listed(find_photos(tmp_path, split="train"))
-    assert found == {"train": [("cat/2.jpg", "cat"), ("cat/tabby/old/1.jpg", "cat")]}
+    assert found == {"train": [("cat/tabby/old/1.jpg", "cat"), ("cat/2.jpg", "cat")]}  # by file name
 
 
 def test_a_photo_is_known_by_its_suffix_in_any_case(tmp_path):
@@ -145,9 +148,9 @@ def test_links_are_followed(tmp_path):
     source = find_photos(tmp_path / "photos", split="train")
     assert [path for path, _ in listed(source)["train"]] == [
         "cat/1.jpg",
-        "dog/4.jpg",
         "dog/again/1.jpg",
         "dog/more/3.jpg",
+        "dog/4.jpg",
     ]
     os.symlink(tmp_path / "photos", tmp_path / "link")
     assert find_photos(tmp_path / "link", split="train").fingerprint() == source.fingerprint()
@@ -182,7 +185,7 @@ def test_a_pipe_is_ignored_without_hanging(tmp_path):
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
     os.mkfifo(tmp_path / "pipe")
     code = (
-        "import sys; from pathlib import Path; from alexnet_dali.pipeline.sources import find_photos\n"
+        "import sys; from pathlib import Path; from alexnet_dali.pipeline.sources import find_again, find_photos\n"
         "source = find_photos(Path(sys.argv[1]), split='train')\n"
         "print([photo.path for photo in source.splits['train']], source.ignored)"
     )
@@ -326,5 +329,63 @@ def test_among_others_train_is_a_class_of_locomotives(tmp_path):
 
 def test_a_split_of_another_name(tmp_path):
     lay(tmp_path, "cat/1.jpg")
-    with pytest.raises(UsageError, match="no split is called 'test'; choose one of train, val"):
-        find_photos(tmp_path, split="test")
+    with pytest.raises(UsageError, match="no split is called 'dev'; choose one of train, val, test"):
+        find_photos(tmp_path, split="dev")
+
+
+def test_an_unlabelled_test_is_skipped_with_a_line_and_built_by_name(tmp_path):
+    lay(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "test/3.jpg", "test/4.jpg")
+    source = find_photos(tmp_path)
+    assert listed(source) == {"train": [("train/cat/1.jpg", "cat")], "val": [("val/cat/2.jpg", "cat")]}
+    assert source.notes == (f"{tmp_path}/test: 2 photos without labels are skipped (--split test builds them)",)
+    by_name = find_photos(tmp_path, split="test")
+    assert [(photo.path, photo.label) for photo in by_name.splits["test"]] == [("test/3.jpg", -1), ("test/4.jpg", -1)]
+    assert list(by_name.splits) == ["test"]
+
+
+@pytest.mark.parametrize("more", [[], ["train/cat/1.jpg"]])
+def test_a_test_folder_alone(tmp_path, more):
+    lay(tmp_path, "test/3.jpg", *more)
+    source = find_photos(tmp_path, split="test")
+    assert [(photo.path, photo.label) for photo in source.splits["test"]] == [("test/3.jpg", -1)]
+
+
+def test_a_folder_of_loose_photos_is_a_test_split_by_name(tmp_path):
+    lay(tmp_path, "1.jpg", "2.jpg")
+    assert [photo.label for photo in find_photos(tmp_path, split="test").splits["test"]] == [-1, -1]
+    with pytest.raises(UsageError, match="no photos in class folders"):
+        find_photos(tmp_path, split="train")
+
+
+def test_a_labelled_test_has_the_classes_of_training(tmp_path):
+    lay(tmp_path, "train/cat/1.jpg", "train/ant/1.jpg", "val/cat/2.jpg", "test/cat/3.jpg")
+    assert [photo.label for photo in find_photos(tmp_path).splits["test"]] == [1]
+    assert [photo.label for photo in find_photos(tmp_path, split="test").splits["test"]] == [1]
+    shutil.rmtree(tmp_path / "val")
+    assert [photo.label for photo in find_photos(tmp_path, split="test").splits["test"]] == [1]
+
+
+def test_find_again_asks_as_before(tmp_path):
+    lay(tmp_path / "photos", *(f"{name}/{k}.jpg" for name in ("a", "b") for k in range(20)))
+    source = find_photos(tmp_path / "photos", val_share=0.3, seed=5)
+    manifest = {"source": {"path": str(source.root), "request": source.request}}
+    assert find_again(manifest) == source
+    moved = tmp_path / "moved"
+    (tmp_path / "photos").rename(moved)
+    assert find_again(manifest, moved).fingerprint() == source.fingerprint()
+    with pytest.raises(ShardError, match=r"dataset\.json does not say what the set was made from"):
+        find_again({"source": {"path": "x"}})
+
+
+def test_words_come_with_the_classes(tmp_path):
+    lay(tmp_path, "n01440764/1.jpg", "n01443537/1.jpg")
+    (tmp_path / "synset_words.txt").write_text("n01440764 tench, Tinca tinca\nn09999999 nothing\n")
+    assert find_photos(tmp_path).words == {"n01440764": "tench, Tinca tinca"}
+    (tmp_path / "LOC_synset_mapping.txt").write_bytes(b"\xef\xbb\xbfn01440764 tench\r\nn01443537\tgoldfish\r\n\r\n")
+    assert find_photos(tmp_path).words == {"n01440764": "tench", "n01443537": "goldfish"}
+
+
+def test_a_layout_of_no_name(tmp_path):
+    lay(tmp_path, "cat/1.jpg")
+    with pytest.raises(UsageError, match="no layout is called 'zip'; choose one of auto, "):
+        find_photos(tmp_path, layout="zip")

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import stored
 from alexnet_dali.pipeline import datum, stats
-from alexnet_dali.pipeline.build import BuildOptions, build
+from alexnet_dali.pipeline.build import build
 from alexnet_dali.pipeline.errors import ShardError, StatsError
+from alexnet_dali.pipeline.options import BuildOptions
 from alexnet_dali.pipeline.resize import encode_jpeg
 from alexnet_dali.pipeline.shards import write_shard
 from alexnet_dali.pipeline.shardset import ShardSet, Split, open_shard_set
@@ -361,3 +362,12 @@ def test_any_flipped_byte_is_noticed_or_harmless(place, monkeypatch):
             assert error.message.startswith(f"{path}: ")
             refused += 1
     assert refused > len(good) / 3 / 2
+
+
+def test_sums_of_many_white_pictures_do_not_overflow(tmp_path):
+    """515 pictures: their partial sums of 16 bits are emptied twice."""
+    white = datum.encode(bytes([255]) * (8 * 8 * 3), height=8, width=8, label=0, encoded=False)
+    file = write_shard(tmp_path / "white.lmdb", [white] * 515)
+    moments = stats.shard_moments(tmp_path / "white.lmdb", file, 8)
+    assert moments.images == 515 and np.all(moments.pixels == 515 * 255)
+    assert np.all(moments.cross == 515 * 64 * 255**2)

@@ -12,7 +12,8 @@ from alexnet_dali.model import alexnet, checkpoint, metrics, trainer
 from alexnet_dali.model.config import Config
 from alexnet_dali.model.trainer import Trainer
 from alexnet_dali.pipeline import stats
-from alexnet_dali.pipeline.build import BuildOptions, build
+from alexnet_dali.pipeline.build import build
+from alexnet_dali.pipeline.options import BuildOptions
 from alexnet_dali.pipeline.shardset import ShardSet
 from alexnet_dali.pipeline.sources import find_photos
 from alexnet_dali.tools.process import keep_memory

@@ -1,13 +1,18 @@
 """`alexnet-prep build-lmdb`: photos to LMDB shards."""
 
 import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from ..pipeline.build import BuildOptions, build
-from ..pipeline.shardset import ENCODINGS, FITS
-from ..pipeline.sources import SPLITS, find_photos
+from ..pipeline.build import build
+from ..pipeline.options import EXIF, BuildOptions
+from ..pipeline.photo import SPLITS
+from ..pipeline.shardset import ENCODINGS, FITS, ShardSet
+from ..pipeline.sources import LABEL_ORDERS, LAYOUTS, Source, find_photos
 from ..pipeline.workers import available_cores, worker_pool
 from . import console
 
@@ -18,6 +23,13 @@ FOLDER = click.Path(path_type=Path)
 @click.argument("source", type=FOLDER)
 @click.option("--out", type=FOLDER, default="out", show_default=True, help="Where the shard set goes.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", *LAYOUTS]),
+    default="auto",
+    show_default=True,
+    help="How SOURCE is laid out; auto looks.",
+)
 @click.option(
     "--encoding",
     type=click.Choice(ENCODINGS),
@@ -39,30 +51,87 @@ FOLDER = click.Path(path_type=Path)
     type=click.FloatRange(0, 0.9),
     default=0.1,
     show_default=True,
-    help="Share of all photos held out as val, where the source has no train and val folders.",
+    help="Share of all photos held out as val, where the source has no splits.",
 )
-@click.option("--split", type=click.Choice(SPLITS), help="Build this split alone; a flat folder is all of it.")
+@click.option("--split", type=click.Choice(SPLITS), help="Build this split alone; photos without splits are all of it.")
+@click.option(
+    "--label-order",
+    type=click.Choice(list(LABEL_ORDERS)),
+    default="sorted",
+    show_default=True,
+    help="Number the classes by sorted name, as torchvision, Caffe and timm; as the source; or as ILSVRC's devkit.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of order and hold-out.")
 @click.option("--shard-records", type=click.IntRange(1), help="Photos a shard.  [default: 5000, fewer of small sets]")
-def build_lmdb(source, out, workers, encoding, quality, size, fit, val_share, split, seed, shard_records):
-    """Resize the photos below SOURCE and pack them into LMDB shards of Caffe Datum records.
+@click.option(
+    "--exif",
+    type=click.Choice(EXIF),
+    default="ignore",
+    show_default=True,
+    help="The orientation tag: ignore it, as the tools of 2012 did, or turn the picture.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=BuildOptions.max_pixels,
+    show_default=True,
+    help="Reject larger photos before decoding them.",
+)
+@click.option("--accept-truncated", is_flag=True, help="Keep what can be decoded of torn files.")
+@click.option("--scheduler", metavar="ADDRESS", help="Build on a Dask cluster, tcp://host:8786 (docs/cluster.md).")
+def build_lmdb(source, out, workers, layout, val_share, split, label_order, scheduler, shard_records, **options):
+    """Resize the photos of SOURCE and pack them into LMDB shards of Caffe Datum records.
 
-    SOURCE holds class folders, or train/ and val/ with class folders in them. Each photo's short side becomes 256
-    pixels and its central 256x256 are kept. Photos that cannot be read are listed in rejected.csv and left out.
-    A build that was stopped goes on when the same command is run again.
+    SOURCE is a folder: class folders, or train/ and val/ with class folders in them; ImageNet's official archives,
+    of 2012 or 2010; Kaggle's ILSVRC folder; Hugging Face parquet; WebDataset tars. Or a file with lines of `path
+    label`. Archives are read in place. Each photo's short side becomes 256 pixels and its central 256x256 are kept.
+    Photos that cannot be read are listed in rejected.csv and left out. A build that was stopped goes on when the
+    same command is run again.
 
     \b
     Examples:
       alexnet-prep build-lmdb /data/imagenet
       alexnet-prep build-lmdb photos --out small --size 64 --encoding raw
+      alexnet-prep build-lmdb /shared/imagenet --out /shared/out --scheduler tcp://head:8786
     """
-    options = BuildOptions(
-        size=size, fit=fit, encoding=encoding, quality=quality, seed=seed, shard_records=shard_records or 0
+    made = BuildOptions(shard_records=shard_records or 0, **options)
+    found = find_photos(
+        source, layout=layout, split=split, val_share=val_share, seed=made.seed, label_order=label_order
     )
-    found = find_photos(source, val_share=val_share, seed=seed, split=split)
     total = sum(len(photos) for photos in found.splits.values())
+    _say_what_was_found(found, total)
+    began = time.monotonic()
+    with _executor(scheduler, found, out, workers) as (pool, where), console.progress("building", total) as advance:
+        if scheduler:
+            found, out = replace(found, root=found.root.resolve()), out.resolve()
+        built, fresh = build(found, out, made, pool, advance)
+    seconds = time.monotonic() - began
+    _say_what_was_built(built, total)
+    click.echo(
+        f"{console.duration(seconds)}, {fresh / seconds:,.0f} images/s with {where}"
+        if fresh
+        else "all of it was there already: nothing to do"
+    )
+
+
+@contextmanager
+def _executor(scheduler: str | None, found: Source, out: Path, workers: int | None):
+    if scheduler:
+        from ..pipeline.cluster import cluster_pool
+
+        with cluster_pool(scheduler, found.root, out) as pool:
+            yield pool, f"the cluster at {scheduler}"
+    else:
+        count = workers or available_cores()
+        with worker_pool(count) as pool:
+            yield pool, f"{count} workers"
+
+
+def _say_what_was_found(found: Source, total: int) -> None:
     parts = ", ".join(f"{name} {len(photos):,}" for name, photos in found.splits.items())
     click.echo(f"{total:,} photos in {len(found.classes):,} classes ({found.kind}: {parts})")
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
     if found.ignored:
         click.echo(f"note: {found.ignored:,} other files left alone", err=True)
     untaught = found.classes_without_training() if "train" in found.splits else []
@@ -72,22 +141,25 @@ def build_lmdb(source, out, workers, encoding, quality, size, fit, val_share, sp
             f"{', '.join(untaught[:3])}{', ...' if len(untaught) > 3 else ''}",
             err=True,
         )
-    workers = workers or available_cores()
-    began = time.monotonic()
-    with worker_pool(workers) as pool, console.progress("building", total) as advance:
-        built, fresh = build(found, out, options, pool, advance)
-    seconds = time.monotonic() - began
-    shards = [file for split in built.splits.values() for _, file in split.shards]
-    rejected = built.manifest["rejected"]
+
+
+def _say_what_was_built(built: ShardSet, total: int) -> None:
+    out, rejected = built.root, built.manifest["rejected"]
+    files = [file for split in built.splits.values() for _, file in split.shards]
     click.echo(
-        f"{out}: {sum(s.records for s in shards):,} records in {len(shards):,} shards, "
-        f"{console.size(sum(s.bytes for s in shards))}; {rejected:,} rejected"
+        f"{out}: {total:,} photos in = {sum(file.records for file in files):,} records + {rejected:,} rejected"
         + (f" (see {out / 'rejected.csv'})" if rejected else "")
+        + f"; {len(files):,} shards, {console.size(sum(file.bytes for file in files))}"
     )
-    click.echo(
-        f"{console.duration(seconds)}, {fresh / seconds:,.0f} images/s with {workers} workers"
-        if fresh
-        else "all of it was there already: nothing to do"
-    )
+    entries = [shard for split in built.manifest["splits"].values() for shard in split["shards"]]
+    forms = sum((Counter(entry["forms"]) for entry in entries), Counter())
+    others = [f"{count:,} {form}" for form, count in forms.most_common() if form != "JPEG"]
+    if others:
+        click.echo(f"not plain JPEG by their content: {', '.join(others)}")
+    known, unlike = sum(entry["known"] for entry in entries), [path for entry in entries for path in entry["unlike"]]
+    if known:
+        click.echo(f"{known:,} of them are ImageNet's known odd photos, as expected")
+    if unlike:
+        click.echo(f"note: {len(unlike):,} of ImageNet's known odd photos look mended: {unlike[0]}", err=True)
     if not built.has("val"):
         click.echo("note: no photos in val: training will not evaluate", err=True)

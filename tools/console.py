@@ -4,6 +4,7 @@ A user's mistake ends in two lines on stderr, what is wrong and what to do, and 
 A traceback means a bug of ours. Standard output carries results, standard error everything else.
 """
 
+import importlib
 import io
 import os
 import sys
@@ -57,6 +58,25 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         click.echo(f"error: {name}{error.strerror or error}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for, so that one runs where another's libraries are missing."""
+
+    def __init__(self, *args, commands_at: dict[str, str], **kwargs):
+        super().__init__(*args, **kwargs)
+        self._commands_at = commands_at  # by the command's name: `module:function`, in the order of --help
+
+    def list_commands(self, ctx):
+        """The commands' names."""
+        return list(self._commands_at)
+
+    def get_command(self, ctx, cmd_name):
+        """The command, or None where there is none of that name."""
+        if cmd_name not in self._commands_at:
+            return None
+        module, name = self._commands_at[cmd_name].split(":")
+        return getattr(importlib.import_module(f".{module}", __package__), name)
 
 
 @contextmanager

@@ -1,0 +1,180 @@
+"""An array of structs from a MATLAB file of version 5 (to 7.2): what the devkits' `meta.mat` is.
+
+In:  bytes.  Out: texts and numbers.  Written because SciPy's reader crashes the interpreter on a damaged file (1.17,
+one flipped bit is enough). Here every length is checked before it is believed, a file can do no more than raise
+MatError, and values of other kinds (functions, objects) are stepped over. Nothing in such a file is executed.
+
+A file is a header of 128 bytes and elements: type, length, data, padded to 8 bytes. An array is an element whose data
+are elements again: flags, dimensions, name, and then its values (MathWorks, "MAT-File Format", chapter 1).
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Value = str | float
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
+_MATRIX, _COMPRESSED = 14, 15
+_CELL, _STRUCT, _CHAR, _DOUBLE, _UINT64 = 1, 2, 4, 6, 15
+
+
+class MatError(ValueError):
+    """The file is damaged, or not of this kind."""
+
+
+class _Array(NamedTuple):
+    """An array, its values unread: how many there are, and where in `data` they begin."""
+
+    kind: int
+    size: int
+    name: str
+    data: memoryview
+    place: int
+
+
+def read_structs(data: bytes, name: str, fields: tuple[str, ...], most_bytes: int) -> list[tuple[Value, ...]]:
+    """Read some fields of an array of structs, or of a cell array of structs.
+
+    Args:
+        data: the file.
+        name: of the variable.
+        fields: their names; each must hold a text or one number, an empty one is an empty text.
+        most_bytes: that the variable may have when unpacked.
+    Returns:
+        a tuple of the fields' values for each struct, in the array's order.
+    Raises:
+        MatError: damaged, of another version, too large, or there is no such variable or field.
+    """
+    if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
+        raise MatError("not a MATLAB file of version 5")
+    reader = _Reader("little" if data[126:128] == b"IM" else "big")
+    if int.from_bytes(data[124:126], reader.order) != 0x0100:
+        raise MatError("a MATLAB file of another version than 5")
+    for array in reader.variables(memoryview(data)[128:], name, most_bytes):
+        structs = reader.arrays(array) if array.kind == _CELL else iter([array])
+        return [row for struct in structs for row in reader.rows(struct, fields)]
+    raise MatError(f"no variable {name} in it")
+
+
+class _Reader:
+    """Reads elements in one byte order."""
+
+    def __init__(self, order: Literal["little", "big"]):
+        self.order = order
+        self.prefix = "<" if order == "little" else ">"
+
+    def variables(self, data: memoryview, name: str, most_bytes: int) -> Iterator[_Array]:
+        """The variables of this name; of compressed ones only the first kilobyte is unpacked to see their names."""
+        place = 0
+        while place < len(data):
+            kind, part, place = self.element(data, place)
+            if kind == _COMPRESSED:
+                start = memoryview(_unpack(part, 1024))
+                if len(start) < 8 or self.array(start[8:]).name != name:
+                    continue
+                unpacked = _unpack(part, most_bytes + 1)
+                if len(unpacked) > most_bytes:
+                    raise MatError(f"{name} unpacks to more than {most_bytes >> 20} MiB")
+                kind, part, _ = self.element(memoryview(unpacked), 0)
+            if kind == _MATRIX and (array := self.array(part)).name == name:
+                yield array
+
+    def rows(self, struct: _Array, fields: tuple[str, ...]) -> Iterator[tuple[Value, ...]]:
+        """The fields' values of every struct of an array."""
+        if struct.kind != _STRUCT:
+            raise MatError(f"{struct.name or 'a value'} is no array of structs")
+        _, width, place = self.element(struct.data, struct.place)
+        _, names, place = self.element(struct.data, place)
+        each = int.from_bytes(width, self.order)
+        if not names or each < 1 or len(names) % each:
+            raise MatError("field names are damaged")
+        there = [bytes(names[k : k + each]).partition(b"\0")[0].decode("latin-1") for k in range(0, len(names), each)]
+        if missing := [field for field in fields if field not in there]:
+            raise MatError(f"no field {', '.join(missing)}")
+        for _ in range(struct.size):
+            row: dict[str, Value] = {}
+            for field in there:
+                part, place = self.matrix(struct.data, place)
+                if field in fields:
+                    row[field] = self.value(part, field)
+            yield tuple(row[field] for field in fields)
+
+    def arrays(self, cells: _Array) -> Iterator[_Array]:
+        """The arrays in a cell array."""
+        place = cells.place
+        for _ in range(cells.size):
+            part, place = self.matrix(cells.data, place)
+            yield self.array(part)
+
+    def value(self, part: memoryview, field: str) -> Value:
+        """The text or number that an array is."""
+        if not part:
+            return ""
+        array = self.array(part)
+        if array.size == 0:
+            return ""
+        if array.kind == _CHAR:
+            return self.text(array)
+        if not _DOUBLE <= array.kind <= _UINT64 or array.size != 1:
+            raise MatError(f"the field {field} holds neither a text nor one number")
+        kind, data, _ = self.element(array.data, array.place)
+        number = np.dtype(self.prefix + _NUMBERS[kind]) if kind in _NUMBERS else None
+        if number is None or len(data) != number.itemsize:
+            raise MatError(f"the number in {field} is damaged")
+        return float(np.frombuffer(data, number)[0])
+
+    def text(self, array: _Array) -> str:
+        """The text that an array of one row of characters is."""
+        kind, data, _ = self.element(array.data, array.place)
+        encoding = _TEXTS.get(kind, "")
+        if not encoding:
+            raise MatError("a text is damaged")
+        order = "" if "-8" in encoding or encoding == "latin-1" else f"-{self.order[0]}e"
+        return bytes(data).decode(encoding + order, "replace")
+
+    def array(self, part: memoryview) -> _Array:
+        """Flags, dimensions and name of an array; its values stay unread."""
+        _, flags, place = self.element(part, 0)
+        kind, dimensions, place = self.element(part, place)
+        _, name, place = self.element(part, place)
+        if len(flags) != 8 or kind != 5 or len(dimensions) % 4 or len(dimensions) < 8:
+            raise MatError("an array's header is damaged")
+        count = 1
+        for dimension in np.frombuffer(dimensions, f"{self.prefix}i4").tolist():
+            if dimension < 0:
+                raise MatError("an array's dimensions are damaged")
+            count *= dimension
+        flag = int.from_bytes(flags[:4], self.order)
+        return _Array(flag & 0xFF, count, bytes(name).decode("latin-1"), part, place)
+
+    def matrix(self, data: memoryview, place: int) -> tuple[memoryview, int]:
+        """The data of the element at `place`, which must be an array, and where the next one is."""
+        kind, part, place = self.element(data, place)
+        if kind != _MATRIX:
+            raise MatError("a value is no array")
+        return part, place
+
+    def element(self, data: memoryview, place: int) -> tuple[int, memoryview, int]:
+        """Type and data of the element at `place`, and where the next one is."""
+        if place + 8 > len(data):
+            raise MatError("it ends too early")
+        kind = int.from_bytes(data[place : place + 4], self.order)
+        if small := kind >> 16:  # up to four bytes stand in the tag itself
+            if small > 4:
+                raise MatError("an element is damaged")
+            return kind & 0xFFFF, data[place + 4 : place + 4 + small], place + 8
+        size = int.from_bytes(data[place + 4 : place + 8], self.order)
+        end = place + 8 + size
+        if end > len(data):
+            raise MatError("it ends too early")
+        return kind, data[place + 8 : end], end if kind == _COMPRESSED else end + -size % 8
+
+
+def _unpack(data: memoryview, most_bytes: int) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, most_bytes)
+    except zlib.error as error:
+        raise MatError(f"it cannot be unpacked ({error})") from None

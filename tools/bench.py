@@ -1,0 +1,31 @@
+"""`alexnet-bench`: how fast this is, beside the limit and beside others, in one run. Each command has its own file."""
+
+import click
+
+from . import console
+
+COMMANDS = {"prep": "bench_prep:bench_prep"}
+
+
+@click.group(
+    cls=console.LazyGroup,
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="alexnet-dali")
+def bench():
+    """Measure against the limit and against other programs, in one run, case after case, round after round.
+
+    \b
+    Example:
+      alexnet-bench prep /data/imagenet --json prep.json
+    """
+
+
+def main() -> None:
+    """Entry of the console script."""
+    console.run(bench)
+
+
+if __name__ == "__main__":
+    main()
