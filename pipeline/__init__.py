@@ -3,6 +3,7 @@
     photo.py      one photo: what it is called, where its bytes are
     layouts/      find photos: folders, official archives, Kaggle, parquet, WebDataset, lists
     sources.py    labels, splits and order for what a layout found
+    decode.py     a photo's bytes to pixels, whatever it is
     resize.py     short side 256, centre crop 256x256, encode
     area.py       a window of a photo shrunk by area averaging, exactly
     oddities.py   what a photo is in words; ImageNet's known odd ones

@@ -56,7 +56,7 @@ def build(
     with locked(out):
         jobs = _jobs(source, out, options)
         job_key = {"source": {"kind": source.kind, "fingerprint": source.fingerprint()}, "options": asdict(options)}
-        receipts = start_or_go_on(out, job_key, jobs)
+        receipts = start_or_go_on(out, job_key, jobs, versions())
         waiting = [job for job in jobs if job.path not in receipts]
         if receipts:
             advance(sum(len(job.photos) for job in jobs if job.path in receipts), fresh=False)

@@ -13,7 +13,7 @@ import numpy as np
 from . import datum
 from .errors import ShardError
 from .photo import UNLABELLED
-from .shards import Shard, open_shard
+from .shards import Shard, mend, open_shard
 from .shardset import ShardSet
 
 
@@ -72,6 +72,10 @@ class Feed:
         number = int(np.searchsorted(self._ends, record, side="right"))
         return f"{self.split.shards[number][0]}, record {self._index(number, record)}"
 
+    def hint(self, record: int) -> str:
+        """What to do about a damaged record."""
+        return mend(self.split.shards[int(np.searchsorted(self._ends, record, side="right"))][0])
+
     def close(self) -> None:
         """Let go of the memory maps: views of them must not be used any more."""
         self._shards.clear()
@@ -84,7 +88,7 @@ class Feed:
         except (ShardError, lmdb.Error) as error:  # LMDB's own where a page of its tree is damaged
             raise ShardError(
                 f"{self.name(record)}: {error.message if isinstance(error, ShardError) else error}",
-                "remove that shard's folder and run its alexnet-prep build-lmdb command again",
+                self.hint(record),
             ) from None
 
     def _check(self, payload: datum.Datum) -> None:

@@ -5,8 +5,8 @@ In:  numbers and words as a person gives them.  Out: BuildOptions, or a UsageErr
 
 from dataclasses import dataclass, fields
 
+from .decode import MAX_PIXELS
 from .errors import ShardError, UsageError
-from .resize import MAX_PIXELS
 from .shardset import ENCODINGS, FITS
 
 EXIF = ("ignore", "apply")

@@ -105,7 +105,7 @@ def read_photo(root: Path, photo: Photo) -> bytes:
         SourceError: its archive cannot be read, or ends within the photo: many are.
     """
     if not photo.archive:
-        with open(root / photo.path, "rb") as file:
+        with open(os.path.join(root, photo.path), "rb", buffering=0) as file:
             return file.read()
     path = root / photo.archive
     try:

@@ -21,21 +21,25 @@ from .shardset import MANIFEST, is_complete
 _LOST = frozenset(os.strerror(number) for number in LOST_ALONE)
 
 
-def start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
+def start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob], made_by: dict[str, str]) -> dict[str, dict]:
     """The receipts of the shards that are built, by path; starts the build where there is none.
 
     A shard counts as built when it and its CSV are there in full size, and when no photo that it had to leave out
     because it could not be read has come back since.
 
+    Args:
+        job_key: source and options, which must be the same.
+        made_by: versions of the libraries that make the bytes; half a set must not be made by others.
     Raises:
         UsageError: the folder holds something else, or another build.
         ShardError: what it holds is damaged.
     """
     record = out / (MANIFEST if (out / MANIFEST).exists() else ".build")
     try:
-        receipts = (
-            _of_a_finished_set(out, job_key, jobs) if record.name == MANIFEST else _of_a_build(out, job_key, jobs)
-        )
+        if record.name == MANIFEST:
+            receipts = _of_a_finished_set(out, job_key, jobs)
+        else:
+            receipts = _of_a_build(out, job_key, jobs, made_by)
         roots = {job.path: job.root for job in jobs}
         return {
             path: receipt
@@ -84,16 +88,19 @@ def _of_a_finished_set(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[s
     }
 
 
-def _of_a_build(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
+def _of_a_build(out: Path, job_key: dict, jobs: list[ShardJob], made_by: dict) -> dict[str, dict]:
     """The receipts that a stopped build left; writes down what is being built where nothing is there yet."""
     started = out / ".build" / "job.json"
     if started.exists():
-        _compare(out, json.loads(started.read_text()), job_key)
+        there = json.loads(started.read_text())
+        made_with = there.pop("versions")
+        _compare(out, there, job_key)
+        _compare_versions(out, made_with, made_by)
     else:
         if any(entry.name != ".build" for entry in out.iterdir()):
             raise UsageError(f"{out}: holds something that is not a shard set", "choose an empty folder with --out")
         started.parent.mkdir(exist_ok=True)
-        write_json(started, job_key)
+        write_json(started, {**job_key, "versions": made_by})
     receipts = {job.path: json.loads(job.receipt.read_text()) for job in jobs if job.receipt.exists()}
     return {
         path: {**asdict(file_of(one)), "rejected": [tuple(pair) for pair in one["rejected"]], **extras_of(one)}
@@ -118,3 +125,16 @@ def _compare(out: Path, there: dict, wanted: dict) -> None:
     raise UsageError(
         f"{out}: holds another build: {'; '.join(differences)}", "choose another --out, or remove that folder"
     )
+
+
+def _compare_versions(out: Path, there: dict, here: dict) -> None:
+    others = [
+        f"{name} {there.get(name)} then, {here.get(name)} now"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    ]
+    if others:
+        raise ShardError(
+            f"{out}: this build was begun with other libraries, which may make other bytes: {'; '.join(others)}",
+            "install those of then to finish it, or remove the folder and begin again",
+        )

@@ -17,9 +17,9 @@ from .errors import ShardError, UsageError
 from .files import locked, read_csv, sync_folder
 from .listing import listing_of
 from .options import options_of
-from .shardset import ShardSet
+from .shardset import ShardSet, described
 from .sources import Source, find_again
-from .verify import ASIDE, Report, described
+from .verify import ASIDE, Report
 
 
 @dataclass(frozen=True)

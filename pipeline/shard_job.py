@@ -14,16 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .datum import encode
+from .decode import PhotoError
 from .errors import SourceError
 from .files import write_csv, write_json
+from .listing import COLUMNS, listing_of
 from .oddities import as_known
 from .options import BuildOptions
 from .photo import LOST_ALONE, PARQUET, Photo, read_photo, stem_of
-from .resize import PhotoError, Picture, prepare
+from .resize import Picture, prepare
 from .shards import key, write_shard
 from .spool import Spool
 
-CSV_HEADER = ("key", "label", "source_path", "source_width", "source_height")
 _WNID_AT_END = re.compile(r"(?<=.)_n\d{8}$")  # Hugging Face's addition to ImageNet's names
 MOST_BYTES = 1 << 29  # of one photo's file; ImageNet's largest has 15 MB
 
@@ -79,7 +80,7 @@ def build_shard(job: ShardJob) -> dict:
         written = write_shard(job.out / job.path, _values(job, account, handle))
     finally:
         os.close(handle)
-    write_csv((job.out / job.path).with_suffix(".csv"), CSV_HEADER, account.rows)
+    write_csv(listing_of(job.out / job.path), COLUMNS, account.rows)
     receipt = {
         **asdict(written),
         "rejected": account.rejected,

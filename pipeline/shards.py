@@ -43,6 +43,11 @@ def key(index: int) -> bytes:
     return b"%08d" % index
 
 
+def mend(shard: Path) -> str:
+    """The hint for a damaged shard of a set."""
+    return f"alexnet-prep verify --shards {shard.parents[1]} --repair finds and rebuilds what is damaged"
+
+
 def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
     """Write a shard under a temporary name, make it durable, rename it.
 

@@ -113,6 +113,22 @@ def open_shard_set(root: Path) -> ShardSet:
     return shard_set
 
 
+def described(root: Path) -> ShardSet:
+    """The set as dataset.json describes it, whatever has become of its shards.
+
+    Raises:
+        UsageError: no shard set there.
+        ShardError: unfinished, of another version, or dataset.json is damaged.
+    """
+    try:
+        return open_shard_set(root)
+    except ShardError as error:
+        try:
+            return _read(root, json.loads((root / MANIFEST).read_text(encoding="utf-8")))
+        except Exception:
+            raise error from None  # it has the words for what is wrong with dataset.json
+
+
 def is_complete(folder: Path, file: ShardFile) -> bool:
     """Whether a shard's data.mdb is there in its full size."""
     try:

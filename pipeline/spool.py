@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .decode import PhotoError
 from .errors import ShardError
 from .files import write_atomically
 from .options import BuildOptions
 from .photo import Photo
-from .resize import PhotoError, Picture, prepare
+from .resize import Picture, prepare
 
 FOLDER = "spool"
 _INDEX = np.dtype(

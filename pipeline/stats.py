@@ -18,7 +18,7 @@ import simplejpeg
 from . import datum
 from .errors import ShardError, StatsError
 from .files import write_atomically, write_json
-from .shards import ShardFile, open_shard
+from .shards import ShardFile, mend, open_shard
 from .shardset import ShardSet
 
 LIGHTING_SCALES = ("stddev", "eigenvalue", "none")
@@ -102,7 +102,7 @@ def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
         except (ShardError, ValueError) as error:
             raise ShardError(
                 f"{folder}, record {index}: {error}",
-                "remove this shard's folder and run its alexnet-prep build-lmdb command again",
+                mend(folder),
             ) from None
         np.add(some, pixels, out=some)
         if index % _EXACT_SUM == _EXACT_SUM - 1:

@@ -142,7 +142,7 @@ class _Source:
                 if fault:
                     return StreamError(
                         f"{self._feed.name(record)}: {fault}",
-                        "remove that shard's folder and run its alexnet-prep build-lmdb command again",
+                        self._feed.hint(record),
                     )
         return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
 

@@ -5,7 +5,6 @@ One shard is one unit of work, done by any `concurrent.futures` executor. Nothin
 Neither DALI nor torch is imported.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -18,7 +17,7 @@ from .errors import AlexnetError, ShardError
 from .files import read_csv
 from .listing import listing_of
 from .shard_check import Damage, Rules, check_shard
-from .shardset import MANIFEST, ShardSet, _read, open_shard_set
+from .shardset import MANIFEST, ShardSet, described
 
 ASIDE = ".damaged"  # where a repair keeps what it replaces, until the set is whole
 UNLABELLED = "test"  # the split whose labels may be -1
@@ -101,22 +100,6 @@ def verify(
         tuple(path for path, each in found.items() if each),
         tuple(_strangers(shard_set)),
     )
-
-
-def described(root: Path) -> ShardSet:
-    """The set as dataset.json describes it, whatever has become of its shards.
-
-    Raises:
-        UsageError: no shard set there.
-        ShardError: unfinished, of another version, or dataset.json is damaged.
-    """
-    try:
-        return open_shard_set(root)
-    except ShardError as error:
-        try:
-            return _read(root, json.loads((root / MANIFEST).read_text(encoding="utf-8")))
-        except Exception:
-            raise error from None  # it has the words for what is wrong with dataset.json
 
 
 def _of_the_whole(shard_set: ShardSet) -> Iterator[Damage]:

@@ -551,6 +551,18 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
     assert len(rest.jobs) == 4 and by_path(out) == by_path(undisturbed)
 
 
+def test_half_a_set_is_not_finished_by_other_libraries(tiny, tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        build(find_photos(tiny), tmp_path / "out", SMALL, Here(stop=3))
+    there = module.versions()
+    monkeypatch.setattr(module, "versions", lambda: there | {"simplejpeg": "99.0"})
+    with pytest.raises(ShardError) as caught:
+        build(find_photos(tiny), tmp_path / "out", SMALL, Here())
+    assert caught.value.message.endswith(f"which may make other bytes: simplejpeg {there['simplejpeg']} then, 99.0 now")
+    monkeypatch.undo()
+    assert build(find_photos(tiny), tmp_path / "out", SMALL, Here())[1] == 12
+
+
 def test_of_several_workers_the_dead_one_is_named(tiny, tmp_path):
     """The pool ends the survivors too; only the one that was killed is to blame."""
     photos, out = shutil.copytree(tiny, tmp_path / "photos"), tmp_path / "out"

@@ -17,8 +17,6 @@ from alexnet_dali.pipeline.sources import find_photos
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-AGAIN = "remove that shard's folder and run its alexnet-prep build-lmdb command again"
-
 
 @pytest.fixture(scope="module")
 def held(shards, raw_shards, short_side_shards):
@@ -173,7 +171,10 @@ def test_a_damaged_record_is_named(shards, tmp_path, kind):
         feed.read(np.array([3, 16 + 10, 16 + 11]))
     assert caught.value.message.startswith(f"{folder}, record 11: ")
     assert reason in caught.value.message
-    assert caught.value.hint == AGAIN
+    assert (
+        caught.value.hint
+        == f"alexnet-prep verify --shards {tmp_path / 'copy'} --repair finds and rebuilds what is damaged"
+    )
 
 
 def test_a_jpeg_in_a_raw_set_and_a_short_payload_are_named(shards, raw_shards, tmp_path):
@@ -218,7 +219,7 @@ def test_a_damaged_page_of_the_tree_is_an_error_of_ours(shards, tmp_path):
     page = root_page(content)
     content[page * 4096 : (page + 1) * 4096] = b"\xff" * 4096
     data.write_bytes(content)
-    with pytest.raises(ShardError, match=r"00000\.lmdb, record 3: .*MDB_CORRUPTED.*; remove that shard's folder"):
+    with pytest.raises(ShardError, match=r"00000\.lmdb, record 3: .*MDB_CORRUPTED.*; alexnet-prep verify --shards "):
         Feed(open_shard_set(copy), "train").read(np.array([3]))
 
 

@@ -182,7 +182,7 @@ def test_a_damaged_record_is_named(tmp_path, value, reason):
     with pytest.raises(ShardError) as caught, ThreadPoolExecutor(1) as executor:
         stats.measure(shard_set, executor)
     assert caught.value.message.startswith(f"{tmp_path}/a.lmdb, record 2: ") and reason in caught.value.message
-    assert caught.value.hint == "remove this shard's folder and run its alexnet-prep build-lmdb command again"
+    assert caught.value.hint.endswith(" --repair finds and rebuilds what is damaged")
 
 
 def test_a_split_without_records(shards):

@@ -13,7 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from ..pipeline.resize import decode, fit_pixels
+from ..pipeline.decode import decode
+from ..pipeline.resize import fit_pixels
 from ..pipeline.shards import ShardFile, open_shard
 from ..pipeline.stats import record_pixels
 

@@ -7,7 +7,8 @@ import click
 
 from ..pipeline.errors import ShardError
 from ..pipeline.repair import Repair, clear_aside, repair
-from ..pipeline.verify import Report, described, verify
+from ..pipeline.shardset import described
+from ..pipeline.verify import Report, verify
 from ..pipeline.workers import worker_pool
 from . import console
 

@@ -127,6 +127,8 @@ def walk(root: Path, top: Path, class_name: str, above: frozenset = frozenset())
         place, above = stack.pop()
         if _identity(place) in above:
             raise UsageError(f"{place}: a link that leads back to a folder above it", "remove the link")
+        below = os.path.relpath(place, root)  # once a folder: it costs more than looking at a photo
+        prefix = "" if below == "." else f"{below}/"
         with os.scandir(place) as found:
             for one in found:
                 if one.name.startswith("."):
@@ -134,7 +136,7 @@ def walk(root: Path, top: Path, class_name: str, above: frozenset = frozenset())
                 if _is_folder(one):
                     stack.append((Path(one.path), above | {_identity(place)}))
                 elif is_photo(one.name) and (size := _file_bytes(one)) >= 0:
-                    entries.append(Entry(class_name, os.path.relpath(one.path, root), size))
+                    entries.append(Entry(class_name, prefix + one.name, size))
                 else:
                     ignored += 1
     return entries, ignored
