@@ -1,5 +1,6 @@
 """Area averaging: bit for bit the integers it claims to be, a level at most from OpenCV, in strips, little memory."""
 
+import shutil
 import tracemalloc
 
 import cv2
@@ -7,9 +8,23 @@ import numpy as np
 import oracle
 import pytest
 from alexnet_dali.pipeline import area
-from alexnet_dali.pipeline.area import shrink
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+
+def shrink(pixels, height, width, window):
+    """What area.shrink makes with its compiled loops and, to the same bytes, without."""
+    compiled, got = area._compiled, area.shrink(pixels, height, width, window)
+    try:
+        area._compiled = None
+        np.testing.assert_array_equal(area.shrink(pixels, height, width, window), got)
+    finally:
+        area._compiled = compiled
+    return got
+
+
+def test_where_there_is_a_compiler_the_loops_are_compiled():
+    assert area._compiled or not shutil.which("cc"), "pipeline/_area.c was not compiled; see what pip install -v . says"
 
 
 def noise(height, width, seed=0):
@@ -80,11 +95,12 @@ def test_all_sums_are_exact_in_float32():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_the_sums_does_not_matter(order):
-    first, end, down = area._weights(375, 256, 0, 256, area.DOWN, area.LEVEL / area.DOWN)
-    rows = noise(375, 40).reshape(375, -1)[first:end].astype(np.float32)
+    mix = area._mix(375, 256, 0, 256, area.DOWN)
+    down = mix.matrix(area.LEVEL / area.DOWN)
+    rows = noise(375, 40).reshape(375, -1)[mix.first : mix.end].astype(np.float32)
     matrix = down.toarray()
     sums = np.zeros((256, 120), np.float32)
-    for j in range(end - first)[::order]:
+    for j in range(mix.end - mix.first)[::order]:
         sums += matrix[:, j : j + 1] * rows[j]
     np.testing.assert_array_equal(sums, down @ rows)
     np.testing.assert_array_equal(sums, matrix.astype(np.float64) @ rows.astype(np.float64))
@@ -153,7 +169,7 @@ def test_pixels_need_not_be_contiguous():
 
 def test_a_large_photo_costs_little_memory():
     pixels = np.zeros((4000, 6000, 3), np.uint8)  # as float32 288 MB
-    area._weights.cache_clear()
+    area._mix.cache_clear()
     tracemalloc.start()
     shrink(pixels, 256, 384, (0, 64, 256, 256))
     _, peak = tracemalloc.get_traced_memory()
