@@ -13,11 +13,13 @@ import ctypes
 import importlib.util
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # The weights of a new row, and of a new column, are whole numbers with this sum; between the two, pixels are rounded
 # to a whole number of LEVELths of a grey level. 255 * DOWN and 255 * LEVEL * ACROSS are both just below 2**24.
@@ -72,8 +74,10 @@ class _Mix:
     def _in_pairs(self) -> np.ndarray:
         return np.pad(self.weights, ((0, 0), (0, self.weights.shape[1] % 2))).astype(np.int16)
 
-    def matrix(self, unit: float) -> csr_array:
+    def matrix(self, unit: float) -> "csr_array":
         """The float32 (n, end - first) matrix of the weights, each times `unit`."""
+        from scipy.sparse import csr_array  # a third of a worker's start, and rarely needed
+
         kept = self.weights > 0
         places = (self.firsts[:, None] + np.arange(self.weights.shape[1]))[kept]
         ends = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
