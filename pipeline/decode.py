@@ -29,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # what may be op
 Image.MAX_IMAGE_PIXELS = None
 
 _PLAIN = {"YCbCr": "JPEG", "Gray": "JPEG grey"}  # what simplejpeg turns to RGB as Pillow does
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # within a scan FF is followed by 00 or a restart's D0..D7
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan FF is followed by 00 or a restart's D0..D7
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _SEQUENTIAL, _OTHER_FRAMES = (0xC0, 0xC1, 0xC9), (0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 

@@ -13,8 +13,10 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LAST_SECONDS = 5.0  # of workers that have nothing left to do
 
 
 def available_cores() -> int:
@@ -52,12 +54,27 @@ def worker_pool(workers: int = 0):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         pool.processes = tuple(set(multiprocessing.active_children()) - others)
         yield pool
-        pool.shutdown()
+        _end(pool)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise
+
+
+def _end(pool: WorkerPool) -> None:
+    """End a pool whose work is done.
+
+    Not by waiting for it: a worker that was killed while it held the queue's lock leaves the others waiting for ever.
+    """
+    pool.shutdown(wait=False)
+    living = {process.sentinel for process in pool.processes}
+    end = time.monotonic() + _LAST_SECONDS
+    while living and (left := end - time.monotonic()) > 0:
+        living -= set(wait(list(living), timeout=left))
+    for process in pool.processes:
+        if process.sentinel in living:
+            process.kill()
 
 
 def _begin(parent: int) -> None:

@@ -347,6 +347,16 @@ def test_scans_without_end_are_refused_at_once():
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.parametrize("tail", [b"", b"\0", b"\xd9", b"\xda"])
+def test_a_run_of_ff_is_counted_through_in_no_time(tail):
+    """Erased flash: a card that lost its pictures."""
+    photo = saved(COLOURS, progressive=True)[:-2] + b"\xff" * (1 << 20) + tail
+    began = time.perf_counter()
+    module._scans(photo)
+    module._scans(b"\xff\xd8" + b"\xff" * (1 << 20) + tail)
+    assert time.perf_counter() - began < 2
+
+
 @pytest.mark.parametrize(("options", "scans"), [({}, 1), ({"progressive": True}, 10)])
 def test_scans_are_counted_where_scans_are(options, scans):
     photo = saved(COLOURS, quality=95, **options)

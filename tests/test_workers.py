@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from alexnet_dali.pipeline import workers
 from alexnet_dali.pipeline.workers import available_cores, worker_pool
 
 
@@ -74,12 +75,26 @@ if __name__ == "__main__":
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as parent:
-        workers = [int(word) for word in parent.stdout.readline().split()]
-        assert workers
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert pids
         if number == signal.SIGINT:
             os.killpg(parent.pid, number)
         else:
             os.kill(parent.pid, number)
         _, errors = parent.communicate(timeout=20)
-    assert gone(workers)
+    assert gone(pids)
     assert errors.count("Traceback") <= 1  # the parent's own KeyboardInterrupt, which the commands turn into a line
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_lost_worker_does_not_keep_a_finished_pool(monkeypatch, number, which):
+    """One that hangs, and one that was killed, perhaps holding the lock that the others wait for."""
+    monkeypatch.setattr(workers, "_LAST_SECONDS", 0.5)
+    began = time.monotonic()
+    with worker_pool(2) as pool:
+        assert [job.result() for job in [pool.submit(abs, k) for k in range(6)]] == list(range(6))
+        time.sleep(0.2)  # both idle, one of them with the queue's lock
+        os.kill(pool.processes[which].pid, number)
+    assert gone([process.pid for process in pool.processes])
+    assert time.monotonic() - began < 15
