@@ -13,6 +13,7 @@
     options.py    what a build makes of the photos
     shard_job.py  the unit of work: one shard, from its photos to its receipt
     spool.py      photos that can only be read in order, kept until their shards are written
+    photo_list.py the photos a build was begun with
     receipts.py   what an earlier run built already
     build.py      the job: all shards, by any executor                      alexnet-prep build-lmdb
     cluster.py    many machines: a Dask cluster as the executor

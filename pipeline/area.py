@@ -135,7 +135,10 @@ def _load() -> Any:
     found = importlib.util.find_spec("._area", __package__)
     if found is None or found.origin is None:
         return None
-    function = ctypes.CDLL(found.origin).shrink_window
+    try:
+        function = ctypes.CDLL(found.origin).shrink_window
+    except (OSError, AttributeError):  # compiled for another kind of machine
+        return None
     size, address = ctypes.c_int64, ctypes.c_void_p
     side = (size, size, address, address)
     function.argtypes = [address, size, size, size, *side, *side, address]

@@ -20,10 +20,11 @@ from .errors import ShardError, SourceError
 from .files import locked, write_csv, write_json
 from .options import BuildOptions
 from .photo import PARQUET
+from .photo_list import as_begun
 from .plan import BUILD, permutation
-from .receipts import extras_of, file_of, start_or_go_on
+from .receipts import REJECTED_HEADER, extras_of, file_of, start_or_go_on
 from .shard_job import ShardJob, at_work, build_shard
-from .shardset import FORMAT, MANIFEST, VERSION, ShardSet, open_shard_set
+from .shardset import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
 from .sources import Source
 from .spool import SpoolJob, spool
 
@@ -54,9 +55,10 @@ def build(
         SourceError: not one photo could be read, or the source cannot be read any more.
     """
     with locked(out):
+        source = as_begun(source, out)
         jobs = _jobs(source, out, options)
         job_key = {"source": {"kind": source.kind, "fingerprint": source.fingerprint()}, "options": asdict(options)}
-        receipts = start_or_go_on(out, job_key, jobs, versions())
+        receipts = start_or_go_on(out, source, job_key, jobs, versions())
         waiting = [job for job in jobs if job.path not in receipts]
         if receipts:
             advance(sum(len(job.photos) for job in jobs if job.path in receipts), fresh=False)
@@ -149,7 +151,11 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
             f"{source.root}: none of {len(rejected):,} photos could be read ({examples})",
             "look at these files: are they photos?",
         )
-    write_csv(out / "rejected.csv", ("source_path", "reason"), rejected)
+    classes = [
+        {"name": name, "words": source.words[name]} if name in source.words else {"name": name}
+        for name in source.classes
+    ]
+    write_csv(out / "rejected.csv", REJECTED_HEADER, rejected)
     write_json(
         out / MANIFEST,
         {
@@ -157,11 +163,9 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
             "version": VERSION,
             **asdict(options),
             "resampling": "area (shrinking), cubic (enlarging)",
-            "classes": [
-                {"name": name, "words": source.words[name]} if name in source.words else {"name": name}
-                for name in source.classes
-            ],
+            "classes": classes,
             "label_order": source.label_order,
+            "classes_sha256": classes_sha256(classes, source.label_order),
             "splits": splits,
             "rejected": len(rejected),
             "source": {

@@ -41,9 +41,14 @@ def cluster_pool(address: str, root: Path, out: Path):
         ) from None
     try:
         _look_at_workers(client, root.resolve(), out.resolve())
-        yield _Cluster(client)
+        pool = _Cluster(client)
+        try:
+            yield pool
+        finally:
+            with suppress(Exception):  # a scheduler that is gone must not hide what went wrong
+                pool.shutdown()
     finally:
-        with suppress(Exception):  # a scheduler that is gone must not hide what went wrong
+        with suppress(Exception):
             client.close(timeout=_CONNECT_SECONDS)
 
 
@@ -52,19 +57,25 @@ class _Cluster(Executor):
 
     def __init__(self, client):
         self._client = client
-        self._futures: list = []
+        self._versions = versions()
+        self._remote: set = set()  # Dask forgets a task when nobody holds its future
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
         """Run it on some worker."""
-        remote = self._client.submit(fn, *args, pure=False, **kwargs)
-        self._futures.append(remote)  # Dask forgets a task when nobody holds its future
+        remote = self._client.submit(_run_alike, self._versions, fn, *args, pure=False, **kwargs)
+        self._remote.add(remote)
         local: Future = Future()
-        remote.add_done_callback(lambda done: _hand_over(done, local))
+
+        def hand_over(done) -> None:
+            _hand_over(done, local)
+            self._remote.discard(done)
+
+        remote.add_done_callback(hand_over)
         return local
 
     def shutdown(self, wait=True, *, cancel_futures=False) -> None:
         """Give up what is not done."""
-        self._client.cancel(self._futures)
+        self._client.cancel(list(self._remote))
 
 
 def _hand_over(remote, local: Future) -> None:
@@ -85,11 +96,12 @@ def _hand_over(remote, local: Future) -> None:
 
 
 def _look_at_workers(client, root: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    token = out / f".seen-by-workers-{secrets.token_hex(4)}"
+    receipts = out / ".build"  # what a command that is killed here leaves there is in nobody's way
+    receipts.mkdir(parents=True, exist_ok=True)
+    token = receipts / f"seen-by-workers-{secrets.token_hex(4)}"
     token.touch()
     try:
-        found = client.run(_look, str(root), str(token))
+        found = client.run(_look, str(root), str(token), versions())
     except Exception as error:
         raise ShardError(
             f"the Dask workers cannot run this program ({type(error).__name__}: {error})",
@@ -97,28 +109,42 @@ def _look_at_workers(client, root: Path, out: Path) -> None:
         ) from None
     finally:
         token.unlink()
+        with suppress(OSError):
+            receipts.rmdir()
     if not found:
         raise ShardError(
             "the Dask scheduler has no workers", "start some: dask worker ADDRESS --nworkers CORES --nthreads 1"
         )
-    here = versions()
-    for worker, (sees_root, sees_out, there) in found.items():
+    for worker, (sees_root, sees_out, difference) in found.items():
         if not sees_root or not sees_out:
             raise ShardError(
                 f"the Dask worker {worker} does not see {root if not sees_root else out}",
                 "photos and target must lie on a file system that all workers share, under the same paths",
             )
-        for name in here.keys() | there.keys():
-            if here.get(name) != there.get(name):
-                raise ShardError(
-                    f"the Dask worker {worker} has {name} {there.get(name)}, here it is {here.get(name)}",
-                    "install the same versions everywhere: others may make other bytes",
-                )
+        if difference:
+            raise _unlike(f"the Dask worker {worker}", difference)
 
 
-def _look(root: str, token: str) -> tuple[bool, bool, dict]:
-    """On a worker: does it see the folders, and what would it build with; one thread a process is enough for OpenCV."""
+def _look(root: str, token: str, here: dict) -> tuple[bool, bool, str]:
+    """On a worker: does it see the folders, and what would it build with."""
+    return os.path.exists(root), os.path.exists(token), _difference(here)
+
+
+def _run_alike(here: dict, work, *args, **kwargs):
+    """On a worker, which may have come after the others were looked at: work with the same libraries only."""
     import cv2
 
-    cv2.setNumThreads(1)
-    return os.path.exists(root), os.path.exists(token), versions()
+    if difference := _difference(here):
+        raise _unlike(f"the Dask worker on {os.uname().nodename}", difference)
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    return work(*args, **kwargs)
+
+
+def _difference(here: dict[str, str]) -> str:
+    there = versions()
+    names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    return ", ".join(f"{name} {there.get(name)}, where the command has {here.get(name)}" for name in names)
+
+
+def _unlike(who: str, difference: str) -> ShardError:
+    return ShardError(f"{who} has {difference}", "install the same versions everywhere: others may make other bytes")

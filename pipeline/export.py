@@ -133,6 +133,7 @@ def _is_finished(target: Path, index: dict) -> bool:
 
 def _jobs(shard_set: ShardSet, target: Path, format: str, index: dict) -> list[ExportJob]:
     words = tuple(str(entry.get("words", "")) for entry in shard_set.manifest["classes"])
+    folders = class_folders(shard_set.classes)
     return [
         ExportJob(
             shard_set.root,
@@ -144,7 +145,7 @@ def _jobs(shard_set: ShardSet, target: Path, format: str, index: dict) -> list[E
             file,
             shard_set.classes,
             words,
-            class_folders(shard_set.classes),
+            folders,
         )
         for name in index["splits"]
         for number, (folder, file) in enumerate(shard_set.splits[name].shards)

@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from .errors import ShardError, UsageError
 
+LOCK = ".lock"
+
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Put a file in place at once; on any failure the old one, if there was one, is untouched."""
@@ -67,7 +69,7 @@ def read_csv(path: Path) -> list[list[str]]:
 def locked(folder: Path):
     """Hold a folder for one process at a time; made if need be.
 
-    The lock is the folder's own, so a killed process leaves nothing behind.
+    The lock is the folder's own, so a killed process leaves nothing behind; on NFS it is that of a file LOCK in it.
 
     Raises:
         UsageError: it is a file.
@@ -83,8 +85,15 @@ def locked(folder: Path):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ShardError(f"{folder}: another process is at work there", "wait for it, or stop it") from None
-        except OSError:
-            pass  # some network file systems lock no folders; one builder at a time is then up to the user
+        except OSError:  # NFS locks what is open for writing, so no folder
+            os.close(handle)
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ShardError(f"{folder}: another process is at work there", "wait for it, or stop it") from None
+            except OSError:
+                pass  # no locks at all: one builder at a time is then up to the user
         yield
     finally:
         os.close(handle)

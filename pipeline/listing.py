@@ -46,6 +46,8 @@ def read_listing(folder: Path) -> list[Row]:
                 raise ShardError(f"{path}: no column {', '.join(missing)}", hint)
             key, label, source_path, width, height = (header.index(name) for name in COLUMNS)
             for line in lines:
+                if len(line) != len(header):
+                    raise ValueError(f"has {len(line)} columns, not {len(header)}")
                 rows.append(Row(line[key], int(line[label]), line[source_path], int(line[width]), int(line[height])))
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror}", hint) from None

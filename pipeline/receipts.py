@@ -1,6 +1,7 @@
 """What is built already: the receipts of a build under way, or of a finished set.
 
     out/.build/job.json           what is being built; gone when dataset.json is there
+    out/.build/photos.csv         the photos it was begun with
     out/.build/train-00000.json   a receipt: this shard is durable under its final name
 
 In:  the target's folder and what is wanted of it.  Out: by shard, the receipt that `build_shard` left.
@@ -8,20 +9,27 @@ In:  the target's folder and what is wanted of it.  Out: by shard, the receipt t
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from .errors import ShardError, UsageError
-from .files import read_csv, write_json
+from .errors import AlexnetError, ShardError, UsageError
+from .files import LOCK, read_csv, write_csv, write_json
+from .listing import listing_of, read_listing
 from .photo import LOST_ALONE
+from .photo_list import PHOTOS, changes, difference, write_photos
 from .shard_job import ShardJob
 from .shards import ShardFile
 from .shardset import MANIFEST, is_complete
+from .sources import Source
 
+REJECTED_HEADER = ("source_path", "reason")
 _LOST = frozenset(os.strerror(number) for number in LOST_ALONE)
 
 
-def start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob], made_by: dict[str, str]) -> dict[str, dict]:
+def start_or_go_on(
+    out: Path, source: Source, job_key: dict, jobs: list[ShardJob], made_by: dict[str, str]
+) -> dict[str, dict]:
     """The receipts of the shards that are built, by path; starts the build where there is none.
 
     A shard counts as built when it and its CSV are there in full size, and when no photo that it had to leave out
@@ -37,9 +45,9 @@ def start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob], made_by: dict
     record = out / (MANIFEST if (out / MANIFEST).exists() else ".build")
     try:
         if record.name == MANIFEST:
-            receipts = _of_a_finished_set(out, job_key, jobs)
+            receipts = _of_a_finished_set(out, source, job_key, jobs)
         else:
-            receipts = _of_a_build(out, job_key, jobs, made_by)
+            receipts = _of_a_build(out, source, job_key, jobs, made_by)
         roots = {job.path: job.root for job in jobs}
         return {
             path: receipt
@@ -54,7 +62,7 @@ def start_or_go_on(out: Path, job_key: dict, jobs: list[ShardJob], made_by: dict
 
 def is_there(folder: Path, receipt: dict) -> bool:
     """Whether a shard and its CSV are there, the shard in its full size."""
-    return is_complete(folder, file_of(receipt)) and folder.with_suffix(".csv").exists()
+    return is_complete(folder, file_of(receipt)) and listing_of(folder).exists()
 
 
 def file_of(receipt: dict) -> ShardFile:
@@ -64,17 +72,19 @@ def file_of(receipt: dict) -> ShardFile:
 
 def extras_of(receipt: dict) -> dict:
     """What a receipt, or a manifest, says about the photos of a shard."""
-    return {name: receipt[name] for name in ("forms", "known", "unlike")}
+    return {name: receipt[name] for name in ("csv_sha256", "forms", "known", "unlike")}
 
 
-def _of_a_finished_set(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
+def _of_a_finished_set(out: Path, source: Source, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
     """The receipts as dataset.json and rejected.csv have them; the photos and options are known to be the same."""
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
     there["options"] = {name: manifest[name] for name in job_key["options"]}
-    _compare(out, there, job_key)
+    _compare(out, there, job_key, "choose another --out", lambda: _changes_since_a_set(out, manifest, source))
     if not (out / "rejected.csv").exists():
-        raise ShardError(f"{out}: rejected.csv is gone", "remove the folder and build again")
+        if manifest["rejected"]:
+            raise ShardError(f"{out}: rejected.csv is gone", "copy it again, or build into another folder with --out")
+        write_csv(out / "rejected.csv", REJECTED_HEADER, [])
     reasons = dict(read_csv(out / "rejected.csv"))
     shards = {shard["path"]: shard for split in manifest["splits"].values() for shard in split["shards"]}
     (out / ".build").mkdir(exist_ok=True)
@@ -88,19 +98,21 @@ def _of_a_finished_set(out: Path, job_key: dict, jobs: list[ShardJob]) -> dict[s
     }
 
 
-def _of_a_build(out: Path, job_key: dict, jobs: list[ShardJob], made_by: dict) -> dict[str, dict]:
+def _of_a_build(out: Path, source: Source, job_key: dict, jobs: list[ShardJob], made_by: dict) -> dict[str, dict]:
     """The receipts that a stopped build left; writes down what is being built where nothing is there yet."""
     started = out / ".build" / "job.json"
     if started.exists():
         there = json.loads(started.read_text())
         made_with = there.pop("versions")
-        _compare(out, there, job_key)
+        _compare(out, there, job_key, "choose another --out, or remove that folder", lambda: changes(out, source))
         _compare_versions(out, made_with, made_by)
     else:
-        if any(entry.name != ".build" for entry in out.iterdir()):
+        if any(entry.name not in (".build", LOCK) for entry in out.iterdir()):
             raise UsageError(f"{out}: holds something that is not a shard set", "choose an empty folder with --out")
         started.parent.mkdir(exist_ok=True)
         write_json(started, {**job_key, "versions": made_by})
+    if not (out / PHOTOS).exists():
+        write_photos(out / PHOTOS, source)
     receipts = {job.path: json.loads(job.receipt.read_text()) for job in jobs if job.receipt.exists()}
     return {
         path: {**asdict(file_of(one)), "rejected": [tuple(pair) for pair in one["rejected"]], **extras_of(one)}
@@ -112,7 +124,15 @@ def _came_back(root: Path, rejected: list) -> bool:
     return any(reason in _LOST and os.access(root / path, os.R_OK) for path, reason in rejected)
 
 
-def _compare(out: Path, there: dict, wanted: dict) -> None:
+def _changes_since_a_set(out: Path, manifest: dict, source: Source) -> str:
+    there = {path for path, _ in read_csv(out / "rejected.csv")}
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            there.update(row.source_path for row in read_listing(out / shard["path"]))
+    return difference(there, source)
+
+
+def _compare(out: Path, there: dict, wanted: dict, hint: str, changes: Callable[[], str]) -> None:
     if there == wanted:
         return
     differences = [
@@ -121,10 +141,12 @@ def _compare(out: Path, there: dict, wanted: dict) -> None:
         if there["options"].get(name) != value
     ]
     if there["source"] != wanted["source"]:
-        differences.append("the photos, or their split, are others")
-    raise UsageError(
-        f"{out}: holds another build: {'; '.join(differences)}", "choose another --out, or remove that folder"
-    )
+        try:
+            named = changes()
+        except (OSError, AlexnetError, ValueError):  # the lists are gone, too
+            named = ""
+        differences.append(f"the photos, or their split, are others{f' ({named})' if named else ''}")
+    raise UsageError(f"{out}: holds another build: {'; '.join(differences)}", hint)
 
 
 def _compare_versions(out: Path, there: dict, here: dict) -> None:

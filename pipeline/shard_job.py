@@ -22,7 +22,7 @@ from .oddities import as_known
 from .options import BuildOptions
 from .photo import LOST_ALONE, PARQUET, Photo, read_photo, stem_of
 from .resize import Picture, prepare
-from .shards import key, write_shard
+from .shards import key, sha256_of, write_shard
 from .spool import Spool
 
 _WNID_AT_END = re.compile(r"(?<=.)_n\d{8}$")  # Hugging Face's addition to ImageNet's names
@@ -71,8 +71,9 @@ def build_shard(job: ShardJob) -> dict:
     """Build one shard and its CSV, then leave the receipt.
 
     Returns:
-        The receipt: records, bytes, sha256; the rejected photos with their reasons; forms, how many photos were what
-        by their content; known, how many of ImageNet's known odd photos were as expected; unlike, which were not.
+        The receipt: records, bytes, sha256 and that of the CSV; the rejected photos with their reasons; forms, how many
+        photos were what by their content; known, how many of ImageNet's known odd photos were as expected; unlike,
+        which were not.
     """
     account = _Account()
     handle = os.open(job.at, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -83,6 +84,7 @@ def build_shard(job: ShardJob) -> dict:
     write_csv(listing_of(job.out / job.path), COLUMNS, account.rows)
     receipt = {
         **asdict(written),
+        "csv_sha256": sha256_of(listing_of(job.out / job.path)),
         "rejected": account.rejected,
         "forms": dict(sorted(account.forms.items())),
         "known": account.known,

@@ -6,10 +6,12 @@ No photo is read, no environment opened: a set of 300 shards opens in millisecon
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ShardError, UsageError
+from .photo import SPLITS
 from .shards import ShardFile
 
 FORMAT = "alexnet-dali shard set"
@@ -76,6 +78,11 @@ class ShardSet:
     def has(self, name: str) -> bool:
         """Whether a split is there and has records."""
         return name in self.splits and self.splits[name].records > 0
+
+
+def classes_sha256(classes: list[dict], label_order: str) -> str:
+    """A digest of the classes as dataset.json lists them: two that were swapped would be a set of wrong labels."""
+    return hashlib.sha256(json.dumps([classes, label_order]).encode()).hexdigest()
 
 
 def open_shard_set(root: Path) -> ShardSet:
@@ -147,8 +154,13 @@ def _read(root: Path, manifest: dict) -> ShardSet:
         )
     splits = {}
     for name, entry in manifest["splits"].items():
+        if name not in SPLITS:
+            raise ValueError(f"a split {name!r}")
         shards = tuple(
-            (_inside(root, shard["path"]), ShardFile(int(shard["records"]), int(shard["bytes"]), str(shard["sha256"])))
+            (
+                _shard_folder(root, name, shard["path"]),
+                ShardFile(int(shard["records"]), int(shard["bytes"]), str(shard["sha256"])),
+            )
             for shard in entry["shards"]
         )
         splits[name] = Split(name, shards)
@@ -164,7 +176,7 @@ def _read(root: Path, manifest: dict) -> ShardSet:
     return ShardSet(root, size, fit, encoding, classes, splits, manifest)
 
 
-def _inside(root: Path, path: str) -> Path:
-    if path.startswith("/") or ".." in Path(path).parts:
-        raise ValueError(f"shard path {path!r} leads out of the set")
+def _shard_folder(root: Path, split: str, path: str) -> Path:
+    if not re.fullmatch(rf"{split}/[0-9]+\.lmdb", path):  # what else could lead out of the set
+        raise ValueError(f"a shard at {path!r}, which is not {split}/NUMBER.lmdb")
     return root / path

@@ -28,6 +28,8 @@ LAYOUTS = {  # in the order in which they are asked; each module has looks_like(
     "list": "listfile",
     "folders": "folders",
 }
+WHAT = "name a folder of class folders, of ImageNet's archives, of parquet files or tars; or a list (docs/layouts.md)"
+REQUEST = ("layout", "split", "val_share", "seed", "label_order")  # arguments of find_photos, kept in dataset.json
 LABEL_ORDERS = {
     "sorted": "sorted class names",
     "source": "as the source numbers them",
@@ -65,11 +67,11 @@ class Source:
 
     def fingerprint(self) -> str:
         """SHA-256 over split, path, class and size of every photo: the same for a copy elsewhere."""
-        digest = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogatepass"))
         for split, photos in sorted(self.splits.items()):
             for photo in photos:
                 line = f"{split}\0{photo.path}\0{photo.label}\0{photo.bytes}\0{photo.archive}\0{photo.offset}\n"
-                digest.update(line.encode("utf-8", "surrogateescape"))
+                digest.update(line.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def classes_without_training(self) -> list[str]:
@@ -101,7 +103,7 @@ def find_photos(
         SourceError: an archive or a table of it is damaged.
     """
     if not root.exists():
-        raise UsageError(f"{root}: no such folder", "name the folder that holds the photos in class folders")
+        raise UsageError(f"{root}: no such file or folder", WHAT)
     if layout not in ("auto", *LAYOUTS):
         raise UsageError(f"no layout is called {layout!r}", f"choose one of auto, {', '.join(LAYOUTS)}")
     if split not in (None, *SPLITS):
@@ -127,6 +129,8 @@ def find_again(manifest: dict, root: Path | None = None) -> Source:
         path, request = Path(made_from["path"]), dict(made_from["request"])
     except (KeyError, TypeError, ValueError):
         raise ShardError("dataset.json does not say what the set was made from", "build the set again") from None
+    if unknown := sorted(request.keys() - set(REQUEST)):
+        raise ShardError(f"dataset.json: not known how to ask for {', '.join(unknown)}", "update alexnet-dali")
     return find_photos(root or path, **request)
 
 
@@ -138,7 +142,7 @@ def _detect(root: Path) -> str:
     for layout in LAYOUTS:
         if _module(layout).looks_like(root):
             return layout
-    raise UsageError(f"{root}: not a folder", "name the folder that holds the photos in class folders")
+    raise UsageError(f"{root}: neither a folder, nor a list, a table or a tar of photos", WHAT)
 
 
 def _source(root: Path, found: Found, request: dict) -> Source:
@@ -157,7 +161,9 @@ def _source(root: Path, found: Found, request: dict) -> Source:
     classes = _ordered(root, names, found, label_order)
     labels = {name: label for label, name in enumerate(classes)} | {"": UNLABELLED}
     splits = {}
-    for name, entries in chosen.items():
+    found.entries.clear()  # millions of photos are not kept twice
+    for name in list(chosen):
+        entries = chosen.pop(name)
         if name != "test" and any(entry.class_name == "" for entry in entries):
             raise UsageError(f"{root}: photos of {name or 'no split'} have no label", "only a test split may have none")
         entries.sort(key=Entry.place)

@@ -12,9 +12,11 @@ In:  a SpoolJob.  Out: the two files. Spooling is a unit of work as a shard is: 
 
 import hashlib
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from .photo import Photo
 from .resize import Picture, prepare
 
 FOLDER = "spool"
+_OPEN_FILES = 128  # ImageNet-1k comes in 294 files; 4,400 rows of 65 bytes each
 _INDEX = np.dtype(
     [("row", "<i8"), ("offset", "<i8"), ("bytes", "<i8"), ("rejected", "?")]
     + [(side, "<i4") for side in ("height", "width", "source_height", "source_width")]
@@ -101,6 +104,7 @@ class Spool:
 
     def __init__(self, out: Path):
         self._out = out
+        self._open: OrderedDict[str, tuple[np.ndarray, np.ndarray, BinaryIO]] = OrderedDict()
 
     def picture(self, photo: Photo) -> Picture:
         """The prepared picture of a photo.
@@ -111,10 +115,9 @@ class Spool:
         """
         path = spool_path(self._out, photo.archive)
         try:
-            index = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-            entry = index[np.searchsorted(index["row"], photo.offset)]
-            with open(path, "rb") as file:
-                data = os.pread(file.fileno(), int(entry["bytes"]), int(entry["offset"]))
+            rows, index, file = self._opened(photo.archive, path)
+            entry = index[np.searchsorted(rows, photo.offset)]
+            data = os.pread(file.fileno(), int(entry["bytes"]), int(entry["offset"]))
         except (OSError, ValueError, IndexError):
             entry, data = None, b""
         if entry is None or entry["row"] != photo.offset or len(data) != entry["bytes"]:
@@ -126,3 +129,13 @@ class Spool:
             *(int(entry[side]) for side in ("height", "width", "source_height", "source_width")),
             form=entry["form"].decode(),
         )
+
+    def _opened(self, archive: str, path: Path) -> tuple[np.ndarray, np.ndarray, BinaryIO]:
+        """The rows and the index of a file, and the pictures' file; of the last few that were asked for."""
+        if archive not in self._open:
+            while len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)
+            index = np.load(path.with_suffix(".npy"), allow_pickle=False)
+            self._open[archive] = np.ascontiguousarray(index["row"]), index, open(path, "rb")  # noqa: SIM115
+        self._open.move_to_end(archive)
+        return self._open[archive]

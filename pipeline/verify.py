@@ -14,10 +14,11 @@ from pathlib import Path
 
 from . import stats
 from .errors import AlexnetError, ShardError
-from .files import read_csv
+from .files import LOCK, read_csv
 from .listing import listing_of
 from .shard_check import Damage, Rules, check_shard
-from .shardset import MANIFEST, ShardSet, described
+from .shards import sha256_of
+from .shardset import MANIFEST, ShardSet, classes_sha256, described
 
 ASIDE = ".damaged"  # where a repair keeps what it replaces, until the set is whole
 UNLABELLED = "test"  # the split whose labels may be -1
@@ -86,7 +87,7 @@ def verify(
                     futures[executor.submit(check_shard, root, path, file, rules)] = path, file.records
         for future in as_completed(futures):
             path, records = futures[future]
-            found[path] += future.result()
+            found[path] += future.result() or _of_a_listing(shard_set, path)
             advance(records)
     except BrokenExecutor as error:
         raise ShardError(
@@ -102,7 +103,20 @@ def verify(
     )
 
 
+def _of_a_listing(shard_set: ShardSet, path: str) -> list[Damage]:
+    """A CSV that can be read and still is not the one that was written."""
+    split = path.partition("/")[0]
+    wanted = {shard["path"]: shard.get("csv_sha256") for shard in shard_set.manifest["splits"][split]["shards"]}[path]
+    listing = listing_of(Path(path))
+    same = wanted in (None, sha256_of(shard_set.root / listing))
+    return [] if same else [Damage(path, None, "", f"{listing.name}: its SHA-256 is not the one in {MANIFEST}")]
+
+
 def _of_the_whole(shard_set: ShardSet) -> Iterator[Damage]:
+    manifest = shard_set.manifest
+    wanted_classes = manifest.get("classes_sha256")
+    if wanted_classes not in (None, classes_sha256(manifest["classes"], manifest.get("label_order", ""))):
+        yield Damage(MANIFEST, None, "", "classes or label_order are not those that were written: labels may be wrong")
     folders = [folder for split in shard_set.splits.values() for folder, _ in split.shards]
     for path, count in Counter(folder.relative_to(shard_set.root).as_posix() for folder in folders).items():
         if count > 1:
@@ -126,7 +140,7 @@ def _of_the_whole(shard_set: ShardSet) -> Iterator[Damage]:
 def _strangers(shard_set: ShardSet) -> list[str]:
     """What lies in the set's folders and is not of it, in words."""
     root = shard_set.root
-    files = {MANIFEST, "rejected.csv", "stats.npz", "stats.json"}
+    files = {MANIFEST, LOCK, "rejected.csv", "stats.npz", "stats.json"}
     folders = {""}
     for split in shard_set.splits.values():
         for folder, _ in split.shards:

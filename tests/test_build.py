@@ -348,7 +348,9 @@ def test_whatever_call_fails_nothing_half_done_is_left(tiny, tmp_path, monkeypat
     source = find_photos(tiny, split="val")
     build(source, tmp_path / "whole", SMALL, Here())
     whole = contents(tmp_path / "whole")
-    count = 3 + 2 * 9 + 2 * 3  # job.json; a shard, its CSV and its receipt, twice; rejected.csv, dataset.json
+    count = (
+        2 * 3 + 2 * 9 + 2 * 3
+    )  # job.json, photos.csv; a shard, its CSV and receipt, twice; rejected.csv, dataset.json
     for failing in range(1, count + 1):
         out = tmp_path / str(failing)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
@@ -413,9 +415,17 @@ def test_a_lost_shard_with_rejected_photos(damaged, tmp_path):
 def test_a_lost_list_of_the_rejected(tiny, undisturbed, tmp_path):
     out = shutil.copytree(undisturbed, tmp_path / "out")
     (out / "rejected.csv").unlink()
+    build(find_photos(tiny), out, SMALL, Here())  # it was empty
+    assert contents(out) == contents(undisturbed)
+
+
+def test_a_lost_list_of_some_rejected(damaged, tmp_path):
+    source, out = find_photos(damaged[0]), tmp_path / "out"
+    build(source, out, SMALL, Here())
+    (out / "rejected.csv").unlink()
     with pytest.raises(ShardError) as caught:
-        build(find_photos(tiny), out, SMALL, Here())
-    assert str(caught.value) == f"{out}: rejected.csv is gone; remove the folder and build again"
+        build(source, out, SMALL, Here())
+    assert str(caught.value) == (f"{out}: rejected.csv is gone; copy it again, or build into another folder with --out")
 
 
 @pytest.mark.parametrize("stage", ["finished", "stopped"])
@@ -439,7 +449,7 @@ def test_another_build_is_refused_by_its_difference(tiny, undisturbed, tmp_path,
     with pytest.raises(UsageError) as caught:
         build(find_photos(tiny), out, dataclasses.replace(SMALL, **options), Here())
     assert caught.value.message == f"{out}: holds another build: {difference}"
-    assert caught.value.hint == "choose another --out, or remove that folder"
+    assert caught.value.hint == "choose another --out" + (", or remove that folder" if stage == "stopped" else "")
     assert {name: data for name, data in contents(out).items() if name in before} == before
 
 
@@ -600,6 +610,43 @@ def test_a_photo_that_comes_back_is_built(tiny, undisturbed, tmp_path):
     build(source, tmp_path / "out", SMALL, rest)
     assert len(rest.jobs) == 1 and by_path(tmp_path / "out") == by_path(undisturbed)
     assert open_shard_set(tmp_path / "out").manifest["rejected"] == 0
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_photo_that_vanishes_between_two_runs_is_rejected(tiny, tmp_path, stop):
+    """The build is of the photos it was begun with: as if the photo had vanished during an undisturbed one."""
+    photos, out = shutil.copytree(tiny, tmp_path / "photos"), tmp_path / "out"
+    source = find_photos(photos)
+    with pytest.raises(KeyboardInterrupt):
+        build(source, out, SMALL, Here(stop))
+    lost = source.splits["val"][2].path
+    (photos / lost).unlink()
+    built, _ = build(find_photos(photos), out, SMALL, Here())
+    build(source, tmp_path / "whole", SMALL, Here())
+    assert contents(out) == contents(tmp_path / "whole")
+    assert built.manifest["rejected"] == 1 and lost in (out / "rejected.csv").read_text()
+
+
+def test_photos_that_changed_are_named(damaged, tmp_path):
+    """More than vanished, or from a finished set: what is gone and what is new."""
+    photos, out = damaged[0], tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        build(find_photos(photos), out, SMALL, Here(3))
+    first = find_photos(photos).splits["train"][0].path
+    (photos / first).rename(photos / "train/checker/new.JPEG")
+    named = rf"are others \(gone: {first}; new: train/checker/new.JPEG\)"
+    with pytest.raises(UsageError, match=named):
+        build(find_photos(photos), out, SMALL, Here())
+    (photos / "train/checker/new.JPEG").rename(photos / first)
+    build(find_photos(photos), out, SMALL, Here())
+    (photos / first).rename(photos / "train/checker/new.JPEG")
+    with pytest.raises(UsageError, match=named) as caught:
+        build(find_photos(photos), out, SMALL, Here())
+    assert caught.value.hint == "choose another --out"
+    for path in list((photos / "val/crescent").iterdir()):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"gone: train/checker/caf.\.jpg, val/crescent/lost\.jpg, \S+ and 2 more; new:"):
+        build(find_photos(photos), out, SMALL, Here())
 
 
 def test_a_failing_disk_stops_the_build_and_rejects_nothing(tiny, undisturbed, tmp_path, monkeypatch):

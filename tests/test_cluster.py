@@ -153,13 +153,13 @@ def test_a_photo_that_kills_every_worker_is_named(photos, tmp_path):
 
     with (
         running_scheduler(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as scheduler,
-        running_workers(scheduler, tmp_path, 1),
+        running_workers(scheduler, tmp_path, 2),  # without a second, Dask waits for one to redo what the dead one did
         pytest.raises(ShardError) as caught,
         cluster_pool(scheduler, copy, out) as pool,
     ):
         threading.Thread(target=kill).start()
         build(source, out, SMALL, pool)
-    assert caught.value.message.startswith(f"{out}: a worker process died on {name} (")
+    assert caught.value.message.startswith(f"{out}: a worker process died on ") and name in caught.value.message
 
 
 def test_the_command_builds_on_the_cluster(scheduler, workers, photos, undisturbed, tmp_path, monkeypatch):
@@ -185,3 +185,27 @@ def test_nobody_at_the_address(photos, tmp_path, monkeypatch):
         cluster_pool("tcp://127.0.0.1:1", photos, tmp_path / "out"),
     ):
         raise AssertionError("never here")
+
+
+def test_a_worker_with_other_libraries_is_refused_by_name(scheduler, workers, photos, tmp_path, monkeypatch):
+    there = cluster.versions()
+    monkeypatch.setattr(cluster, "versions", lambda: there | {"simplejpeg": "99.0"})
+    with pytest.raises(ShardError) as caught, cluster_pool(scheduler, photos, tmp_path / "out"):
+        raise AssertionError("never here")
+    assert f"has simplejpeg {there['simplejpeg']}, where the command has 99.0" in caught.value.message
+
+
+def test_a_worker_that_comes_later_with_other_libraries_does_not_work(scheduler, workers, photos, tmp_path):
+    with cluster_pool(scheduler, photos, tmp_path / "out") as pool:
+        assert pool.submit(abs, -3).result() == 3
+        pool._versions = {**pool._versions, "numpy": "0.1"}
+        with pytest.raises(ShardError, match=r"where the command has 0\.1; install the same versions everywhere"):
+            pool.submit(abs, -3).result()
+
+
+def test_what_a_killed_look_leaves_is_in_nobodys_way(photos, tmp_path, undisturbed):
+    (tmp_path / "out/.build").mkdir(parents=True)
+    (tmp_path / "out/.build/seen-by-workers-0123abcd").touch()
+    with ThreadPoolExecutor(1) as executor:
+        build(find_photos(photos), tmp_path / "out", SMALL, executor)
+    assert contents(tmp_path / "out") == contents(undisturbed)

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -135,4 +136,30 @@ def test_a_lock_is_given_back_after_an_error(tmp_path):
     with pytest.raises(ValueError), locked(tmp_path):
         raise ValueError
     with locked(tmp_path):
+        pass
+
+
+def test_where_folders_cannot_be_locked_a_file_in_it_is(tmp_path, monkeypatch):
+    """NFS locks only what is open for writing."""
+    real = fcntl.flock
+
+    def as_on_nfs(handle, operation):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        return real(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    second = locked(tmp_path / "out")
+    with locked(tmp_path / "out"), pytest.raises(ShardError, match="another process is at work there"), second:
+        raise AssertionError("never here")
+    with locked(tmp_path / "out"):  # free again
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_where_nothing_can_be_locked_one_works_alone(tmp_path, monkeypatch):
+    def never(handle, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", never)
+    with locked(tmp_path / "out"):
         pass

@@ -18,6 +18,7 @@ import pytest
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shardset import open_shard_set
+from alexnet_dali.pipeline.sources import WHAT
 from alexnet_dali.tools.console import run
 from alexnet_dali.tools.prep import COMMANDS, prep
 from alexnet_dali.tools.sample_photos import make_photos
@@ -170,8 +171,8 @@ def test_a_missing_source(call, tmp_path):
     refused(
         call("build-lmdb", tmp_path / "nothing"),
         2,
-        f"{tmp_path}/nothing: no such folder",
-        "name the folder that holds the photos in class folders",
+        f"{tmp_path}/nothing: no such file or folder",
+        WHAT,
     )
 
 
@@ -203,7 +204,7 @@ def test_another_build(call, tiny, finished):
         call("build-lmdb", tiny, "--out", finished, *SMALL, "--quality", 90),
         2,
         f"{finished}: holds another build: quality 95 there, 90 now",
-        "choose another --out, or remove that folder",
+        "choose another --out",
     )
     assert times(finished) == before
 

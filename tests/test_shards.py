@@ -230,6 +230,28 @@ def test_a_shard_gets_its_name_when_it_is_durable(tmp_path, monkeypatch):
     assert fnmatch.fnmatch(calls[0][1].name, ".a.lmdb.????????.part") and [calls[1][1], calls[2][1]] == [path, tmp_path]
 
 
+def test_the_records_are_durable_before_the_name(tmp_path, monkeypatch):
+    """LMDB writes without a sync; one comes before the rename, or a power cut could leave a name without content."""
+    order = []
+    real_open, real_rename = lmdb.open, os.rename
+
+    class Watched:
+        def __init__(self, environment):
+            self._environment = environment
+
+        def __getattr__(self, name):
+            return getattr(self._environment, name)
+
+        def sync(self, force=False):
+            order.append(("sync", force))
+            self._environment.sync(force)
+
+    monkeypatch.setattr(lmdb, "open", lambda *folder, **options: Watched(real_open(*folder, **options)))
+    monkeypatch.setattr(os, "rename", lambda *names: order.append(("rename", None)) or real_rename(*names))
+    write_shard(tmp_path / "a.lmdb", VALUES)
+    assert order == [("sync", True), ("rename", None)]
+
+
 def test_a_full_map_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MAP_BYTES", 1 << 16)
     message, hint = refusal(write_shard, tmp_path / "a.lmdb", [bytes(40_000)] * 3)

@@ -121,19 +121,34 @@ def test_a_newer_version_is_named(own):
     )
 
 
-@pytest.mark.parametrize("path", ["/etc", "../other/00000.lmdb", "train/../../x.lmdb", ".."])
-def test_a_shard_path_that_leads_out_is_refused(own, path):
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/etc", "../other/00000.lmdb", "train/../../x.lmdb", "..", "", ".", "train", "train/", "train/x.lmdb"),
+        *(
+            "train/\0.lmdb",
+            "train/\ud800.lmdb",
+            "x" * 5000,
+            "val/00000.lmdb",
+            "train/00000.lmdb/",
+            "train/00000.lmdb\n",
+        ),
+    ],
+)
+def test_a_shard_path_that_is_no_shard_of_its_split_is_refused(own, path):
+    """The commands that copy, mend and export write and remove what it names."""
     edit(own, lambda manifest: manifest["splits"]["train"]["shards"][0].update(path=path))
-    assert refusal(ShardError, own) == (
-        f"{own}/dataset.json: not a manifest of ours: ValueError shard path {path!r} leads out of the set",
-        "copy dataset.json again, or build the set again",
+    message, hint = refusal(ShardError, own)
+    assert message == (
+        f"{own}/dataset.json: not a manifest of ours: ValueError a shard at {path!r}, which is not train/NUMBER.lmdb"
     )
+    assert hint == "copy dataset.json again, or build the set again"
 
 
-@pytest.mark.parametrize("path", ["", ".", "train", "train/\0.lmdb", "train/\ud800.lmdb", "x" * 5000])
-def test_a_shard_path_that_is_no_shard_is_missing(own, path):
-    edit(own, lambda manifest: manifest["splits"]["train"]["shards"][0].update(path=path))
-    assert refusal(ShardError, own)[0].startswith(f"{own / path}: missing, or not of the ")
+@pytest.mark.parametrize("name", ["../../evil", "", ".", "Train", "train/x", "evil"])
+def test_a_split_of_another_name_is_refused(own, name):
+    edit(own, lambda manifest: manifest["splits"].update({name: manifest["splits"].pop("train")}))
+    assert refusal(ShardError, own)[0].endswith(f"not a manifest of ours: ValueError a split {name!r}")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Finding the photos: every layout of folders, the same list whatever the disk's order, nothing that hangs."""
 
+import dataclasses
 import os
 import random
 import shutil
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 from alexnet_dali.pipeline.errors import PlanError, ShardError, UsageError
-from alexnet_dali.pipeline.sources import find_again, find_photos
+from alexnet_dali.pipeline.sources import WHAT, find_again, find_photos
 
 
 def lay(root, *paths):
@@ -185,7 +186,7 @@ def test_a_pipe_is_ignored_without_hanging(tmp_path):
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
     os.mkfifo(tmp_path / "pipe")
     code = (
-        "import sys; from pathlib import Path; from alexnet_dali.pipeline.sources import find_again, find_photos\n"
+        "import sys; from pathlib import Path; from alexnet_dali.pipeline.sources import find_photos\n"
         "source = find_photos(Path(sys.argv[1]), split='train')\n"
         "print([photo.path for photo in source.splits['train']], source.ignored)"
     )
@@ -263,8 +264,8 @@ def test_the_fingerprint_knows_a_copy_and_every_change(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("missing", "no such folder; name the folder that holds the photos in class folders"),
-        ("file", "not a folder; name the folder that holds the photos in class folders"),
+        ("missing", f"no such file or folder; {WHAT}"),
+        ("file", f"neither a folder, nor a list, a table or a tar of photos; {WHAT}"),
     ],
 )
 def test_a_source_that_is_no_folder(tmp_path, name, text):
@@ -389,3 +390,15 @@ def test_a_layout_of_no_name(tmp_path):
     lay(tmp_path, "cat/1.jpg")
     with pytest.raises(UsageError, match="no layout is called 'zip'; choose one of auto, "):
         find_photos(tmp_path, layout="zip")
+
+
+def test_a_request_of_a_later_version_is_told(tmp_path):
+    lay(tmp_path, "cat/1.jpg")
+    with pytest.raises(ShardError, match="not known how to ask for colour; update alexnet-dali"):
+        find_again({"source": {"path": str(tmp_path), "request": {"colour": "blue"}}})
+
+
+def test_a_class_of_half_a_character_has_a_fingerprint(tmp_path):
+    lay(tmp_path, "cat/1.jpg")
+    source = find_photos(tmp_path)
+    assert len(dataclasses.replace(source, classes=("\ud800",)).fingerprint()) == 64

@@ -138,4 +138,4 @@ def test_a_picture_that_is_not_in_the_spool(table, tmp_path):
             kept.picture(Photo("x", 0, 0, archive, row))
     job.path.write_bytes(b"")
     with pytest.raises(ShardError, match="x is not in it"):
-        kept.picture(Photo("x", 0, 0, archive, 4))
+        Spool(tmp_path / "out").picture(Photo("x", 0, 0, archive, 4))

@@ -264,13 +264,38 @@ def test_a_split_called_test_may_have_no_labels(shards, tmp_path):
     report = verify(out, Here())
     assert report.whole and report.records == 20
     manifest = json.loads((out / "dataset.json").read_text())
-    manifest["classes"], manifest["splits"]["val"] = [{"name": "a"}], manifest["splits"].pop("test")
+    manifest["classes"], entry = [{"name": "a"}], manifest["splits"].pop("test")
+    (out / "test").rename(out / "val")
+    for shard in entry["shards"]:
+        shard["path"] = shard["path"].replace("test", "val")
+    manifest["splits"]["val"] = entry
     (out / "dataset.json").write_text(json.dumps(manifest))
-    assert {damage.reason for damage in verify(out, Here()).damages} == {"label -1, but there are 1 classes"}
+    labels = {damage.reason for damage in verify(out, Here()).damages if damage.shard != "dataset.json"}
+    assert labels == {"label -1, but there are 1 classes"}
     rules = Rules(256, "crop", True, 4, True)
     assert shard_check.check_record(record_of(PIXELS, label=-1), rules, bytearray()).label == -1
     with pytest.raises(ShardError, match="label -2"):
         shard_check.check_record(record_of(PIXELS, label=-2), rules, bytearray())
+
+
+def test_a_csv_with_another_photos_name_is_named(copy):
+    path = copy / "train/00001.csv"
+    path.write_text(path.read_text().replace("train_000", "train_001", 1))
+    report = verify(copy, Here())
+    assert report.damaged_shards == ("train/00001.lmdb",)
+    assert [damage.reason for damage in report.damages] == ["00001.csv: its SHA-256 is not the one in dataset.json"]
+
+
+@pytest.mark.parametrize("change", ["classes", "label_order"])
+def test_swapped_classes_are_noticed(copy, change):
+    manifest = json.loads((copy / "dataset.json").read_text())
+    manifest[change] = manifest[change][::-1]
+    (copy / "dataset.json").write_text(json.dumps(manifest))
+    (damage,) = verify(copy, Here()).damages
+    assert (damage.shard, damage.reason) == (
+        "dataset.json",
+        "classes or label_order are not those that were written: labels may be wrong",
+    )
 
 
 def test_all_damage_is_listed_in_the_order_of_the_set(copy):
@@ -310,7 +335,7 @@ def test_all_damage_is_listed_in_the_order_of_the_set(copy):
         (lambda lines: [lines[0], *lines[2:], lines[1]], 0, "its CSV has the key '00000001' in this row"),
         (lambda lines: [*lines[:3], re.sub(r"^(\d+),(\d)", r"\1,9", lines[3]), *lines[4:]], 2, ", but its CSV says 9"),
         (lambda lines: [*lines[:3], "00000002,cat,x,1,1", *lines[4:]], None, "row 2: invalid literal for int()"),
-        (lambda lines: [*lines[:3], "00000002,1", *lines[4:]], None, "row 2: list index out of range"),
+        (lambda lines: [*lines[:3], "00000002,1", *lines[4:]], None, "row 2: has 2 columns, not 5"),
         (lambda lines: [re.sub(r",\d+$", ",0", line) for line in lines], 0, "its CSV says a photo of"),
         (lambda lines: ["a,b,c", *lines[1:]], None, "no column key, label, source_path, source_width, source_height"),
         (lambda lines: [], None, "no column"),

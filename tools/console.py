@@ -4,6 +4,7 @@ A user's mistake ends in two lines on stderr, what is wrong and what to do, and 
 A traceback means a bug of ours. Standard output carries results, standard error everything else.
 """
 
+import errno
 import importlib
 import io
 import os
@@ -56,6 +57,8 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {name}{error.strerror or error}", err=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            click.echo("  try: make room, then run the same command again: what is done is kept", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
