@@ -645,7 +645,8 @@ def test_photos_that_changed_are_named(damaged, tmp_path):
     assert caught.value.hint == "choose another --out"
     for path in list((photos / "val/crescent").iterdir()):
         path.unlink()
-    with pytest.raises(UsageError, match=r"gone: train/checker/caf.\.jpg, val/crescent/lost\.jpg, \S+ and 2 more; new:"):
+    named = r"gone: train/checker/caf.\.jpg, val/crescent/lost\.jpg, \S+ and 2 more; new:"
+    with pytest.raises(UsageError, match=named):
         build(find_photos(photos), out, SMALL, Here())
 
 
