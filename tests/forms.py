@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 from alexnet_dali.pipeline.layouts.parquet import read_rows
 from alexnet_dali.pipeline.photo import read_photo, stem_of
+from alexnet_dali.pipeline.shardset import ShardSet
 from alexnet_dali.pipeline.sources import Source
 
 SPLITS = ("train", "val")
@@ -56,6 +57,11 @@ def shown(source: Source) -> list[tuple[str, str, str, bytes]]:
             name = source.classes[photo.label] if photo.label >= 0 else ""
             rows.append((split, name, stem_of(photo.path).removesuffix(f"_{name}"), data))
     return rows
+
+
+def hashes(shard_set: ShardSet) -> dict[str, list[str]]:
+    """SHA-256 of every data.mdb, by split; the CSVs beside them name the photos as their layout does."""
+    return {name: [file.sha256 for _, file in split.shards] for name, split in shard_set.splits.items()}
 
 
 def make_lists(photos: Path, by_name: bool = False, newline: str = "\n") -> Path:
