@@ -1,193 +1,132 @@
-"""The DALI graphs: training windows, the centre view, the ten views (paper, section 4.1). One code for CPU and GPU.
+"""The DALI graphs: training windows, resized crops, test views (paper, section 4.1). One code for CPU and GPU.
 
-In:  a callback that returns payloads and the plan's draws.  Out: a DALI pipeline of float32 pictures less the mean.
+In:  a callback that returns payloads and the plan's draws.  Out: a DALI pipeline whose one output is pictures.
 The graph decides nothing: window, reflection, light and gain of each picture come in as numbers.
 
-    train   (pixels - (mean - light) - residual) * gain      n x 224 x 224 x 3
-    views   (pixels - mean - residual) for each view         n x views x 224 x 224 x 3
+    train   (pixels - (mean - light) - residual) / std * gain       n x crop x crop x 3
+    views   (pixels - mean - residual) / std for each view          n x views x crop x crop x 3
 
 `residual` is the mean image's central window less the mean RGB: the program of 2012 subtracts that window whatever
-the crop and the reflection. The per-picture light costs nothing: crop_mirror_normalize takes it inside its mean.
+the crop and the reflection. All else costs nothing: crop_mirror_normalize takes a picture's own light inside its mean
+and its gain inside its standard deviation. As uint8 the pixels go out as they are.
+
+Resizing is DALI's linear filter with antialiasing: a triangle whose half is as wide as the step between new pixels, or
+one old pixel where that is wider; beyond the edge its pixels are repeated; the result is rounded to whole grey levels.
+Pillow and torchvision have the same filter but cut it off at the edge: they differ in the outermost pixels alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import DeviceError, PlanError, StreamError
+from .errors import DeviceError, StreamError
+from .operators import DTYPES, LAYOUTS, Operators, Pictures
+from .views import centre_view, ten_views, views_of
+
+__all__ = [
+    "DTYPES",
+    "LAYOUTS",
+    "VIEWS",
+    "Pictures",
+    "centre_view",
+    "ten_views",
+    "train_graph",
+    "views_graph",
+    "views_of",
+]
 
 VIEWS = (1, 10)
 PREFETCH = 2  # batches ahead; 1 to 4 measured the same
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """What pictures come in and what of them goes out.
-
-    Attributes:
-        encoded: JPEG files come in; otherwise raw pixels.
-        size: pixels of the short side.
-        square: all pictures are size x size; otherwise their central square is cut first.
-        crop: pixels of the window.
-        mean_rgb: float (3,), 0..255.
-        residual: float32 (crop, crop, 3) or None, subtracted from every window.
-    """
-
-    encoded: bool
-    size: int
-    square: bool
-    crop: int
-    mean_rgb: np.ndarray
-    residual: np.ndarray | None
-
-
-def ten_views(size: int = 256, crop: int = 224) -> np.ndarray:
-    """List the test windows: four corners and the centre, each followed by its reflection.
-
-    Returns:
-        int64 (10, 3): left and top in pixels, 0..size-crop, and flip, 0 or 1.
-    Raises:
-        PlanError: the window is larger than the picture.
-    """
-    if not 1 <= crop <= size:
-        raise PlanError(
-            f"a {crop}x{crop} window does not fit into {size}x{size} pictures",
-            f"build the shards with --size {crop + 32} or more",
-        )
-    far = size - crop
-    middle = far // 2  # an odd margin leaves the extra pixel right and below, as the offline crop does
-    windows = [(0, 0), (far, 0), (0, far), (far, far), (middle, middle)]
-    return np.array([(left, top, flip) for left, top in windows for flip in (0, 1)], dtype=np.int64)
-
-
-def centre_view(size: int = 256, crop: int = 224) -> np.ndarray:
-    """The central window alone: int64 (1, 3), as `ten_views`."""
-    return ten_views(size, crop)[8:9]
-
-
-def train_graph(source: Callable, pictures: Pictures, batch_size: int, device_id: int | None, threads: int):
+def train_graph(
+    source: Callable,
+    pictures: Pictures,
+    batch_size: int,
+    device_id: int | None,
+    threads: int,
+    *,
+    resized: bool = False,
+    dtype: str = "float32",
+    layout: str = "HWC",
+):
     """Build the graph of training windows.
 
     Args:
-        source: returns for a batch: payloads, [corners int32 (n, 2), top and left of the central square, where
-            pictures are not square,] left and top float32 (n,) as shares of size - crop, flip int32 (n,),
-            mean float32 (n, 3) and gain float32 (n, 1, 1, 1); raises StopIteration at the end.
+        source: returns for a batch, one after the other: payloads; windows; flip int32 (n,); and unless `dtype` is
+            uint8 mean float32 (n, 3) and gain float32 (n, 1, 1, 1). Raises StopIteration at the end.
+            Windows are [corners int32 (n, 2), top and left of the central square, where pictures are not square,]
+            left and top float32 (n,) as shares of `pictures.far`. Of resized crops they are corners int32 (n, 2), top
+            and left, and extents int32 (n, 2), height and width, in pixels of the whole picture.
         device_id: a GPU, or None for the CPU.
         threads: of the CPU's part.
+        resized: windows are of any extent and are resized to crop x crop.
+        dtype: `float32`, `float16`, or `uint8`: the pixels themselves, cut and reflected.
+        layout: of the memory, `HWC` or `CHW`.
     Returns:
-        A built `nvidia.dali.Pipeline` whose one output is float32 (n, crop, crop, 3).
+        A built `nvidia.dali.Pipeline` whose one output is (n, crop, crop, 3), or (n, 3, crop, crop).
     Raises:
         StreamError: DALI is missing or refuses.
         DeviceError: there is no such GPU.
+        PlanError: there is no such dtype or layout.
     """
-    fn, types = _dali()
-    inputs = _inputs(types, pictures) + [
-        (types.FLOAT, 0),
-        (types.FLOAT, 0),
-        (types.INT32, 0),
-        (types.FLOAT, 1),
-        (types.FLOAT, 3),
-    ]
+    make = Operators(pictures, device_id, dtype, layout)
+    corner = [] if pictures.square else ["corner"]
+    places = ["corner", "extent"] if resized else [*corner, "left", "top"]
+    values = [] if dtype == "uint8" else ["mean", "gain"]
 
     def graph():
-        data, *corners, left, top, flip, mean, gain = _source(fn, source, inputs)
-        squares = _squares(fn, types, data, corners, pictures, device_id)
-        window = fn.crop_mirror_normalize(
-            squares,
-            mean=mean,
-            std=[1.0] * 3,
-            mirror=flip,
-            crop_pos_x=left,
-            crop_pos_y=top,
-            **_window_options(types, pictures),
-        )
-        return _less_residual(types, window, pictures, device_id) * (gain.gpu() if device_id is not None else gain)
+        data, *numbers = make.sourced(source, [*places, "flip", *values])
+        where, (flip, *mean_gain) = numbers[: len(places)], numbers[len(places) :]
+        pixels = make.decoded(data)
+        if resized:
+            pixels, place = make.resized(make.cut(pixels, *where), pictures.crop), {}
+        else:
+            *corners, left, top = where
+            pixels, place = make.square(pixels, corners), {"crop_pos_x": left, "crop_pos_y": top}
+        if not make.subtracts:
+            return make.window(pixels, flip, *mean_gain, **place)
+        mean, gain = mean_gain
+        return make.less_residual(make.window(pixels, flip, mean, **place), gain)
 
     return _built(graph, batch_size, device_id, threads)
 
 
 def views_graph(
-    source: Callable, pictures: Pictures, views: np.ndarray, batch_size: int, device_id: int | None, threads: int
+    source: Callable,
+    pictures: Pictures,
+    views: np.ndarray,
+    batch_size: int,
+    device_id: int | None,
+    threads: int,
+    *,
+    dtype: str = "float32",
+    layout: str = "HWC",
 ):
     """Build the graph of test views: each picture is decoded once and cut as often as there are views.
 
     Args:
-        source: as for `train_graph`, returning payloads [and corners] alone.
-        views: int64 (views, 3), from `ten_views` or `centre_view`.
+        source: as for `train_graph`, returning payloads [and corners of the central squares] alone.
+        views: int64 (views, 3), from `views_of` pictures of `pictures.side`.
+        dtype, layout: as for `train_graph`.
     Returns:
-        A built pipeline whose one output is float32 (n, views, crop, crop, 3).
+        A built pipeline whose one output is (n, views, crop, crop, 3), or (n, views, 3, crop, crop).
     Raises:
-        StreamError, DeviceError: as `train_graph`.
+        StreamError, DeviceError, PlanError: as `train_graph`.
     """
-    fn, types = _dali()
-    far = max(pictures.size - pictures.crop, 1)
+    make = Operators(pictures, device_id, dtype, layout)
 
     def graph():
-        data, *corners = _source(fn, source, _inputs(types, pictures))
-        squares = _squares(fn, types, data, corners, pictures, device_id)
+        data, *corners = make.sourced(source, [] if pictures.square else ["corner"])
+        pixels = make.square(make.decoded(data), corners)
         windows = [
-            _less_residual(
-                types,
-                fn.crop_mirror_normalize(
-                    squares,
-                    mean=pictures.mean_rgb.tolist(),
-                    std=[1.0] * 3,
-                    mirror=flip,
-                    crop_pos_x=left / far,
-                    crop_pos_y=top / far,
-                    **_window_options(types, pictures),
-                ),
-                pictures,
-                device_id,
-            )
+            make.window(pixels, flip, crop_pos_x=left / pictures.far, crop_pos_y=top / pictures.far)
             for left, top, flip in views.tolist()
         ]
-        return fn.stack(*windows)
+        stacked = make.stacked(windows)
+        return make.less_residual(stacked) if make.subtracts else stacked
 
     return _built(graph, batch_size, device_id, threads)
-
-
-def _source(fn, source: Callable, inputs: list):
-    # no_copy: DALI reads the memory map itself; the loader keeps every array alive until its batch has been used.
-    return fn.external_source(
-        source=source,
-        num_outputs=len(inputs),
-        batch=True,
-        no_copy=True,
-        dtype=[dtype for dtype, _ in inputs],
-        ndim=[ndim for _, ndim in inputs],
-    )
-
-
-def _inputs(types, pictures: Pictures) -> list:
-    corners = [] if pictures.square else [(types.INT32, 1)]
-    return [(types.UINT8, 1 if pictures.encoded else 3), *corners]
-
-
-def _squares(fn, types, data, corners: list, pictures: Pictures, device_id: int | None):
-    """Decoded pictures, cut to size x size."""
-    if pictures.encoded:
-        # adjust_orientation would turn pictures by a tag; without fancy upsampling a GPU's pixels differ from a CPU's.
-        on_gpu = {"device": "mixed", "jpeg_fancy_upsampling": True, "affine": False}
-        options = {"device": "cpu"} if device_id is None else on_gpu
-        data = fn.decoders.image(data, output_type=types.RGB, adjust_orientation=False, **options)
-    elif device_id is not None:
-        data = data.gpu()
-    if corners:
-        data = fn.slice(data, start=corners[0], shape=[pictures.size, pictures.size], axes=(0, 1))
-    return data
-
-
-def _window_options(types, pictures: Pictures) -> dict:
-    # HWC out: permuted, it is what torch calls channels_last, which its convolutions prefer.
-    return {"crop": (pictures.crop, pictures.crop), "dtype": types.FLOAT, "output_layout": "HWC"}
-
-
-def _less_residual(types, window, pictures: Pictures, device_id: int | None):
-    if pictures.residual is None:
-        return window
-    return window - types.Constant(pictures.residual, device="cpu" if device_id is None else "gpu")
 
 
 def _built(graph: Callable, batch_size: int, device_id: int | None, threads: int):
@@ -212,13 +151,3 @@ def _built(graph: Callable, batch_size: int, device_id: int | None, threads: int
                 "see what is wrong with alexnet-prep doctor, or train with --device cpu",
             ) from error
         raise StreamError(f"DALI cannot build the pipeline: {text[:300]}", "alexnet-prep doctor") from error
-
-
-def _dali():
-    try:
-        from nvidia.dali import fn, types
-    except ImportError as error:
-        raise StreamError(
-            f"NVIDIA DALI cannot be imported: {error}", "pip install nvidia-dali-cuda120, then alexnet-prep doctor"
-        ) from error
-    return fn, types

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import PlanError
+from .resized import RESIZED_WORDS, ResizedCrop
 
 # Purposes: the third word of the counter. Numbers are for ever; new ones are added at the end.
-ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT = range(8)
+ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT, RESIZED = range(9)
 
 LIGHT_WORDS = 4  # of a place: two Box-Muller pairs, of whose four Gaussians the first three are used
 _GAUSSIAN_GRID = 2.0**20  # Gaussians are rounded to this grid, which hides the last-bit freedom of log and cos
@@ -29,18 +30,22 @@ class Augmentation:
     """How training pictures are varied (paper, section 4.1).
 
     Attributes:
-        crop: side of the window, pixels.
+        crop: side of what comes out, pixels: a window of that size, unless it is resized.
         random_crop: draw the window's place; otherwise the centre.
         shared: consecutive places that share one crop and one flip: 1 in the text, 32 in the program of 2012.
+        resized: draw a window of another size, to be resized to crop x crop; None is the paper's crop.
     """
 
     crop: int = 224
     random_crop: bool = True
     shared: int = 1
+    resized: ResizedCrop | None = None
 
     def __post_init__(self):
         if self.crop < 1 or self.shared < 1:
             raise PlanError(f"crop {self.crop} and shared {self.shared} must be 1 or more")
+        if self.resized and not self.random_crop:
+            raise PlanError("a resized crop is always drawn, never the centre", "leave out random_crop=False")
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,11 @@ class BatchPlan:
         start: the first place, in the epoch.
         batch_size: of the whole global batch, all ranks together; the loss is divided by it.
         records: int64 (n,), indices of records in the split, 0..records-1.
-        left, top: int64 (n,), the crop's offset in pixels, 0..size-crop.
+        left, top: int64 (n,), the crop's offset in pixels, 0..size-crop; all 0 where crops are resized.
         flip: uint8 (n,), 1 to mirror left and right.
         gaussians: float32 (n, 3), the lighting's draws from N(0, 1), largest component first.
+        resized: uint64 (n, 11), the words of which `resized_windows` makes windows, once it knows the pictures' sides;
+            None where crops are not resized.
     """
 
     epoch: int
@@ -66,6 +73,7 @@ class BatchPlan:
     top: np.ndarray
     flip: np.ndarray
     gaussians: np.ndarray
+    resized: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Plan:
             )
         if not 0 <= self.seed < 1 << 64:
             raise PlanError(f"seed {self.seed} is not a number from 0 to 2^64 - 1")
-        if self.augmentation.crop > self.size:
+        if self.augmentation.crop > self.size and not self.augmentation.resized:
             raise PlanError(
                 f"a {self.augmentation.crop}x{self.augmentation.crop} window does not fit into "
                 f"{self.size}x{self.size} pictures",
@@ -141,6 +149,9 @@ class Plan:
             top,
             flip,
             lighting_gaussians(self.seed, epoch, start, count),
+            resized_draws(self.seed, epoch, start, count, self.augmentation.shared)
+            if self.augmentation.resized
+            else None,
         )
 
 
@@ -195,21 +206,30 @@ def crop_and_flip(
     (half * choices) >> 32. One flip word: its highest bit.
 
     Returns:
-        left, top: int64 (count,), 0..size-crop; flip: uint8 (count,).
+        left, top: int64 (count,), 0..size-crop, or all 0 where crops are resized; flip: uint8 (count,).
     """
-    group = np.arange(start, start + count) // augmentation.shared
-    first = start // augmentation.shared
-    groups = int(group[-1]) - first + 1 if count else 0
-    word = words(seed, epoch, CROP, first, groups)[group - first]
-    flip = (words(seed, epoch, FLIP, first, groups)[group - first] >> np.uint64(63)).astype(np.uint8)
+    first, groups, group = _groups(start, count, augmentation.shared)
+    flip = (words(seed, epoch, FLIP, first, groups)[group] >> np.uint64(63)).astype(np.uint8)
     far = size - augmentation.crop
-    if not augmentation.random_crop:
-        middle = np.full(count, far // 2, dtype=np.int64)
+    if augmentation.resized or not augmentation.random_crop:
+        middle = np.full(count, 0 if augmentation.resized else far // 2, dtype=np.int64)
         return middle, middle.copy(), flip
+    word = words(seed, epoch, CROP, first, groups)[group]
     choices, half = np.uint64(far + 1), np.uint64(32)
     left = ((word >> half) * choices) >> half
     top = ((word & np.uint64(0xFFFFFFFF)) * choices) >> half
     return left.astype(np.int64), top.astype(np.int64), flip
+
+
+def resized_draws(seed: int, epoch: int, start: int, count: int, shared: int = 1) -> np.ndarray:
+    """Draw the words of resized crops for the places start..start+count-1: eleven for each group of `shared` places.
+
+    Returns:
+        uint64 (count, 11), for `resized.resized_windows`.
+    """
+    first, groups, group = _groups(start, count, shared)
+    drawn = words(seed, epoch, RESIZED, first * RESIZED_WORDS, groups * RESIZED_WORDS)
+    return drawn.reshape(groups, RESIZED_WORDS)[group]
 
 
 def lighting_gaussians(seed: int, epoch: int, start: int, count: int) -> np.ndarray:
@@ -247,6 +267,13 @@ def dropout_keeps(seed: int, epoch: int, start: int, count: int, units: int) -> 
     each = units // 64
     word = words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8")
     return np.unpackbits(word.view(np.uint8), bitorder="little").reshape(count, units).view(bool)
+
+
+def _groups(start: int, count: int, shared: int) -> tuple[int, int, np.ndarray]:
+    """The first group of some places, how many groups there are, and each place's, counted from the first."""
+    first = start // shared
+    group = np.arange(start, start + count) // shared - first
+    return first, int(group[-1]) + 1 if count else 0, group
 
 
 def words(seed: int, epoch: int, purpose: int, start: int, count: int) -> np.ndarray:

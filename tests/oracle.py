@@ -63,6 +63,27 @@ def _overlaps(old, new):
     return weights / ratio
 
 
+def triangle_resize(pixels, new_height, new_width, repeat):
+    """Resize by a triangle as wide as the step between new pixels, or as between old ones where that is wider.
+
+    Beyond the edge its pixels are repeated, or nothing is there. float64 (new_height, new_width, 3), not rounded.
+    """
+    rows, columns = _triangles(pixels.shape[0], new_height, repeat), _triangles(pixels.shape[1], new_width, repeat)
+    return np.einsum("ay,yxc,bx->abc", rows, pixels.astype(np.float64), columns, optimize=True)
+
+
+def _triangles(old, new, repeat):
+    weights = np.zeros((new, old))
+    step = old / new
+    reach = max(step, 1)
+    for k in range(new):
+        centre = (k + 0.5) * step
+        for j in range(math.floor(centre - reach) - 1, math.ceil(centre + reach) + 1):
+            if repeat or 0 <= j < old:
+                weights[k, min(max(j, 0), old - 1)] += max(0.0, 1 - abs(j + 0.5 - centre) / reach)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def philox_block(counter, key):
     """One block of Philox4x64-10 in plain integers (Salmon et al. 2011, table 2): four words in, four out."""
     mask = (1 << 64) - 1

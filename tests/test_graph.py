@@ -1,112 +1,23 @@
 """The DALI graphs against NumPy: every window, reflection, mean, light and gain; what cannot be built says why."""
 
-import io
 import sys
 
 import numpy as np
 import oracle
 import pytest
-import torch
 from alexnet_dali.pipeline import graph
 from alexnet_dali.pipeline.errors import AlexnetError, DeviceError, PlanError, StreamError
-from alexnet_dali.pipeline.graph import Pictures, centre_view, ten_views, train_graph, views_graph
+from alexnet_dali.pipeline.graph import centre_view, ten_views, train_graph, views_graph, views_of
+from graphs import assert_close, decoded, jpeg, picture, pictures_of, train, views
 from PIL import Image
-
-BLACK = np.zeros(3)
-
-
-def assert_close(found, expected, where=""):
-    """Equal but for float32 arithmetic on grey levels of up to 255, of which five digits count."""
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4, err_msg=where)
-
-
-def picture(height, width=None, seed=0):
-    """uint8 (height, width, 3): red is the column, green the row, blue noise, so no two windows are alike."""
-    width = width or height
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    pixels[:, :, 0] = np.arange(width) % 256
-    pixels[:, :, 1] = (np.arange(height) % 256)[:, None]
-    return pixels
-
-
-def jpeg(pixels, **options):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "jpeg", quality=95, **options)
-    return np.frombuffer(file.getvalue(), np.uint8)
-
-
-def decoded(data):
-    return np.array(Image.open(io.BytesIO(data.tobytes())))
-
-
-def pictures_of(size, crop, *, encoded=False, square=True, mean_rgb=BLACK, residual=None):
-    return Pictures(encoded, size, square, crop, mean_rgb, residual)
-
-
-def run(make, *arrays):
-    """The one batch of a graph: float32 NumPy."""
-    batches = iter([list(arrays)])
-    pipeline = make(lambda: next(batches))
-    (output,) = pipeline.run()
-    result = torch.from_dlpack(output.as_tensor()).numpy()
-    assert result.dtype == np.float32
-    with pytest.raises(StopIteration):
-        pipeline.run()
-    return result
-
-
-def train(pictures, data, left, top, flip=None, mean=None, gain=None, corners=None):
-    """Training windows at pixel offsets, as the loader asks for them."""
-    n, far = len(data), max(pictures.size - pictures.crop, 1)
-    return run(
-        lambda source: train_graph(source, pictures, n, None, 2),
-        data,
-        *([] if corners is None else [np.array(corners, np.int32)]),
-        (np.array(left) / far).astype(np.float32),
-        (np.array(top) / far).astype(np.float32),
-        np.zeros(n, np.int32) if flip is None else np.array(flip, np.int32),
-        np.zeros((n, 3), np.float32) if mean is None else np.array(mean, np.float32),
-        np.ones((n, 1, 1, 1), np.float32) if gain is None else np.array(gain, np.float32).reshape(n, 1, 1, 1),
-    )
-
-
-def views(pictures, data, windows, corners=None):
-    inputs = [data] if corners is None else [data, np.array(corners, np.int32)]
-    return run(lambda source: views_graph(source, pictures, windows, len(data), None, 2), *inputs)
-
 
 # Windows
 
 
 def test_the_ten_views_in_their_order():
-    assert ten_views().tolist() == [
-        [0, 0, 0],
-        [0, 0, 1],
-        [32, 0, 0],
-        [32, 0, 1],
-        [0, 32, 0],
-        [0, 32, 1],
-        [32, 32, 0],
-        [32, 32, 1],
-        [16, 16, 0],
-        [16, 16, 1],
-    ]
+    corners = [(0, 0), (32, 0), (0, 32), (32, 32), (16, 16)]
+    assert ten_views().tolist() == [[*corner, flip] for corner in corners for flip in (0, 1)]
     assert centre_view().tolist() == [[16, 16, 0]]
-
-
-def test_an_odd_margin_leaves_its_pixel_right_and_below():
-    assert centre_view(257, 224).tolist() == [[16, 16, 0]]
-    assert ten_views(257, 224)[6].tolist() == [33, 33, 0]
-    assert ten_views(224, 224)[:, :2].tolist() == [[0, 0]] * 10
-
-
-@pytest.mark.parametrize("crop", [0, 65])
-@pytest.mark.parametrize("list_views", [ten_views, centre_view])
-def test_a_window_larger_than_the_picture_is_refused(list_views, crop):
-    with pytest.raises(PlanError) as caught:
-        list_views(64, crop)
-    assert caught.value.message == f"a {crop}x{crop} window does not fit into 64x64 pictures"
-    assert caught.value.hint == f"build the shards with --size {crop + 32} or more"
 
 
 def test_all_33_by_33_windows_and_their_reflections():
@@ -212,6 +123,105 @@ def test_without_a_mean_image_one_value_a_channel_is_subtracted():
     np.testing.assert_array_equal(out[0, 0], pixels[4:60, 4:60] - np.array([10.5, 20.25, 30.0], np.float32))
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_values_as_torchvision_s_models_want_them(residual):
+    """(x / 255 - mean) / std is (x - 255 mean) / (255 std); a gain and a mean image go the same way."""
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    rng = np.random.default_rng(8)
+    over = rng.normal(0, 30, (56, 56, 3)).astype(np.float32) if residual else None
+    pictures = pictures_of(64, 56, mean_rgb=255 * mean, std_rgb=255 * std, residual=over)
+    data = [picture(64, seed=seed) for seed in range(3)]
+    gains, flip = np.array([1.0, 1 / 1.1, 0.5]), [0, 1, 1]
+    out = train(pictures, data, [0, 3, 8], [8, 2, 0], flip, np.tile(255 * mean, (3, 1)), gains)
+    less = over / 255 if residual else 0
+    for k, (left, top) in enumerate([(0, 8), (3, 2), (8, 0)]):
+        window = data[k][top : top + 56, left : left + 56].astype(np.float64)
+        expected = ((window[:, ::-1] if flip[k] else window) / 255 - mean - less) / std * gains[k]
+        np.testing.assert_allclose(out[k], expected, rtol=0, atol=2e-6)
+    (seen,) = views(pictures, data[:1], centre_view(64, 56))[0]
+    np.testing.assert_allclose(seen, (data[0][4:60, 4:60] / 255 - mean - less) / std, rtol=0, atol=2e-6)
+
+
+# What goes out
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("square", [False, True])
+def test_uint8_is_the_pixels_cut_and_reflected(encoded, square):
+    data = [picture(64, 64 if square else 90, seed=seed) for seed in range(4)]
+    payloads = [jpeg(p) for p in data] if encoded else data
+    pixels = [decoded(p) for p in payloads] if encoded else data
+    corners = None if square else [(0, 13)] * 4
+    # Mean, deviation and mean image are not applied: the pictures may well have them.
+    pictures = pictures_of(
+        64,
+        56,
+        encoded=encoded,
+        square=square,
+        mean_rgb=[9.0, 9, 9],
+        std_rgb=np.full(3, 5.0),
+        residual=np.ones((56, 56, 3), np.float32),
+    )
+    out = train(pictures, payloads, [0, 8, 3, 5], [8, 0, 2, 7], [0, 1, 0, 1], corners=corners, dtype="uint8")
+    assert out.dtype == np.uint8
+    for k, (left, top, flip) in enumerate([(0, 8, 0), (8, 0, 1), (3, 2, 0), (5, 7, 1)]):
+        edge = left + (0 if square else 13)
+        window = pixels[k][top : top + 56, edge : edge + 56]
+        np.testing.assert_array_equal(out[k], window[:, ::-1] if flip else window)
+    seen = views(pictures, payloads, ten_views(64, 56), corners, dtype="uint8")
+    assert seen.dtype == np.uint8 and seen.shape == (4, 10, 56, 56, 3)
+    edge = 4 if square else 17
+    np.testing.assert_array_equal(seen[2, 9], pixels[2][4:60, edge : edge + 56][:, ::-1])
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_float16_is_float32_rounded(residual):
+    over = np.random.default_rng(1).normal(0, 20, (56, 56, 3)).astype(np.float32) if residual else None
+    pictures = pictures_of(64, 56, mean_rgb=[120.0, 115, 100], std_rgb=np.full(3, 58.0), residual=over)
+    data = [picture(64, seed=seed) for seed in range(3)]
+    inputs = ([1, 2, 3], [3, 2, 1], [0, 1, 0], np.tile([120.0, 115, 100], (3, 1)), [1, 0.9, 1])
+    half, single = (train(pictures, data, *inputs, dtype=dtype) for dtype in ("float16", "float32"))
+    assert (half.dtype, single.dtype) == (np.float16, np.float32)
+    np.testing.assert_allclose(half, single, rtol=2**-10, atol=2**-14)
+    half, single = (views(pictures, data, ten_views(64, 56), dtype=dtype) for dtype in ("float16", "float32"))
+    assert (half.dtype, single.dtype) == (np.float16, np.float32)
+    np.testing.assert_allclose(half, single, rtol=2**-10, atol=2**-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_chw_is_the_same_with_colours_first(dtype, residual):
+    over = np.random.default_rng(1).normal(0, 20, (56, 56, 3)).astype(np.float32) if residual else None
+    pictures = pictures_of(64, 56, residual=over, std_rgb=np.array([50.0, 60, 70]))
+    data = [picture(64, seed=seed) for seed in range(3)]
+    inputs = ([1, 2, 3], [3, 2, 1], [0, 1, 0], np.full((3, 3), 100.0), [1, 0.9, 1])
+    last, first = (train(pictures, data, *inputs, dtype=dtype, layout=layout) for layout in ("HWC", "CHW"))
+    assert first.flags.c_contiguous and first.shape == (3, 3, 56, 56)
+    np.testing.assert_array_equal(first, last.transpose(0, 3, 1, 2))
+    last, first = (views(pictures, data, ten_views(64, 56), dtype=dtype, layout=layout) for layout in ("HWC", "CHW"))
+    assert first.flags.c_contiguous and first.shape == (3, 10, 3, 56, 56)
+    np.testing.assert_array_equal(first, last.transpose(0, 1, 4, 2, 3))
+
+
+def test_views_of_any_number_are_cut():
+    data = [picture(64, seed=seed) for seed in range(2)]
+    for number in (2, 4, 5, 18):
+        windows = views_of(number, 64, 40)
+        out = views(pictures_of(64, 40), data, windows)
+        for k, view in ((k, view) for k in range(2) for view in range(number)):
+            left, top, flip = windows[view]
+            window = data[k][top : top + 40, left : left + 40]
+            np.testing.assert_array_equal(out[k, view], window[:, ::-1] if flip else window)
+
+
+def test_ten_views_share_one_mean_image():
+    pictures = pictures_of(64, 56, residual=np.ones((56, 56, 3), np.float32))
+    one, ten = (
+        views_graph(lambda: None, pictures, make(64, 56), 4, None, 1).serialize() for make in (centre_view, ten_views)
+    )
+    assert one.count(b"Constant") == ten.count(b"Constant") > 0
+
+
 # What cannot be built
 
 
@@ -257,3 +267,21 @@ def test_a_graph_that_dali_refuses_is_an_error_of_the_stream(monkeypatch):
 
 def test_the_numbers_of_views_are_those_that_can_be_asked_for():
     assert list(graph.VIEWS) == [len(centre_view()), len(ten_views())]
+
+
+@pytest.mark.parametrize("make", [0, 1])
+@pytest.mark.parametrize(
+    "option, message, hint",
+    [
+        ({"dtype": "bfloat16"}, "no dtype of pictures is called 'bfloat16'", "choose float32, float16, uint8"),
+        ({"layout": "NCHW"}, "no layout of pictures is called 'NCHW'", "choose HWC, CHW"),
+    ],
+)
+def test_what_cannot_go_out_is_refused(make, option, message, hint):
+    pictures = pictures_of(64, 56)
+    with pytest.raises(PlanError) as caught:
+        if make:
+            views_graph(lambda: None, pictures, centre_view(64, 56), 4, None, 1, **option)
+        else:
+            train_graph(lambda: None, pictures, 4, None, 1, **option)
+    assert (caught.value.message, caught.value.hint) == (message, hint)

@@ -17,6 +17,7 @@ from alexnet_dali.pipeline.plan import (
     HOLD_OUT,
     LIGHT,
     ORDER,
+    RESIZED,
     VIEW,
     Augmentation,
     Plan,
@@ -32,7 +33,7 @@ from alexnet_dali.pipeline.plan import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-PURPOSES = (ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT)
+PURPOSES = (ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT, RESIZED)
 PAGE = (Path(__file__).parent.parent / "docs" / "plan.md").read_text()
 FIELDS = ("records", "left", "top", "flip", "gaussians")
 
@@ -96,7 +97,7 @@ def test_words_far_into_an_epoch_are_philox_too():
 
 
 def test_purposes_keep_their_numbers():
-    assert list(PURPOSES) == list(range(8))
+    assert list(PURPOSES) == list(range(9))
 
 
 def test_seeds_epochs_and_purposes_share_no_word():
@@ -359,7 +360,7 @@ def test_the_code_gives_the_numbers_of_the_page():
 def test_the_table_of_purposes_is_the_code_s():
     rows = rows_of("nothing in common with seed 2 in epoch 0.")
     names = {"order": ORDER, "crop": CROP, "flip": FLIP, "light": LIGHT, "view": VIEW, "dropout": DROPOUT}
-    assert {row[0]: int(row[1]) for row in rows} == names | {"build": BUILD, "hold-out": HOLD_OUT}
+    assert {row[0]: int(row[1]) for row in rows} == names | {"build": BUILD, "hold-out": HOLD_OUT, "resized": RESIZED}
 
 
 # Pinned values: another NumPy must not change a run.
