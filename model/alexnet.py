@@ -48,11 +48,14 @@ class AlexNet(nn.Module):
         classes: of the softmax.
         options: program or text.
         seed: of the initial weights, which are the same on every device.
+    Attributes:
+        dropout_shape: of a picture's mask, `keep`.
     """
 
     def __init__(self, classes: int = 1000, options: NetOptions = NetOptions(), seed: int = 0):
         super().__init__()
         self.options = options
+        self.dropout_shape = (2, HIDDEN)  # fc6 and fc7
         self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
         self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=COLUMNS)
         self.conv3 = nn.Conv2d(256, 384, 3, padding=1)

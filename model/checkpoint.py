@@ -8,7 +8,7 @@ import os
 import shutil
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ from ..pipeline.errors import TrainingError, UsageError
 from ..pipeline.files import write_atomically
 from ..pipeline.shardset import ShardSet
 from ..pipeline.stats import Stats
-from .alexnet import AlexNet, NetOptions
+from .alexnet import NetOptions
 from .recipes import Recipe, recipe
+from .registry import ALEXNET, Net, make_net, recipe_for
 
 FORMAT = "alexnet-dali checkpoint"
 VERSION = 1
@@ -80,7 +81,7 @@ class Trained:
     """A trained net with all that it needs to look at pictures."""
 
     file: Path
-    net: AlexNet
+    net: Net
     recipe: Recipe
     stats: Stats
     classes: list[str]
@@ -122,18 +123,20 @@ def load_trained(file: Path) -> Trained:
     """Read a checkpoint for use.
 
     Raises:
-        UsageError, TrainingError: as `load`; or it is of another net.
+        UsageError, TrainingError: as `load`; or it is of another net, or of a library that is not installed.
     """
     saved = load(file)
     with fits_this_version(file):
-        net = AlexNet(len(saved["classes"]), NetOptions(**saved["recipe"]["net"]))
-        net.load_state_dict(saved["model"])
         stats = Stats(
             saved["stats"]["images"], saved["stats"]["fingerprint"], *(saved["stats"][name].numpy() for name in STATS)
         )
-        return Trained(
-            file, net, recipe(saved["config"]["recipe"]), stats, saved["classes"], Path(saved["config"]["shards"])
-        )
+        config = saved["config"]
+        model = config.get("model", ALEXNET)  # checkpoints from before there were others
+        chosen = recipe_for(model, config.get("crop", 0), recipe(config["recipe"]))
+        as_trained = replace(chosen, net=NetOptions(**saved["recipe"]["net"]))
+        net = make_net(model, len(saved["classes"]), as_trained, stats)
+        net.load_state_dict(saved["model"])
+        return Trained(file, net, chosen, stats, saved["classes"], Path(config["shards"]))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from .precision import check_precision
 from .recipes import RECIPES
 
 # What --resume may change: none of these alters what was done so far.
-CHANGEABLE = ("shards", "epochs", "steps", "log_every", "save_every", "device")
+CHANGEABLE = ("shards", "epochs", "steps", "log_every", "save_every", "device", "decode")
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,12 @@ class Config:
         batch_size: of the global batch.
         rate: of weights, to begin with.
         precision: `fp32`, `tf32` (GPU) or `bf16`.
+        decode: `threads`, `dali`, or `auto`: the faster one here, measured.
         seed: of weights and plan.
         device: `cpu` or `cuda`.
         log_every, save_every: steps between lines and between checkpoints; each epoch has both anyway.
+        model: the net, as `registry.resolve` names it.
+        crop: side of the window that it looks at, pixels.
     """
 
     shards: str
@@ -38,14 +41,17 @@ class Config:
     precision: str
     device: str
     steps: int = 0
+    decode: str = "auto"
     seed: int = 0
     log_every: int = 20
     save_every: int = 1000
+    model: str = "alexnet"
+    crop: int = 224
 
     def __post_init__(self):
         if self.recipe not in RECIPES:
             raise UsageError(f"no recipe is called {self.recipe!r}", f"choose one of {', '.join(RECIPES)}")
-        for name in ("epochs", "batch_size", "log_every", "save_every"):
+        for name in ("epochs", "batch_size", "log_every", "save_every", "crop"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{option(name)} {getattr(self, name)} is not 1 or more")
         if self.steps < 0 or not 0 <= self.seed < 1 << 63:  # torch's generator takes no more

@@ -44,6 +44,7 @@ def evaluate(
     *,
     split: str = "val",
     views: int = 1,
+    resize: int | None = None,
     crop: int = 224,
     mean: str = "image",
     device: torch.device | str = "cpu",
@@ -54,6 +55,7 @@ def evaluate(
     """Measure nets, averaged, on a split.
 
     Args:
+        views, resize, crop, mean: see `views_stream`.
         advance: called with the number of images done.
         stop: asked after each batch; when true, the pass is given up.
     Returns:
@@ -71,6 +73,7 @@ def evaluate(
             stats,
             split,
             views=views,
+            resize=resize,
             crop=crop,
             mean=mean,
             device=device,

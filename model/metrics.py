@@ -11,6 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ..pipeline.files import write_atomically
+from ..pipeline.stages import Stages
+from ..pipeline.stall import Lap, StallMeter
+from ..pipeline.verdict import shares
 
 
 @dataclass
@@ -30,6 +33,21 @@ class Sums:
     def values(self) -> list:
         """Plain numbers, in the order of the fields."""
         return [float(self.loss), float(self.wrong), self.images, self.steps]
+
+
+class StageShares:
+    """What each stage had of the time, line by line; of this process, so what was done before a stop is not in it."""
+
+    def __init__(self, meter: StallMeter):
+        self._meter = meter
+        self._before: dict[str, tuple[Lap, Stages]] = {}
+
+    def since_last(self, kind: str) -> dict[str, float]:
+        """Percent of the time since the last line of this kind: `disk_percent` and so on, parts of `stall_percent`."""
+        total, stages = self._meter.total(), self._meter.stages()
+        before, stages_before = self._before.get(kind, (Lap(0.0, 0.0), Stages()))
+        self._before[kind] = total, stages
+        return shares(total - before, stages - stages_before)
 
 
 class Metrics:

@@ -10,7 +10,7 @@ layer at each epoch; they know nothing of data or devices.
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 MOMENTUM = 0.9
 DECAY = 0.0005
@@ -70,6 +70,49 @@ class Momentum2012(torch.optim.Optimizer):
             layer, _, kind = group["name"].rpartition(".")
             weight = rates.conv1 if layer == "conv1" else rates.weights
             group["rate"] = weight if kind == "weight" or weight == 0.0 or rates.biases is None else rates.biases
+
+    def velocities(self) -> dict[str, Tensor | None]:
+        """v of each parameter by name; None where it has not moved yet."""
+        return {group["name"]: self.state[group["params"][0]].get("velocity") for group in self.param_groups}
+
+    def restore(self, velocities: dict[str, Tensor | None]) -> None:
+        """Take v of each parameter, as `velocities` gave them."""
+        for group in self.param_groups:
+            (parameter,) = group["params"]
+            _restore(self.state[parameter], "velocity", parameter, velocities[group["name"]])
+
+
+class PlainSgd(torch.optim.SGD):
+    """torch's own rule with momentum, for nets other than AlexNet: v <- 0.9 v + g + decay * w, w <- w - rate * v.
+
+    Norms and biases, all that has no second axis, do not decay.
+    """
+
+    def __init__(self, net: nn.Module, *, decay: float, momentum: float = MOMENTUM):
+        self._named = [(name, each) for name, each in net.named_parameters() if each.requires_grad]
+        weights = [parameter for _, parameter in self._named if parameter.ndim > 1]
+        others = [parameter for _, parameter in self._named if parameter.ndim <= 1]
+        groups = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        super().__init__([group for group in groups if group["params"]], lr=0.0, momentum=momentum)
+
+    def set_rates(self, rates: "Rates") -> None:
+        """Give every parameter the rate of weights: conv1 and biases are AlexNet's."""
+        for group in self.param_groups:
+            group["lr"] = rates.weights
+
+    def velocities(self) -> dict[str, Tensor | None]:
+        """v of each parameter by name; None where it has not moved yet."""
+        return {name: self.state[parameter].get("momentum_buffer") for name, parameter in self._named}
+
+    def restore(self, velocities: dict[str, Tensor | None]) -> None:
+        """Take v of each parameter, as `velocities` gave them."""
+        for name, parameter in self._named:
+            _restore(self.state[parameter], "momentum_buffer", parameter, velocities[name])
+
+
+def _restore(state: dict, name: str, parameter: Tensor, velocity: Tensor | None) -> None:
+    if velocity is not None:
+        state[name] = torch.empty_like(parameter).copy_(velocity)  # in the parameter's memory format
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,20 @@ import torch.nn.functional as F
 
 from ..pipeline.errors import TrainingError
 from ..pipeline.loader import train_stream
-from ..pipeline.plan import Plan, dropout_keeps
+from ..pipeline.plan import Plan
 from ..pipeline.shardset import ShardSet
 from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.stats import Stats
 from ..pipeline.stream import Batch
 from . import checkpoint as checkpoints
-from .alexnet import HIDDEN, AlexNet
 from .config import Config
+from .dropout import masks
 from .evaluate import evaluate
-from .metrics import Metrics, Sums, cut
-from .optim import Momentum2012, Plateau, Rates, diary_rates
+from .metrics import Metrics, StageShares, Sums, cut
+from .optim import Plateau, Rates, diary_rates
 from .precision import autocast, set_precision
 from .recipes import recipe
+from .registry import make_net, movement, recipe_for
 from .watch import Watch
 
 Report = Callable[[dict], Any]
@@ -46,21 +47,22 @@ class Trainer:
 
     def __init__(self, config: Config, shard_set: ShardSet, stats: Stats, run: Path, saved: dict | None = None):
         self.config, self.shard_set, self.stats, self.run = config, shard_set, stats, run
-        self.recipe = recipe(config.recipe)
+        self.recipe = recipe_for(config.model, config.crop, recipe(config.recipe))
         self.device = torch.device(config.device)
         set_precision(config.precision)
         self.plan = Plan(
             shard_set.split("train").records, config.batch_size, config.seed, shard_set.size, self.recipe.augmentation
         )
-        self.net = AlexNet(len(shard_set.classes), self.recipe.net, seed=config.seed)
+        self.net = make_net(config.model, len(shard_set.classes), self.recipe, stats, config.seed)
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = Momentum2012(self.net, decay=self.recipe.decay, decay_biases=self.recipe.decay_biases)
-        self.plateau = Plateau()
+        self.optimizer, self.plateau = movement(self.net, self.recipe, config.epochs)
         self.epoch = self.step = 0
+        self.decode = config.decode  # as it was chosen, once it was: on a GPU another decoder rounds otherwise
         self.best_error = math.inf
         self.in_epoch, self.window = Sums(), Sums()
         self.watch = Watch(len(shard_set.classes))
         self.meter: StallMeter[Batch] = StallMeter(())
+        self.shares = StageShares(self.meter)
         self.images = self.images_at_line = 0
         self.epoch_lap = self.time_taken = Lap(0.0, 0.0)
         if saved:
@@ -105,10 +107,15 @@ class Trainer:
             light=light,
             mean=self.recipe.mean,
             device=self.device,
+            decode=self.decode,
         )
+        self.decode = stream.decode
+        if stream.chosen:
+            report({"kind": "note", "text": stream.chosen})
         try:
             with stream:
-                self.meter = StallMeter(stream)
+                self.meter = StallMeter(stream, device=self.device)
+                self.shares = StageShares(self.meter)
                 while not self.finished:
                     if not self._epoch(log, report, stop):
                         self._save(log)
@@ -145,12 +152,9 @@ class Trainer:
         """One step: loss over the global batch, gradients, the update. Nothing here waits for the device."""
         plan = batch.plan
         assert plan is not None, "a training batch has a plan"
-        keep = torch.from_numpy(dropout_keeps(self.plan.seed, plan.epoch, plan.start, len(batch.labels), 2 * HIDDEN))
-        if self.device.type == "cuda":
-            keep = keep.pin_memory()  # from pageable memory the copy would wait for the device
-        keep = keep.view(-1, 2, HIDDEN).to(self.device, non_blocking=True)
+        dropped = masks(self.net, self.plan.seed, plan, self.device)
         with autocast(self.device, self.config.precision):
-            logits = self.net(batch.images, keep)
+            logits = self.net(batch.images, *dropped)
         loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum") / plan.batch_size
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -184,6 +188,7 @@ class Trainer:
             "rate": self._rates().weights,
             "images_per_second": images / max(lap.seconds, 1e-9),
             "stall_percent": lap.stall_percent,
+            **self.shares.since_last(kind),
         }
 
     def _checked_loss(self) -> float:
@@ -242,11 +247,9 @@ class Trainer:
                 "epoch": self.epoch,
                 "step": self.step,
                 "steps_done": self.steps_done,
+                "decode": self.decode,
                 "model": self.net.state_dict(),
-                "velocity": {
-                    group["name"]: self.optimizer.state[group["params"][0]].get("velocity")
-                    for group in self.optimizer.param_groups
-                },
+                "velocity": self.optimizer.velocities(),
                 "plateau": vars(self.plateau),
                 "best_error": self.best_error,
                 "in_epoch": self.in_epoch.values(),
@@ -269,13 +272,11 @@ class Trainer:
                 "go on with the version of alexnet-dali that began this run",
             )
         self.net.load_state_dict(saved["model"])
-        for group in self.optimizer.param_groups:
-            velocity = saved["velocity"][group["name"]]
-            if velocity is not None:
-                parameter = group["params"][0]
-                self.optimizer.state[parameter]["velocity"] = torch.empty_like(parameter).copy_(velocity)
+        self.optimizer.restore(saved["velocity"])
         self.epoch, self.step = saved["epoch"], saved["step"]
         self.plateau = Plateau(**saved["plateau"])
         self.best_error = saved["best_error"]
+        if self.config.decode == "auto":
+            self.decode = saved["decode"]
         self.epoch_lap = Lap(*saved["epoch_seconds"])
         self.in_epoch, self.window = Sums(*saved["in_epoch"]), Sums(*saved["window"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..pipeline.errors import TrainingError
-from .alexnet import AlexNet
+from .registry import Net
 
 NEAR = 0.02  # of ln(classes), in nats
 BEGIN_AGAIN = "begin again with a smaller --rate; the last checkpoint is from before and is kept"
@@ -55,7 +55,7 @@ class Watch:
         self._said = True
         return True
 
-    def explain(self, net: AlexNet, images: Tensor, rate: float, steps: int) -> str:
+    def explain(self, net: Net, images: Tensor, rate: float, steps: int) -> str:
         """Say what a stuck loss means for this net."""
         dead = dead_share(net, images)
         return (
@@ -72,7 +72,7 @@ class Watch:
 
 
 @torch.no_grad()
-def dead_share(net: AlexNet, images: Tensor) -> float:
+def dead_share(net: Net, images: Tensor) -> float:
     """The share of the last hidden layer's 4096 units that are zero for every picture of a batch, 0..1."""
     training = net.training
     net.eval()

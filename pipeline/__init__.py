@@ -28,11 +28,18 @@
     export.py     tar files or class folders; export_shard.py, one shard    alexnet-prep export
 
     plan.py       the epoch as a pure function: order and augmentation draws
+    resized.py    windows of random area and aspect, from the plan's words
+    views.py      the windows of test pictures
     feed.py       planned records as views of the memory map
-    graph.py      the DALI graphs: train, centre, ten views
+    operators.py  the steps the graphs are made of
+    graph.py      the DALI graphs: train, resized crops, views
     stream.py     a running DALI pipeline: its batches as torch tensors
     loader.py     what is in a batch: training windows, test views
+    batches.py    (images, labels) by the epoch, for other people's loops
+    dataset.py    a split as a Dataset of PIL pictures
     stall.py      the stall meter: how much of a step is waiting for data
+    stages.py     where a stream's waiting goes: disk, decoding, graph, copy
+    verdict.py    which stage is tight, and what to change
 
     errors.py     what can go wrong, in people's words
     files.py      files that are old or new, never between

@@ -25,15 +25,17 @@ class Payloads:
         data: a list of arrays, each a read-only view: uint8 (bytes,) JPEG files, or uint8 (height, width, 3) pixels.
         labels: int64 (n,).
         sides: int64 (n, 2), height and width in pixels.
+        shards: what the views lie in. Whoever holds these payloads holds it open; a view alone does not.
     """
 
     data: list[np.ndarray]
     labels: np.ndarray
     sides: np.ndarray
+    shards: tuple[Shard, ...] = ()
 
 
 class Feed:
-    """Reads records of one split by index. Views are valid until the Feed is closed or dropped.
+    """Reads records of one split by index. Views are valid until the Feed is closed or dropped, and their Payloads too.
 
     Environments are opened at the first read, so a Feed may be made before a fork and used after it.
     """
@@ -65,7 +67,7 @@ class Feed:
             data.append(pixels if self.encoded else pixels.reshape(payload.height, payload.width, datum.CHANNELS))
             labels[place] = payload.label
             sides[place] = payload.height, payload.width
-        return Payloads(data, labels, sides)
+        return Payloads(data, labels, sides, tuple(self._shards[number] for number in set(numbers.tolist())))
 
     def name(self, record: int) -> str:
         """Say where a record lies: `out/train/00003.lmdb, record 17`."""

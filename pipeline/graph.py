@@ -7,8 +7,8 @@ The graph decides nothing: window, reflection, light and gain of each picture co
     views   (pixels - mean - residual) / std for each view          n x views x crop x crop x 3
 
 `residual` is the mean image's central window less the mean RGB: the program of 2012 subtracts that window whatever
-the crop and the reflection. All else costs nothing: crop_mirror_normalize takes a picture's own light inside its mean
-and its gain inside its standard deviation. As uint8 the pixels go out as they are.
+the crop and the reflection. A picture's own light goes inside its mean, its gain inside its standard deviation. As
+uint8 the pixels go out as they are.
 
 Resizing is DALI's linear filter with antialiasing: a triangle whose half is as wide as the step between new pixels, or
 one old pixel where that is wider; beyond the edge its pixels are repeated; the result is rounded to whole grey levels.
@@ -26,7 +26,6 @@ from .views import centre_view, ten_views, views_of
 __all__ = [
     "DTYPES",
     "LAYOUTS",
-    "VIEWS",
     "Pictures",
     "centre_view",
     "ten_views",
@@ -35,7 +34,6 @@ __all__ = [
     "views_of",
 ]
 
-VIEWS = (1, 10)
 PREFETCH = 2  # batches ahead; 1 to 4 measured the same
 
 
@@ -47,6 +45,7 @@ def train_graph(
     threads: int,
     *,
     resized: bool = False,
+    cut: bool = False,
     dtype: str = "float32",
     layout: str = "HWC",
 ):
@@ -61,6 +60,7 @@ def train_graph(
         device_id: a GPU, or None for the CPU.
         threads: of the CPU's part.
         resized: windows are of any extent and are resized to crop x crop.
+        cut: payloads are the windows, uint8 (crop, crop, 3), reflected already; neither windows nor flip come in.
         dtype: `float32`, `float16`, or `uint8`: the pixels themselves, cut and reflected.
         layout: of the memory, `HWC` or `CHW`.
     Returns:
@@ -72,22 +72,21 @@ def train_graph(
     """
     make = Operators(pictures, device_id, dtype, layout)
     corner = [] if pictures.square else ["corner"]
-    places = ["corner", "extent"] if resized else [*corner, "left", "top"]
+    places = [] if cut else ["corner", "extent", "flip"] if resized else [*corner, "left", "top", "flip"]
     values = [] if dtype == "uint8" else ["mean", "gain"]
 
     def graph():
-        data, *numbers = make.sourced(source, [*places, "flip", *values])
-        where, (flip, *mean_gain) = numbers[: len(places)], numbers[len(places) :]
-        pixels = make.decoded(data)
+        data, *numbers = make.sourced(source, [*places, *values])
+        pixels, mean_gain = make.decoded(data), numbers[len(places) :]
+        if cut:
+            return make.finished(pixels, None, *mean_gain)
+        *where, flip = numbers[: len(places)]
         if resized:
             pixels, place = make.resized(make.cut(pixels, *where), pictures.crop), {}
         else:
             *corners, left, top = where
             pixels, place = make.square(pixels, corners), {"crop_pos_x": left, "crop_pos_y": top}
-        if not make.subtracts:
-            return make.window(pixels, flip, *mean_gain, **place)
-        mean, gain = mean_gain
-        return make.less_residual(make.window(pixels, flip, mean, **place), gain)
+        return make.finished(pixels, flip, *mean_gain, **place)
 
     return _built(graph, batch_size, device_id, threads)
 

@@ -6,50 +6,35 @@ In:  a shard set, its statistics and a plan.  Out: Batch after Batch, each as th
         for batch in stream: ...            # epoch after epoch, without end
     with views_stream(shard_set, stats, "val", views=10) as stream:
         for batch in stream: ...            # every record once
+
+Two ways in, one graph behind. `decode="dali"`: DALI gets the records, and on a GPU decodes there. `decode="threads"`:
+a pool of threads decodes and cuts into kept buffers, and DALI gets windows. `auto` measures which is faster here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from . import graph
-from .errors import DeviceError, PlanError, StatsError
-from .feed import Feed, Payloads
+from . import choice, graph
+from .decoder import Decoder
+from .errors import DeviceError, PlanError
+from .feed import Feed
 from .graph import Pictures
-from .plan import BatchPlan, Plan, evaluation_batches
+from .inputs import Light, TrainInputs, corners, square_windows
+from .plan import Plan, evaluation_batches
 from .shardset import ShardSet
-from .stats import LIGHTING_SCALES, LIGHTING_SHARE, Stats, lighting_offsets
+from .source import Source
+from .stats import Stats
 from .stream import Stream
 from .workers import available_cores
 
+MEANS = ("image", "rgb", "imagenet")
+IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
+IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
 
-@dataclass(frozen=True)
-class Light:
-    """What happens to a training picture's values.
-
-    Attributes:
-        scale: `stddev`, `eigenvalue` or `none` (see stats.lighting_offsets).
-        divide: divide by 1.1 after the lighting, as the program did so that the scale stays near the test pictures';
-            without lighting nothing is divided.
-        until_epoch: from this epoch on neither happens (the program's diary); None, always.
-    """
-
-    scale: str = "stddev"
-    divide: bool = True
-    until_epoch: int | None = None
-
-    def __post_init__(self):
-        if self.scale not in LIGHTING_SCALES:
-            raise StatsError(
-                f"no lighting scale is called {self.scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}"
-            )
-
-    def at(self, epoch: int) -> tuple[str, float]:
-        """The lighting's scale and the gain in an epoch."""
-        if self.scale == "none" or (self.until_epoch is not None and epoch >= self.until_epoch):
-            return "none", 1.0
-        return self.scale, 1.0 / (1.0 + LIGHTING_SHARE) if self.divide else 1.0
+__all__ = ["Light", "train_stream", "views_stream"]
 
 
 def train_stream(
@@ -61,49 +46,58 @@ def train_stream(
     step: int = 0,
     light: Light = Light(),
     mean: str = "image",
+    dtype: str = "float32",
+    layout: str = "HWC",
     device: str | torch.device = "cpu",
     threads: int = 0,
+    decode: str = "auto",
 ) -> Stream:
     """Stream training batches from (epoch, step) on, without end.
 
     Args:
-        mean: `image`, the mean image's central window; `rgb`, one value a channel.
-        device: where decoding and everything after it runs, and the batches lie.
+        mean: `image`, the mean image's central window; `rgb`, one value a channel, that of the training photos;
+            `imagenet`, the mean and the deviations of torchvision's and timm's pretrained weights, without statistics
+            of the set.
+        dtype: `float32`, `float16`, or `uint8`: the pixels as they are, cut and reflected.
+        layout: of the pictures' memory, `HWC`, which is channels_last, or `CHW`.
+        device: where everything after decoding runs, and the batches lie.
         threads: of the CPU's part, by default one a core.
+        decode: `threads`, `dali`, or `auto`, see the module; the stream says which in `decode` and why in `chosen`.
+            On the CPU the pixels are the same but for resized crops (cut.py); on a GPU they differ by rounding, so
+            resume with what `decode` said.
     Raises:
-        ShardError, StreamError, DeviceError, PlanError.
+        ShardError, StreamError, DeviceError, PlanError, UsageError.
     """
     device = _checked_device(device)
-    feed = Feed(shard_set, "train")
-    if (plan.records, plan.size) != (len(feed), shard_set.size):
+    choice.check(decode)
+    split = Feed(shard_set, "train").split
+    if (plan.records, plan.size) != (split.records, shard_set.size):
         raise PlanError(
             f"the plan is of {plan.records:,} records of size {plan.size}, "
-            f"but {shard_set.root} has {len(feed):,} of size {shard_set.size}",
+            f"but {shard_set.root} has {split.records:,} of size {shard_set.size}",
             "make the Plan with the records of the split `train` and the size of the shard set",
         )
     pictures = _pictures(shard_set, stats, plan.augmentation.crop, mean)
-    far = max(plan.size - plan.augmentation.crop, 1)
+    resized = plan.augmentation.resized
+    inputs = TrainInputs(pictures, stats, light, resized, values=dtype != "uint8")
 
-    def inputs(batch: BatchPlan, payloads: Payloads) -> list[np.ndarray]:
-        scale, gain = light.at(batch.epoch)
-        means = (stats.mean_rgb - lighting_offsets(batch.gaussians, stats, scale)).astype(np.float32)
-        return [
-            *_corners(pictures, payloads),
-            (batch.left / far).astype(np.float32),
-            (batch.top / far).astype(np.float32),
-            batch.flip.astype(np.int32),
-            means,
-            np.full((len(batch.records), 1, 1, 1), gain, np.float32),
-        ]
+    def make_graph(source: Callable, threads: int, incoming: Pictures, **options):
+        size = min(plan.batch_size, plan.records)
+        return graph.train_graph(source, incoming, size, device.index, threads, dtype=dtype, layout=layout, **options)
 
-    return Stream(
-        feed,
-        plan.batches(epoch, step),
-        inputs,
-        lambda source: graph.train_graph(
-            source, pictures, min(plan.batch_size, plan.records), device.index, threads or available_cores()
-        ),
+    return _stream(
+        shard_set,
+        "train",
+        lambda: plan.batches(epoch, step),
+        {
+            "dali": _Way(pictures, inputs.whole, options={"resized": resized is not None}),
+            "threads": _Way(_decoded(pictures), inputs.cut, inputs.windows, {"cut": True}),
+        },
+        make_graph,
         device,
+        layout,
+        threads,
+        "threads" if decode == "auto" and resized and device.type == "cpu" else decode,
     )
 
 
@@ -114,51 +108,132 @@ def views_stream(
     *,
     views: int = 1,
     crop: int = 224,
+    resize: int | None = None,
     batch_size: int = 128,
     mean: str = "image",
+    dtype: str = "float32",
+    layout: str = "HWC",
     device: str | torch.device = "cpu",
     threads: int = 0,
+    decode: str = "auto",
     rank: int = 0,
     ranks: int = 1,
 ) -> Stream:
-    """Stream every record of a split once, as its centre view or its ten views; the last batch may be short.
+    """Stream every record of a split once, as its centre view, its ten, or others; the last batch may be short.
 
+    Args:
+        views: how many, see views.py.
+        resize: pixels that the central squares are resized to before views are cut; None, not at all.
+        mean, dtype, layout, device, threads, decode: as for `train_stream`.
     Raises:
-        ShardError, StreamError, DeviceError, PlanError.
+        ShardError, StreamError, DeviceError, PlanError, UsageError.
     """
-    if views not in graph.VIEWS:
-        raise PlanError(f"{views} views are not planned", "choose --views 1 or --views 10")
     device = _checked_device(device)
-    feed = Feed(shard_set, split)
-    windows = (graph.centre_view if views == 1 else graph.ten_views)(shard_set.size, crop)
-    pictures = _pictures(shard_set, stats, crop, mean)
-    return Stream(
-        feed,
-        evaluation_batches(len(feed), batch_size, rank, ranks),
-        lambda _, payloads: _corners(pictures, payloads),
-        lambda source: graph.views_graph(
-            source, pictures, windows, batch_size, device.index, threads or available_cores()
-        ),
+    choice.check(decode)
+    records = shard_set.split(split).records
+    pictures = _pictures(shard_set, stats, crop, mean, resize)
+    windows = graph.views_of(views, pictures.side, crop)
+
+    def make_graph(source: Callable, threads: int, incoming: Pictures):
+        return graph.views_graph(
+            source, incoming, windows, batch_size, device.index, threads, dtype=dtype, layout=layout
+        )
+
+    return _stream(
+        shard_set,
+        split,
+        lambda: evaluation_batches(records, batch_size, rank, ranks),
+        {
+            "dali": _Way(pictures, lambda _, payloads: corners(pictures, payloads)),
+            "threads": _Way(_decoded(pictures), lambda *_: [], lambda _, payloads: square_windows(pictures, payloads)),
+        },
+        make_graph,
         device,
+        layout,
+        threads,
+        decode,
     )
 
 
-def _pictures(shard_set: ShardSet, stats: Stats, crop: int, mean: str) -> Pictures:
-    if mean not in ("image", "rgb"):
-        raise PlanError(f"no mean is called {mean!r}", "choose image or rgb")
-    residual = None
+@dataclass(frozen=True)
+class _Way:
+    """One way of decoding.
+
+    Attributes:
+        incoming: pictures as DALI gets them.
+        numbers: what DALI gets beside them, see Source.
+        windows: what threads cut, or None where DALI gets the records.
+        options: of the graph.
+    """
+
+    incoming: Pictures
+    numbers: Callable
+    windows: Callable | None = None
+    options: dict = field(default_factory=dict)
+
+
+def _stream(
+    shard_set: ShardSet,
+    split: str,
+    plans: Callable[[], Iterator],
+    ways: dict[str, _Way],
+    make_graph: Callable,
+    device: torch.device,
+    layout: str,
+    threads: int,
+    decode: str,
+) -> Stream:
+    """A stream in one of the ways, or in the faster one."""
+    threads = threads or available_cores()
+
+    def make(decode: str, chosen: str = "") -> Stream:
+        way, feed = ways[decode], Feed(shard_set, split)
+        decoder = Decoder(feed.encoded, threads, pinned=device.type == "cuda") if way.windows else None
+        return Stream(
+            Source(feed, plans(), way.numbers, decoder, way.windows),
+            lambda source: make_graph(source, threads, way.incoming, **way.options),
+            device,
+            layout=layout,
+            threads=threads,
+            decode=decode,
+            chosen=chosen,
+        )
+
+    if decode != "auto":
+        return make(decode)
+    shards = [(path, file.records) for path, file in shard_set.split(split).shards]
+    key = (shard_set.root, shard_set.encoding, device, threads)
+    records = (getattr(plan, "records", plan) for plan in plans())
+    return make(*choice.choose(make, key, shards, records))
+
+
+def _pictures(shard_set: ShardSet, stats: Stats, crop: int, mean: str, resize: int | None = None) -> Pictures:
+    if mean not in MEANS:
+        raise PlanError(f"no mean is called {mean!r}", f"choose one of {', '.join(MEANS)}")
+    mean_rgb, std_rgb, residual = stats.mean_rgb, np.ones(3), None
+    if mean == "imagenet":
+        mean_rgb, std_rgb = IMAGENET_MEAN, IMAGENET_STD
     if mean == "image":
+        if resize is not None or crop > shard_set.size:
+            raise PlanError(f"the mean image has no window of a resized picture, or of {crop}", 'choose mean="rgb"')
         edge = (shard_set.size - crop) // 2
         window = stats.mean_image[edge : edge + crop, edge : edge + crop]
         residual = np.ascontiguousarray(window - stats.mean_rgb, dtype=np.float32)
     return Pictures(
-        shard_set.encoding == "jpeg", shard_set.size, shard_set.fit == "crop", crop, stats.mean_rgb, residual
+        shard_set.encoding == "jpeg",
+        shard_set.size,
+        shard_set.fit == "crop",
+        crop,
+        mean_rgb,
+        residual,
+        std_rgb,
+        resize=resize,
     )
 
 
-def _corners(pictures: Pictures, payloads: Payloads) -> list[np.ndarray]:
-    """Top and left of the central squares, floored, where pictures are not square: [int32 (n, 2)] or []."""
-    return [] if pictures.square else [((payloads.sides - pictures.size) // 2).astype(np.int32)]
+def _decoded(pictures: Pictures) -> Pictures:
+    """The same pictures as threads hand them over: pixels, cut."""
+    return replace(pictures, encoded=False, square=True)
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

@@ -201,5 +201,8 @@ def open_shard(path: Path, file: ShardFile) -> Shard:
     identity = (os.getpid(), status.st_dev, status.st_ino, status.st_mtime_ns, file)
     shard = _open.get(identity)
     if shard is None:
+        for (process, *_), other in list(_open.items()):
+            if process != os.getpid():  # inherited by a fork: LMDB would not open it again; the parent's own stays
+                other._environment.close()
         shard = _open[identity] = Shard(path, file)
     return shard

@@ -4,15 +4,18 @@ In:  any iterable of batches, ours or a rival's.  Out: the same batches, and two
 The clock starts before the fetch. One that starts when the batch has arrived, as in many a training script, makes a
 starving GPU look fast. The first fetch, which fills the pipeline, is counted apart as start-up.
 
-The clocks are the host's. On a GPU a wait of the host is a stall only where the GPU had run dry, so there the share
-is an upper bound.
+The clocks are the host's, unless a GPU is named: there the host runs ahead, and it is the GPU that must not run dry,
+so the same spans are taken on the GPU's own time. torch is imported for that alone.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from .stages import Stages
 
 T = TypeVar("T")
 
@@ -41,67 +44,153 @@ class Lap:
         return 100.0 * self.waiting_seconds / self.seconds if self.seconds > 0 else 0.0
 
 
+WAITING, WORKING, NEITHER = Lap(1.0, 0.0), Lap(0.0, 1.0), Lap(0.0, 0.0)  # what one second of a span is
+
+
 class StallMeter(Generic[T]):
     """Iterates over batches once and measures.
 
     Args:
-        batches: any iterable.
+        batches: any iterable. One that has `stages()`, as our streams do, is asked what it waits for.
         clock: seconds.
+        device: where the training runs. For a CUDA device (`cuda`, `cuda:1`, a torch.device) the seconds are the
+            GPU's; for any other, or None, the host's.
 
     Attributes:
-        startup_seconds: the first fetch.
+        startup_seconds: the first fetch, by the host's clock.
         batches: fetched so far.
     """
 
-    def __init__(self, batches: Iterable[T], *, clock: Callable[[], float] = time.perf_counter):
-        self._source, self._clock = iter(batches), clock
+    def __init__(self, batches: Iterable[T], *, clock: Callable[[], float] = time.perf_counter, device: Any = None):
+        self._source, self._stages = iter(batches), getattr(batches, "stages", Stages)
+        self._startup_stages = Stages()
         self.startup_seconds = 0.0
         self.batches = 0
-        self._waiting = self._working = 0.0
-        self._mark = clock()  # when the present batch was asked for, or arrived
+        self._pauses = 0
         self._lap = Lap(0.0, 0.0)
+        self._host = HostSpans(clock)
+        self._spans = GpuSpans(cuda_marks(device)) if str(device).startswith("cuda") else self._host
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        self._count_work()
+        self._end_work()
         try:
             batch = next(self._source)
-        finally:
-            waited = -self._mark + self._tick()
-        if self.batches:
-            self._waiting += waited
-        else:
-            self.startup_seconds = waited
+        except BaseException:
+            self._end(NEITHER)  # the end of the batches, or a failure: no step was kept waiting
+            raise
+        waited = self._end(WAITING if self.batches and not self._pauses else NEITHER)
+        if not self.batches:
+            self.startup_seconds, self._startup_stages = waited, self._stages()
         self.batches += 1
         return batch
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave out what happens inside, an evaluation say."""
-        self._count_work()
+        self._end_work()
+        self._pauses += 1
         try:
             yield
         finally:
-            self._tick()
+            self._pauses -= 1
+            self._end(NEITHER)
 
     def total(self) -> Lap:
-        """All seconds but the start-up and the pauses."""
-        self._count_work()
-        return Lap(self._waiting, self._working)
+        """All seconds but the start-up and the pauses; of a GPU, as far as it has come."""
+        self._end_work()
+        return self._spans.total()
+
+    def stages(self) -> Stages:
+        """What the host waited for, in seconds, start-up left out; zeros of batches that do not say."""
+        return self._stages() - self._startup_stages
 
     def lap(self) -> Lap:
         """The seconds since the last lap."""
         before, self._lap = self._lap, self.total()
         return self._lap - before
 
-    def _count_work(self) -> None:
-        began = self._mark
-        now = self._tick()
-        if self.batches:
-            self._working += now - began
+    def _end_work(self) -> None:
+        self._end(WORKING if self.batches and not self._pauses else NEITHER)
 
-    def _tick(self) -> float:
-        self._mark = self._clock()
-        return self._mark
+    def _end(self, kind: Lap) -> float:
+        if self._spans is not self._host:
+            self._spans.end(kind)
+        return self._host.end(kind)
+
+
+class HostSpans:
+    """Spans of time by a clock, one after the other."""
+
+    def __init__(self, clock: Callable[[], float]):
+        self._clock, self._last, self._sum = clock, clock(), Lap(0.0, 0.0)
+
+    def end(self, kind: Lap) -> float:
+        """End the present span and begin the next: it was of this kind, and so many seconds."""
+        now = self._clock()
+        seconds, self._last = now - self._last, now
+        self._sum = _added(self._sum, kind, seconds)
+        return seconds
+
+    def total(self) -> Lap:
+        """All that has ended."""
+        return self._sum
+
+
+class GpuSpans:
+    """The same spans as a GPU sees them: it passes each mark when all work from before it is done.
+
+    So the span from the mark before a fetch to the one after it is the time in which the GPU had run dry: where the
+    host is ahead, the GPU passes both at once, however long the host waited. Work that the batch itself brings with
+    it, a copy or a decoding that the training's stream waits for, lies inside the span too.
+
+    Nothing here waits for the GPU: a span is read once its marks have been passed, in general a step later.
+
+    Args:
+        mark: puts a mark into the GPU's queue and returns it, a `torch.cuda.Event` or the like: `query()`, whether
+            it has been passed, and `elapsed_time(later)`, in milliseconds.
+    """
+
+    def __init__(self, mark: Callable[[], Any]):
+        self._mark, self._last, self._sum = mark, mark(), Lap(0.0, 0.0)
+        self._ahead: deque[tuple[Lap, Any, Any]] = deque()
+
+    def end(self, kind: Lap) -> None:
+        """Mark the end of the present span, which was of this kind, and the beginning of the next."""
+        now = self._mark()
+        self._ahead.append((kind, self._last, now))
+        self._last = now
+        self._read()
+
+    def total(self) -> Lap:
+        """All that the GPU has passed."""
+        self._read()
+        return self._sum
+
+    def _read(self) -> None:
+        while self._ahead:
+            kind, first, last = self._ahead[0]
+            if not (first.query() and last.query()):
+                return
+            self._ahead.popleft()
+            self._sum = _added(self._sum, kind, first.elapsed_time(last) / 1000)
+
+
+def cuda_marks(device: Any) -> Callable[[], Any]:
+    """A function that records an event in the queue in which the device's work stands."""
+    import torch
+
+    def mark() -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(device))
+        return event
+
+    return mark
+
+
+def _added(total: Lap, kind: Lap, seconds: float) -> Lap:
+    return Lap(
+        total.waiting_seconds + kind.waiting_seconds * seconds, total.working_seconds + kind.working_seconds * seconds
+    )

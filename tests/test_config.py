@@ -26,6 +26,7 @@ GOOD = {
         ({"batch_size": 0}, "--batch-size 0 is not 1 or more", ""),
         ({"log_every": 0}, "--log-every 0 is not 1 or more", ""),
         ({"save_every": -3}, "--save-every -3 is not 1 or more", ""),
+        ({"crop": 0}, "--crop 0 is not 1 or more", ""),
         ({"steps": -1}, "--steps -1, --seed 0: out of range", ""),
         ({"seed": -1}, "--steps 0, --seed -1: out of range", ""),
         ({"seed": 1 << 63}, f"--steps 0, --seed {1 << 63}: out of range", ""),
@@ -81,6 +82,8 @@ def test_resume_may_change(asked):
         ({"recipe": "paper"}, "--recipe was source2012, not paper"),
         ({"batch_size": 64}, "--batch-size was 128, not 64"),
         ({"precision": "bf16"}, "--precision was fp32, not bf16"),
+        ({"model": "resnet18"}, "--model was alexnet, not resnet18"),
+        ({"crop": 192}, "--crop was 224, not 192"),
         ({"seed": 3}, "--seed was 0, not 3"),
         ({"seed": 3, "rate": 0.1, "steps": 9}, "--seed was 0, not 3; --rate was 0.01, not 0.1"),
     ],
@@ -95,7 +98,7 @@ def test_resume_refuses_by_name(asked, told):
 
 def test_every_field_may_change_or_may_not():
     """A new field has to be put on one side: this list is written by hand."""
-    fixed = {"recipe", "batch_size", "rate", "precision", "seed"}
+    fixed = {"recipe", "batch_size", "rate", "precision", "seed", "model", "crop"}
     assert {field.name for field in fields(Config)} == fixed | set(CHANGEABLE) and not fixed & set(CHANGEABLE)
 
 

@@ -251,8 +251,8 @@ def test_bad_questions_are_refused(raw):
     measured = stats.load(raw)
     with pytest.raises(ShardError, match="no records in a split 'test'"):
         evaluate([Linear(0)], raw, measured, split="test")
-    with pytest.raises(PlanError, match="5 views are not planned"):
-        evaluate([Linear(0)], raw, measured, views=5)
+    with pytest.raises(PlanError, match="3 views are not planned"):
+        evaluate([Linear(0)], raw, measured, views=3)
     with pytest.raises(PlanError, match="no mean is called 'caffe'"):
         evaluate([Linear(0)], raw, measured, mean="caffe")
 

@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import oracle
 import pytest
-from alexnet_dali.pipeline import graph
 from alexnet_dali.pipeline.errors import AlexnetError, DeviceError, PlanError, StreamError
 from alexnet_dali.pipeline.graph import centre_view, ten_views, train_graph, views_graph, views_of
 from graphs import assert_close, decoded, jpeg, picture, pictures_of, train, views
@@ -263,10 +262,6 @@ def test_a_graph_that_dali_refuses_is_an_error_of_the_stream(monkeypatch):
             "alexnet-prep doctor",
         )
         assert isinstance(caught.value, AlexnetError)
-
-
-def test_the_numbers_of_views_are_those_that_can_be_asked_for():
-    assert list(graph.VIEWS) == [len(centre_view()), len(ten_views())]
 
 
 @pytest.mark.parametrize("make", [0, 1])

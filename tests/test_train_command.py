@@ -86,12 +86,14 @@ def test_training_says_what_it_does(few, tmp_path, run_command):
         "the diary of 2012: after epoch 1 rate/10, 1 rate/100, 1 conv1 slow and lighting off, 2 conv1 frozen, "
         "2 rate/1000"
     )
+    chosen = r"decode (threads|dali): images/s of the first batches here: threads [\d,]+, dali [\d,]+"
+    assert re.fullmatch(chosen, lines[5])
     step = r"  loss \d\.\d{4}  error \d+\.\d%  [\d,]+ images/s  stall \d+\.\d%  \d+ s left"
     val = (
         r"  loss \d\.\d{4}  error \d+\.\d%  val loss \d\.\d{4}, top-1 \d+\.\d%, top-5 0\.0%  [\d,]+ images/s  stall .*%"
     )
     for line, pattern in zip(
-        lines[5:10],
+        lines[6:11],
         (
             rf"epoch 1/2  step 2/6{step}",
             rf"epoch 1 done{val}",
@@ -103,10 +105,10 @@ def test_training_says_what_it_does(few, tmp_path, run_command):
     ):
         assert re.fullmatch(pattern, line), line
     assert re.fullmatch(
-        r"\d+ s: 12 images, [\d,]+ images/s, stalled \d+\.\d\d% of the time \(start-up \d+\.\d s\)", lines[10]
+        r"\d+ s: 12 images, [\d,]+ images/s, stalled \d+\.\d\d% of the time \(start-up \d+\.\d s\)", lines[11]
     )
-    assert lines[11] == f"last checkpoint {run / 'last.pt'}, best {run / 'best.pt'}"
-    assert len(lines) == 12
+    assert lines[12] == f"last checkpoint {run / 'last.pt'}, best {run / 'best.pt'}"
+    assert len(lines) == 13
     written = json.loads((run / "config.json").read_text())
     assert written["rate"] == pytest.approx(0.01 * 0.004**0.5) and written["recipe"]["name"] == "source2012"
     assert written["batch_size"] == 2 and written["shards"] == str(few.root.resolve())
@@ -114,7 +116,9 @@ def test_training_says_what_it_does(few, tmp_path, run_command):
 
 def test_a_terminal_has_one_live_line(few, tmp_path, monkeypatch, run_command):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    code, out, _ = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--log-every", 1)
+    code, out, _ = run_command(
+        train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--log-every", 1, "--decode", "threads"
+    )
     assert code == 0
     live = out.partition("rate/1000\n")[2].partition("epoch 1 done")[0]
     assert live.count("\r\033[K") == 4 and "\n" not in live
@@ -153,9 +157,12 @@ def test_defaults_are_the_recipes(few, tmp_path, run_command, monkeypatch):
         "precision": "fp32",
         "device": "cpu",
         "steps": 1,
+        "decode": "auto",
         "seed": 0,
         "log_every": 20,
         "save_every": 1000,
+        "model": "alexnet",
+        "crop": 224,
     }
 
 
@@ -171,10 +178,9 @@ def test_lines_come_every_log_every_steps(few, tmp_path, run_command):
 
 def test_the_whole_net_trains(few, tmp_path, run_command, monkeypatch):
     """In full size, once: 4,096 hidden units."""
-    from alexnet_dali.model import alexnet, trainer
+    from alexnet_dali.model import alexnet
 
     monkeypatch.setattr(alexnet, "HIDDEN", 4096)
-    monkeypatch.setattr(trainer, "HIDDEN", 4096)
     run = tmp_path / "run"
     code, _, err = run_command(train, "--shards", few.root, "--run", run, *SHORT, "--steps", 1)
     assert (code, err) == (0, "")
@@ -466,7 +472,7 @@ def second(few, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("views", [1, 10])
+@pytest.mark.parametrize("views", [1, 5, 8, 10])
 def test_eval_says_and_writes_the_error(few, trained, tmp_path, run_command, views):
     file = tmp_path / "result.json"
     code, out, err = run_command(evaluate_runs, trained, "--views", views, "--json", file, "--device", "cpu")
@@ -479,6 +485,7 @@ def test_eval_says_and_writes_the_error(few, trained, tmp_path, run_command, vie
         "shards": str(few.root.resolve()),
         "split": "val",
         "views": views,
+        "resize": None,
         "images": 3,
         "loss": pytest.approx(expected.loss, rel=1e-5),
         "top1_error": pytest.approx(expected.top1_error),
@@ -487,6 +494,23 @@ def test_eval_says_and_writes_the_error(few, trained, tmp_path, run_command, vie
     first, last = out.splitlines()
     assert first == f"{trained / 'best.pt'}: 3 photos of {few.root.resolve()}/val, {views} view{'s' * (views > 1)}"
     assert last == (f"top-1 error {100 * expected.top1_error:.2f}%   top-5 error 0.00%   loss {result['loss']:.4f}")
+
+
+def test_eval_resizes_before_the_views_are_cut(few, trained, tmp_path, run_command):
+    file = tmp_path / "result.json"
+    code, out, _ = run_command(evaluate_runs, trained, "--resize", 232, "--views", 5, "--json", file, "--device", "cpu")
+    assert code == 0 and "5 views of 232x232\n" in out
+    net = checkpoint.load_trained(trained / "best.pt").net
+    expected = evaluate([net], few, stats.load(few), views=5, resize=232, mean="rgb")
+    result = json.loads(file.read_text())
+    assert (result["resize"], result["loss"]) == (232, pytest.approx(expected.loss, rel=1e-5))
+    assert abs(result["loss"] - evaluate([net], few, stats.load(few), views=5, mean="rgb").loss) > 1e-6
+
+
+@pytest.mark.parametrize("options", [["--views", "3"], ["--views", "10", "--resize", "200"]])
+def test_eval_of_views_that_cannot_be(trained, run_command, options):
+    code, _, err = run_command(evaluate_runs, trained, *options, "--device", "cpu")
+    assert code == 1 and ("3 views are not planned" in err or "does not fit into 200x200" in err)
 
 
 def test_eval_of_two_runs_averages_them(few, trained, second, tmp_path, run_command):

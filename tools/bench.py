@@ -4,7 +4,7 @@ import click
 
 from . import console
 
-COMMANDS = {"prep": "bench_prep:bench_prep"}
+COMMANDS = {"prep": "bench_prep:bench_prep", "loader": "bench_loader:bench_loader"}
 
 
 @click.group(
@@ -17,8 +17,9 @@ def bench():
     """Measure against the limit and against other programs, in one run, case after case, round after round.
 
     \b
-    Example:
+    Examples:
       alexnet-bench prep /data/imagenet --json prep.json
+      alexnet-bench loader --shards out --json loader.json --plot loader.png
     """
 
 

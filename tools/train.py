@@ -14,12 +14,15 @@ from ..model.config import Config, resumed
 from ..model.optim import CLASSES_2012, RATE_2012, diary_epochs, first_rate
 from ..model.precision import PRECISIONS, default_precision
 from ..model.recipes import RECIPES, recipe
+from ..model.registry import ALEXNET, crop_for, first_rate_for, resolve
 from ..model.trainer import Trainer
 from ..pipeline import stats as statistics
+from ..pipeline.choice import WAYS
 from ..pipeline.errors import TrainingError, UsageError
 from ..pipeline.files import locked, write_json
 from ..pipeline.shardset import ShardSet, open_shard_set
 from . import console
+from .max_stall import Percent, check_stall
 from .process import pick_device, stop_on_signals
 
 FOLDER = click.Path(path_type=Path)
@@ -28,7 +31,13 @@ FOLDER = click.Path(path_type=Path)
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="alexnet-dali")
 @click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set, with its statistics.")
-@click.option("--run", type=FOLDER, help="Folder for checkpoints and metrics.  [default: runs/RECIPE]")
+@click.option("--run", type=FOLDER, help="For checkpoints and metrics.  [default: runs/RECIPE, or runs/MODEL]")
+@click.option(
+    "--model",
+    default=ALEXNET,
+    show_default=True,
+    help="Or another net, by plain SGD: resnet18, any classifier of torchvision; timm:NAME, where timm is installed.",
+)
 @click.option(
     "--recipe",
     "recipe_name",
@@ -37,12 +46,20 @@ FOLDER = click.Path(path_type=Path)
     show_default=True,
     help="source2012: what ran in 2012. paper: what the text says.",
 )
+@click.option("--crop", type=click.IntRange(1), help="Pixels of the window.  [default: 224, or what the model is for]")
 @click.option("--epochs", type=click.IntRange(1), help="In all.  [default: the recipe's, 91 or 90]")
 @click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps in all, if that is sooner.")
 @click.option("--batch-size", type=click.IntRange(1), help="Of the global batch.  [default: the recipe's, 128]")
 @click.option("--rate", type=float, help="To begin with.  [default: 0.01 at 1,000 classes, less for fewer]")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: fp32 on the CPU, tf32 on a GPU]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--decode",
+    type=click.Choice(["auto", *WAYS]),
+    default="auto",
+    show_default=True,
+    help="Decode in threads of our own or in DALI (on a GPU: on it); auto measures both.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, order and draws.")
 @click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between lines.")
 @click.option(
@@ -52,10 +69,15 @@ FOLDER = click.Path(path_type=Path)
     show_default=True,
     help="Steps between checkpoints within an epoch.",
 )
+@click.option(
+    "--max-stall",
+    type=Percent(),
+    help="Such as 1%: exit with 1 at the end, saying what to change, if more of the time went into waiting.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --run from its last checkpoint.")
 @click.pass_context
-def train(context, shards, run, recipe_name, resume, **options):
-    """Train the net of 2012 on a shard set.
+def train(context, shards, run, recipe_name, max_stall, resume, **options):
+    """Train the net of 2012, or another, on a shard set.
 
     Ctrl-C finishes the step and saves; --resume goes on to the same weights as if nothing had happened.
 
@@ -64,8 +86,10 @@ def train(context, shards, run, recipe_name, resume, **options):
       alexnet-train
       alexnet-train --shards out --run runs/first --epochs 10 --precision bf16
       alexnet-train --run runs/first --resume
+      alexnet-train --model resnet18 --batch-size 256 --epochs 90
     """
-    run = run or Path("runs") / recipe_name
+    options["model"] = resolve(options["model"])
+    run = run or Path("runs") / (recipe_name if options["model"] == ALEXNET else options["model"].replace(":", "-"))
     saved = _last_checkpoint(run) if resume else None
     asked_device = options.pop("device")
     if saved and _from_default(context, "device"):  # another device would end the promise of equal bits unasked
@@ -112,6 +136,8 @@ def train(context, shards, run, recipe_name, resume, **options):
             err=True,
         )
         context.exit(stop.exit_code)
+    if max_stall is not None:
+        check_stall(trainer, max_stall)
 
 
 class Lines:
@@ -127,6 +153,8 @@ class Lines:
         wipe = "\r\033[K" if self.live else ""
         if line["kind"] == "warning":
             click.echo(f"{wipe}warning: {line['text']}", err=True)
+        elif line["kind"] == "note":
+            click.echo(wipe + line["text"])
         elif line["kind"] == "epoch":
             self.last = line
             click.echo(wipe + self._epoch(line))
@@ -175,19 +203,24 @@ class Lines:
 
 
 def _new_config(shards: Path, recipe_name: str, device, options: dict, shard_set: ShardSet) -> Config:
-    chosen = recipe(recipe_name)
+    chosen, model = recipe(recipe_name), options["model"]
+    classes, batch_size = len(shard_set.classes), options["batch_size"] or chosen.batch_size
+    first = first_rate(classes) if model == ALEXNET else first_rate_for(model, classes, batch_size)
     return Config(
         shards=str(shards),
         recipe=recipe_name,
         device=str(device),
+        decode=options["decode"],
         seed=options["seed"],
         steps=options["steps"],
         log_every=options["log_every"],
         save_every=options["save_every"],
         epochs=options["epochs"] or chosen.epochs,
-        batch_size=options["batch_size"] or chosen.batch_size,
-        rate=options["rate"] if options["rate"] is not None else first_rate(len(shard_set.classes)),
+        batch_size=batch_size,
+        rate=options["rate"] if options["rate"] is not None else first,
         precision=options["precision"] or default_precision(device),
+        model=model,
+        crop=crop_for(model, options["crop"] or 0, shard_set.size, chosen),
     )
 
 
@@ -202,7 +235,12 @@ def _introduction(trainer: Trainer, resume: bool) -> list[str]:
         f"global batch {min(config.batch_size, trainer.plan.records)}, {config.precision} on {config.device}, "
         f"run {trainer.run}",
     ]
-    if config.rate == first_rate(classes) and classes < CLASSES_2012:
+    if config.model != ALEXNET:
+        lines.append(
+            f"rate {config.rate:.4g}; momentum 0.9, weight decay {trainer.recipe.decay:g}, not of norms and biases; "
+            f"windows of {config.crop}x{config.crop}"
+        )
+    elif config.rate == first_rate(classes) and classes < CLASSES_2012:
         lines.append(
             f"rate {config.rate:.4g}: {RATE_2012} x sqrt({classes} / {CLASSES_2012:,}), since the rate of "
             f"2012 belongs to {CLASSES_2012:,} classes and kills a net of few; --rate overrules"

@@ -1,0 +1,38 @@
+"""Where a stream's time goes: what the stall meter tells disk, decoding, graph and copy apart by.
+
+In:  nothing.  Out: a frozen record of seconds, which only grow; subtract two of them for a span. No torch, no DALI.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Wall seconds that whoever iterates over the stream spent inside it, by what it was waiting for.
+
+    The four exclude each other, and their sum is the time inside `next(stream)` but for its bookkeeping. What the
+    stages do meanwhile, behind the reader's back, is not in them: a stage that keeps up costs nothing.
+
+    Attributes:
+        disk_seconds: waiting for the read-ahead to bring a batch's records into memory, and looking them up.
+        decode_seconds: waiting for the decoding threads; 0 with `decode="dali"` and with raw shards.
+        graph_seconds: waiting for DALI: crop, mirror and means, and with `decode="dali"` decoding too.
+        copy_seconds: handing the batch over: on a GPU gathering raw pictures into pinned memory and queueing the
+            transfers, the host's part; on the CPU next to nothing, since nothing is copied.
+        threads: of decoding and of DALI, each.
+    """
+
+    disk_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    graph_seconds: float = 0.0
+    copy_seconds: float = 0.0
+    threads: int = 0
+
+    def __sub__(self, before: "Stages") -> "Stages":
+        return Stages(
+            self.disk_seconds - before.disk_seconds,
+            self.decode_seconds - before.decode_seconds,
+            self.graph_seconds - before.graph_seconds,
+            self.copy_seconds - before.copy_seconds,
+            self.threads,
+        )
