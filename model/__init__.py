@@ -2,6 +2,9 @@
 
     alexnet.py     the net, as the program had it and as the text says
     lrn.py         response normalisation
+    registry.py    the net by its name: ours, torchvision's, timm's
+    other.py       a net that is not ours: its deviations, its names
+    dropout.py     what a step drops, from the plan
     optim.py       the update rule; the diary's and the plateau's rates
     recipes.py     source2012, paper: named, frozen, self-checking
     config.py      what one run is; what --resume may change
@@ -10,7 +13,7 @@
     precision.py   fp32, tf32, bf16
     metrics.py     metrics.jsonl; running sums
     checkpoint.py  atomic, safe to load, exact resume
-    evaluate.py    top-1 and top-5 error, one view or ten, one net or several
+    evaluate.py    top-1 and top-5 error, any views, one net or several
 
 Imports pipeline, never tools.
 """

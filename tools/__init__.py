@@ -5,11 +5,20 @@
       sample_scene.py      what is on one of them
       build_lmdb.py      build-lmdb
       pca_stats.py       pca-stats
+      info.py            info
+      verify.py          verify, and --repair
+      stage.py           stage
+      export.py          export
       doctor.py          doctor: what is installed, and whether it fits together
       checks.py            its checks
       machine.py           the facts that they judge
     train.py           alexnet-train
+      max_stall.py       --max-stall: percentages, and the error at the end
     evaluate.py        alexnet-eval
+    bench.py           alexnet-bench, and under it:
+      bench_prep.py      prep; prep_cases.py has what it measures
+      bench_loader.py    loader; loader_*.py and rival*.py: what it measures; cold.py, an empty cache; bars.py, the plot
+      measure.py         rounds, rows, tables, the machine
 
     console.py         errors to exit codes, progress, sizes and durations in words
     process.py         signals, memory and device of a training process
