@@ -31,6 +31,11 @@
     resized.py    windows of random area and aspect, from the plan's words
     views.py      the windows of test pictures
     feed.py       planned records as views of the memory map
+    inputs.py     the numbers of a batch, as the graph or the threads take them
+    decoder.py    threads that decode and cut; buffers.py, the ring they fill; cut.py, one window on a CPU core
+    readahead.py  records brought into memory before they are needed; extents.py, where they lie in the file
+    source.py     what DALI calls for its next batch
+    choice.py     who decodes faster here, threads or DALI
     operators.py  the steps the graphs are made of
     graph.py      the DALI graphs: train, resized crops, views
     stream.py     a running DALI pipeline: its batches as torch tensors

@@ -15,7 +15,7 @@ class Stages:
 
     Attributes:
         disk_seconds: waiting for the read-ahead to bring a batch's records into memory, and looking them up.
-        decode_seconds: waiting for the decoding threads; 0 with `decode="dali"` and with raw shards.
+        decode_seconds: waiting for the threads that decode and cut, of raw shards that cut; 0 with `decode="dali"`.
         graph_seconds: waiting for DALI: crop, mirror and means, and with `decode="dali"` decoding too.
         copy_seconds: handing the batch over: on a GPU gathering raw pictures into pinned memory and queueing the
             transfers, the host's part; on the CPU next to nothing, since nothing is copied.
