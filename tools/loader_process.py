@@ -207,7 +207,7 @@ def main(case: str, folder: str, batch_size: str, workers: str, decode: str) -> 
         loader = job.case.loader(job)
         rounds = Rounds(loader, lead_of(job.workers))
         checked(rounds.first(), job)
-        about = [getattr(loader, name, "") for name in ("decode", "chosen")]
+        about = [getattr(loader, name) if job.case.is_ours else "" for name in ("decode", "chosen")]
         answers.write(json.dumps({"ok": about}) + "\n")
         for line in sys.stdin:
             answers.write(json.dumps({"ok": rounds.run(*json.loads(line))}) + "\n")
