@@ -19,6 +19,7 @@ NAMES = {
     "webdataset": "WebDataset",
     "litdata": "LitData",
     "streaming": "MosaicML Streaming",
+    "ffcv-jpeg": "FFCV, fast DCT",  # libjpeg-turbo's faster and less exact one, which it always takes
     "ffcv": "FFCV",
 }
 BLOCKS = {

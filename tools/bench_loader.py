@@ -27,8 +27,9 @@ RECORDS = 10_000  # of a large set: all forms of so many take 7 GB
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
 @click.option("--records", type=click.IntRange(1), default=RECORDS, show_default=True, help="Of a larger set, so many.")
 @click.option("--workers", type=click.IntRange(1), help="Threads or processes of each loader.  [default: one a core]")
+@click.option("--decode", default="auto", show_default=True, help="Who decodes in ours: threads or dali.")
 @click.option("--cold", is_flag=True, help="Then ours again, the set dropped from the page cache before each round.")
-def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, repeats, records, workers, cold):
+def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, repeats, records, workers, decode, cold):
     """Compare loaders that give the same batches of the same 256x256 crops.
 
     A batch is a torch tensor of random 224x224 windows, half of them flipped: float32 less the mean colour (f32), or
@@ -64,7 +65,7 @@ def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, r
         with worker_pool(workers) as pool:
             forms = {form for case in chosen for form in (case.form, case.files)} & set(FORMS)
             crops = lay_out(shard_set, folder, records, forms, pool)
-        run = Run(folder, crops, batch_size, batches or max(40, 4 * workers), workers)
+        run = Run(folder, crops, batch_size, batches or max(40, 4 * workers), workers, decode)
         about = f"{machine()}\n{run}"
         click.echo(about)
         rates = run.warm(chosen, repeats, seconds)

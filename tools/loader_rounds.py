@@ -29,18 +29,19 @@ class Run:
         folder: of the forms.
         batches: of a round, at least.
         workers: threads or processes of each loader.
+        decode: who decodes in our cases.
 
     Attributes:
         remarks: what people must know about the figures, a line each.
         failed: the cases that failed.
     """
 
-    def __init__(self, folder: Path, crops: ShardSet, batch_size: int, batches: int, workers: int):
+    def __init__(self, folder: Path, crops: ShardSet, batch_size: int, batches: int, workers: int, decode: str):
         self._folder, self._crops = folder, crops
         self._batch_size, self._batches, self._workers = batch_size, batches, workers
         self.remarks: list[str] = []
         self.failed: list[Case] = []
-        self._decode: dict[str, str] = {}  # of our cases, once they have chosen
+        self._decode, self._chosen = decode, dict[str, str]()  # as asked, and by case once it is chosen
 
     def __str__(self) -> str:
         split = self._crops.split(SPLIT)
@@ -68,7 +69,7 @@ class Run:
                     continue
                 processes[case.name] = process
                 if case.is_ours:
-                    self._decode[case.name] = process.decode
+                    self._chosen[case.name] = process.decode
                     self.remarks.append(f"{case.name}: {process.chosen or process.decode}")
             for number in range(repeats + 1):
                 for case in cases:
@@ -126,7 +127,7 @@ class Run:
 
     def _process(self, case: Case) -> LoaderProcess:
         # Who decodes is chosen once: choosing reads records, which would be cold no more.
-        decode = self._decode.get(case.name, "auto")
+        decode = self._chosen.get(case.name, self._decode)
         return LoaderProcess(case.name, self._folder, self._batch_size, self._workers, decode)
 
     def _once(self, case: Case, batches: int) -> float:
