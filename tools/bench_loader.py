@@ -27,7 +27,7 @@ RECORDS = 10_000  # of a large set: all forms of so many take 7 GB
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
 @click.option("--records", type=click.IntRange(1), default=RECORDS, show_default=True, help="Of a larger set, so many.")
 @click.option("--workers", type=click.IntRange(1), help="Threads or processes of each loader.  [default: one a core]")
-@click.option("--decode", default="auto", show_default=True, help="Who decodes in ours: threads or dali.")
+@click.option("--decode", type=click.Choice(["auto", "threads", "dali"]), default="auto", help="Who decodes in ours.")
 @click.option("--cold", is_flag=True, help="Then ours again, the set dropped from the page cache before each round.")
 def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, repeats, records, workers, decode, cold):
     """Compare loaders that give the same batches of the same 256x256 crops.
