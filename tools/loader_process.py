@@ -55,6 +55,7 @@ class LoaderProcess:
         patience: float = PATIENCE,
     ):
         self._patience, self._leave = patience, LEAVE
+        self._known: set[int] = set()  # itself and its workers, when it was let go
         self._log = folder / f"{case}.log"
         arguments = [case, str(folder), str(batch_size), str(workers), decode]
         with open(self._log, "wb") as log:
@@ -84,13 +85,18 @@ class LoaderProcess:
             raise self._died() from None
         return images / took
 
-    def close(self) -> None:
-        """Let it end, or end it."""
+    def let_go(self) -> None:
+        """Ask it to end, and do not wait: many may end at the same time."""
+        self._known |= _members(self._process.pid)
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGCONT)
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
+
+    def close(self) -> None:
+        """Let it end, or end it; and remove what DataLoader's workers leave in shared memory when they end too soon."""
+        self.let_go()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(self._leave)
         with contextlib.suppress(OSError):
@@ -99,6 +105,9 @@ class LoaderProcess:
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        for pid in self._known:
+            for left in Path("/dev/shm").glob(f"torch_{pid}_*"):
+                left.unlink(missing_ok=True)
 
     def _stand_still(self) -> None:
         os.killpg(self._process.pid, signal.SIGSTOP)
@@ -122,10 +131,23 @@ class LoaderProcess:
         return answer["ok"]
 
     def _died(self) -> LoaderFailedError:
-        code = self._process.wait(LEAVE)
+        try:
+            code = self._process.wait(LEAVE)
+        except subprocess.TimeoutExpired:
+            return LoaderFailedError("it answers no more")
         lines = self._log.read_text(errors="replace").strip().splitlines()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return LoaderFailedError(f"its process ended with {how}{': ' + lines[-1][:200] if lines else ''}")
+
+
+def _members(group: int) -> set[int]:
+    """The processes of a process group."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getpgid(int(folder.name)) == group:
+                found.add(int(folder.name))
+    return found
 
 
 class Rounds:

@@ -84,6 +84,8 @@ class Run:
                         rates[case.name].append(rate)
         finally:
             for process in processes.values():
+                process.let_go()
+            for process in processes.values():
                 process.close()
         return {name: rates[name] for name in rates if name in processes}
 
