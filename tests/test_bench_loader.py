@@ -342,7 +342,17 @@ def test_ours_failing_is_an_error(call, shards, tmp_path, monkeypatch):
 def test_cold_rounds(call, shards, tmp_path):
     file = tmp_path / "loader.json"
     code, said, aside = call(
-        "loader", "--shards", shards.root, *SMALL, "--cases", "ours-jpeg-f32", "--cold", "--json", file
+        "loader",
+        "--shards",
+        shards.root,
+        *SMALL,
+        "--batch-size",
+        4,
+        "--cases",
+        "ours-jpeg-f32",
+        "--cold",
+        "--json",
+        file,
     )
     assert code == 0, aside
     assert [row["case"] for row in json.loads(file.read_text())] == [
@@ -392,6 +402,8 @@ def test_ratios_are_of_the_same_round():
     ("arguments", "words"),
     [
         (("--cases", "ours-jpeg-f32,fast"), "no case is called 'fast'"),
+        (("--cold", "--batch-size", 8, "--workers", 2), "--cold needs 80 records, the set has 60"),
+        (("--json", "nowhere/loader.json"), "nowhere/loader.json: there is no such folder"),
         (("--batch-size", 40, "--workers", 2), "60 records are no batch of 40 for each of 2 workers"),
         (("--plot", "nowhere/loader.png"), "nowhere/loader.png: there is no such folder"),
     ],
@@ -437,3 +449,25 @@ def test_bars_of_any_rows(tmp_path):
     draw([Row("ours-raw-u8", 10.0, 9.0, 11.0)], "a machine", tmp_path / "one.png")  # no limit, no rival
     with Image.open(tmp_path / "one.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_a_terminated_run_removes_its_forms(shards, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "alexnet_dali.tools.bench",
+        "loader",
+        "--shards",
+        str(shards.root),
+        "--repeats",
+        "50",
+    ]
+    command += ["--cases", "ours-jpeg-f32", "--batch-size", "8", "--seconds", "1"]
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "warm-up" not in process.stderr.readline():
+        assert process.poll() is None, process.stderr.read()
+    assert list(tmp_path.iterdir())
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,7 @@
 """`alexnet-bench loader`: our stream, its limit and other people's loaders, over the same crops, in one run."""
 
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from ..pipeline.errors import StreamError, UsageError
 from ..pipeline.files import write_json
 from ..pipeline.workers import available_cores, worker_pool
 from .loader_cases import CASES, CROP, Case
-from .loader_rounds import Run, ratios
+from .loader_rounds import Run, check_cold, ratios
 from .loader_sets import FORMS, SPLIT, lay_out, open_crops
 from .measure import as_json, machine, row, table
 
@@ -27,7 +29,9 @@ RECORDS = 10_000  # of a large set: all forms of so many take 7 GB
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
 @click.option("--records", type=click.IntRange(1), default=RECORDS, show_default=True, help="Of a larger set, so many.")
 @click.option("--workers", type=click.IntRange(1), help="Threads or processes of each loader.  [default: one a core]")
-@click.option("--decode", type=click.Choice(["auto", "threads", "dali"]), default="auto", help="Who decodes in ours.")
+@click.option(
+    "--decode", type=click.Choice(["auto", "threads", "dali"]), default="auto", show_default=True, help="In ours."
+)
 @click.option("--cold", is_flag=True, help="Then ours again, the set dropped from the page cache before each round.")
 def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, repeats, records, workers, decode, cold):
     """Compare loaders that give the same batches of the same 256x256 crops.
@@ -49,6 +53,9 @@ def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, r
     chosen = _chosen(cases)
     if plot:
         _check_plot(plot)
+    for target in (json_file, plot):
+        if target and not target.absolute().parent.is_dir():
+            raise UsageError(f"{target}: there is no such folder", "make it, or choose another")
     missing = list(dict.fromkeys(case.package for case in chosen if not case.is_installed))
     chosen = [case for case in chosen if case.is_installed]
     workers = workers or available_cores()
@@ -59,6 +66,10 @@ def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, r
             f"{count:,} records are no batch of {batch_size} for each of {workers} workers",
             "choose a smaller --batch-size, or fewer --workers",
         )
+    if cold:
+        check_cold(count, batch_size, workers)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the forms are removed
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as name:
         folder = Path(name)
         click.echo("making the forms of the crops", err=True)
@@ -106,5 +117,3 @@ def _check_plot(plot: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UsageError("--plot needs matplotlib", "pip install 'alexnet-dali[bench]'") from None
-    if not plot.absolute().parent.is_dir():
-        raise UsageError(f"{plot}: there is no such folder", "make it, or choose another")

@@ -8,9 +8,11 @@ import mmap
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 BLOCK = 1 << 20  # bytes a read
+READERS = 8
 
 
 def drop(files: Sequence[Path]) -> float:
@@ -32,15 +34,23 @@ def drop(files: Sequence[Path]) -> float:
     return stayed / pages if pages else 0.0
 
 
-def sequential_rate(files: Sequence[Path]) -> float:
-    """Read files from the first byte to the last, a MiB at a time: bytes a second. Drop them first."""
-    block = bytearray(BLOCK)
-    read, began = 0, time.perf_counter()
-    for path in files:
-        with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(block):
-                read += count
+def sequential_rate(files: Sequence[Path], readers: int = READERS) -> float:
+    """Read files from the first byte to the last, a MiB at a time, several files at once: bytes a second.
+
+    Drop them first. One reader alone waits for each answer, and no disk is as slow as that.
+    """
+    began = time.perf_counter()
+    with ThreadPoolExecutor(readers) as pool:
+        read = sum(pool.map(_read, files))
     return read / (time.perf_counter() - began)
+
+
+def _read(path: Path) -> int:
+    block, read = bytearray(BLOCK), 0
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            read += count
+    return read
 
 
 def _cached(handle: int) -> tuple[int, int]:

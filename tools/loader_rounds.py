@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..pipeline.errors import UsageError
 from ..pipeline.shardset import ShardSet, open_shard_set
 from . import console
 from .cold import drop, sequential_rate
@@ -100,7 +101,7 @@ class Run:
         forms = list(dict.fromkeys(case.form for case in cases))
         names = [f"disk-{form}" for form in forms] + [f"{case.name}-cold" for case in cases]
         rates: Rates = {name: [] for name in names}
-        batches = min(self._batches, self._crops.split(SPLIT).records // self._batch_size - lead_of(self._workers) - 1)
+        batches = min(self._batches, unread(self._crops.split(SPLIT).records, self._batch_size, self._workers))
         cases, stayed = list(cases), 0.0
         for number in range(1, repeats + 1):
             for form in forms:
@@ -111,7 +112,7 @@ class Run:
                 _say(number, f"disk-{form}", rate)
             for case in list(cases):
                 stayed = max(stayed, drop(self._files(case.form)[0]))
-                cold = self._told(case, self._once, case, max(1, batches))
+                cold = self._told(case, self._once, case, batches)
                 if cold is None:
                     del rates[f"{case.name}-cold"]
                     cases.remove(case)
@@ -148,6 +149,25 @@ class Run:
             self.remarks.append(f"failed, so not measured: {case.name} ({error})")
             click.echo(self.remarks[-1], err=True)
             return None
+
+
+def unread(records: int, batch_size: int, workers: int) -> int:
+    """Batches that are left of an epoch when the lead has been taken, and the first one, which is looked at."""
+    return records // batch_size - lead_of(workers) - 1
+
+
+def check_cold(records: int, batch_size: int, workers: int) -> None:
+    """Check that a cold round ends before a record is read twice.
+
+    Raises:
+        UsageError: the set is too small.
+    """
+    if unread(records, batch_size, workers) < 1:
+        raise UsageError(
+            f"--cold needs {(lead_of(workers) + 2) * batch_size:,} records, the set has {records:,}: what is read "
+            f"twice is not cold",
+            "choose a smaller --batch-size, or a larger set",
+        )
 
 
 def ratios(rates: Rates) -> dict[str, dict[str, float]]:

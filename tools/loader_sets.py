@@ -145,7 +145,7 @@ def _check_room(crops: ShardSet, folder: Path, forms: set[str]) -> None:
     split = crops.split(SPLIT)
     small = sum(file.bytes for _, file in split.shards)
     large = split.records * crops.size**2 * datum.CHANNELS
-    # Every small form once more for a program that writes beside; of the raw form two, ours and FFCV's.
+    # Every form once more for a program that writes beside; FFCV's two raw cases share a file.
     needed = 2 * small * len(forms - {"raw"}) + 2 * large * ("raw" in forms)
     free = shutil.disk_usage(folder).free
     if needed > free:

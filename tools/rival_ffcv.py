@@ -29,17 +29,20 @@ def loader(job: Job) -> Loader:
     """
     crops = job.crops()
     encoded = crops.encoding == "jpeg"
-    target = str(job.folder / f"{job.case.name}.beton")
-    image = _StoredJpeg(crops.size) if encoded else RGBImageField(write_mode="raw")
-    writer = DatasetWriter(target, {"image": image, "label": IntField()}, num_workers=job.workers)
-    writer.from_indexed_dataset(_Records(crops))
+    target = job.folder / f"ffcv-{job.case.form}.beton"
+    if not target.exists():  # the same file for float32 and uint8
+        image = _StoredJpeg(crops.size) if encoded else RGBImageField(write_mode="raw")
+        part = target.with_suffix(".part")
+        writer = DatasetWriter(str(part), {"image": image, "label": IntField()}, num_workers=job.workers)
+        writer.from_indexed_dataset(_Records(crops))
+        part.rename(target)
 
     share = (CROP / crops.size) ** 2
     images = [RandomResizedCropRGBImageDecoder((CROP, CROP), (share, share), (1.0, 1.0)), RandomHorizontalFlip()]
     if job.case.output == "f32":
         images.append(NormalizeImage(job.mean(), np.ones(3), np.float32))
     return Loader(
-        target,
+        str(target),
         batch_size=job.batch_size,
         num_workers=job.workers,
         os_cache=True,
