@@ -39,7 +39,8 @@ while train.state_dict()["epoch"] < options.epochs and not (options.steps and st
         loss.backward()
         optimizer.step()
         steps += 1
-        print(f"loss {loss.item():.4f}  next {train.state_dict()}")
+        place = train.state_dict()
+        print(f"loss {loss.item():.4f}  next epoch {place['epoch']}, step {place['step']}")
         if steps == options.steps:
             break
     torch.save([part.state_dict() for part in (train, net, optimizer)], options.state)

@@ -44,7 +44,8 @@ while train.state_dict()["epoch"] < options.epochs and not (options.steps and st
         optimizer.step()
         optimizer.zero_grad()
         steps += 1
-        accelerator.print(f"loss {loss.item():.4f}  next {train.state_dict()}")
+        place = train.state_dict()
+        accelerator.print(f"loss {loss.item():.4f}  next epoch {place['epoch']}, step {place['step']}")
         if steps == options.steps:
             break
 if options.state:

@@ -4,7 +4,7 @@
 
 The loaders are no DataLoader, so Lightning gives them no sampler of its own: on several GPUs each process takes its
 share of the global batch by itself. Lightning keeps the loader's place in its checkpoints, so that
-`trainer.fit(..., ckpt_path="last.ckpt")` goes on in the middle of an epoch.
+`trainer.fit(..., ckpt_path="last.ckpt")` goes on in the middle of an epoch, or with the next one.
 """
 
 import argparse

@@ -49,13 +49,14 @@ def evaluate(
     mean: str = "image",
     device: torch.device | str = "cpu",
     precision: str = "fp32",
+    decode: str = "auto",
     advance: Callable[[int], Any] = lambda images: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Result | None:
     """Measure nets, averaged, on a split.
 
     Args:
-        views, resize, crop, mean: see `views_stream`.
+        views, resize, crop, mean, decode: see `views_stream`.
         advance: called with the number of images done.
         stop: asked after each batch; when true, the pass is given up.
     Returns:
@@ -77,6 +78,7 @@ def evaluate(
             crop=crop,
             mean=mean,
             device=device,
+            decode=decode,
             batch_size=max(1, PICTURES_AT_ONCE // views),
         ) as stream:
             for batch in stream:

@@ -6,7 +6,6 @@ Parameters and buffers keep the names that the library gave them, so that a chec
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -29,15 +28,6 @@ class Other(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits."""
         return self.net(x * self.scale)
-
-    @torch.no_grad()
-    def hidden(self, x: Tensor) -> Tensor:
-        """What the last linear layer is given, (n, units); of nets that end in a convolution, its input flattened."""
-        last = [layer for layer in self.net.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-        seen: list[Tensor] = []
-        with last.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1))):
-            self(x)
-        return seen[-1]
 
     def named_parameters(self, *arguments: Any, **options: Any):
         """Parameters under the library's names."""

@@ -5,8 +5,7 @@
     torchvision:alexnet, timm:NAME  theirs beyond doubt
 
 In:  a name.  Out: a net, and how it is trained. Both libraries are imported only where one of their nets is asked for.
-What the trainer asks of a net: logits of `net(images, *masks)`, the `dropout_shape` of those masks (see dropout.py),
-and `hidden(images)`, its last hidden layer.
+What the trainer asks of a net: logits of `net(images, *masks)`, and `dropout_shape`, of those masks (see dropout.py).
 
 The rule and the diary of 2012 are AlexNet's own. Other nets are moved by plain SGD, momentum 0.9, weight decay 1e-4 but
 not of norms and biases; the rate begins at 0.1 with batch norm and 0.01 without, for a batch of 256, and is divided by
@@ -56,7 +55,13 @@ def resolve(name: str) -> str:
         return f"timm:{bare}"
     near = difflib.get_close_matches(bare.lower(), sorted({ALEXNET, *torchvisions, *timms}), 3, 0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
-    if library not in ("", "torchvision", "timm"):
+    net, _, weights = bare.rpartition("/")[2].partition(".")
+    if "/" in bare:  # hf_hub:timm/resnet18
+        there = f"say timm:{net}" if net in _timm_names() else "choose a net of torchvision or timm"
+        hints = [f"nothing is loaded from a hub: {there}"]
+    elif weights and net in (*torchvisions, *timms):
+        hints = [f"leave out .{weights}: nothing pretrained is loaded here"]
+    elif library not in ("", "torchvision", "timm"):
         hints = [f"say torchvision:{bare} or timm:{bare}"]
     elif library != "torchvision" and not timms:
         hints.append("timm's nets need: pip install timm")
@@ -117,7 +122,7 @@ def make_net(model: str, classes: int, chosen: Recipe, stats: Stats, seed: int =
 
 def first_rate_for(model: str, classes: int, batch_size: int) -> float:
     """The rate that a net other than AlexNet begins with, for a batch."""
-    norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in _make(model, classes).modules())
+    norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in _structure(model, classes).modules())
     return (RATE_WITH_BATCH_NORM if norm else RATE) * batch_size / BATCH_OF_RATE
 
 
@@ -144,6 +149,15 @@ def _make(model: str, classes: int) -> nn.Module:
         raise UsageError(
             f"--model {model}: cannot be made for {classes} classes: {_line(error)}", "choose another --model"
         ) from None
+
+
+def _structure(model: str, classes: int) -> nn.Module:
+    """The net without its weights, where it can be made so: those of vgg19 take a second and 570 MB."""
+    try:
+        with torch.device("meta"):
+            return _make(model, classes)
+    except UsageError:  # some compute with weights while they are made
+        return _make(model, classes)
 
 
 @torch.no_grad()

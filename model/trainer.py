@@ -98,6 +98,7 @@ class Trainer:
         cut(self.run / "metrics.jsonl", self.epoch, self.steps_done)
         log = Metrics(self.run)
         light = self.recipe.light(self.config.epochs)
+        began = time.perf_counter()
         stream = train_stream(
             self.shard_set,
             self.stats,
@@ -114,7 +115,7 @@ class Trainer:
             report({"kind": "note", "text": stream.chosen})
         try:
             with stream:
-                self.meter = StallMeter(stream, device=self.device)
+                self.meter = StallMeter(stream, device=self.device, began=began)
                 self.shares = StageShares(self.meter)
                 while not self.finished:
                     if not self._epoch(log, report, stop):
@@ -211,6 +212,7 @@ class Trainer:
                 mean=self.recipe.mean,
                 device=self.device,
                 precision=self.config.precision,
+                decode=self.decode,
                 stop=stop,
             )
             if result is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..pipeline.errors import TrainingError
+from .alexnet import AlexNet
 from .registry import Net
 
 NEAR = 0.02  # of ln(classes), in nats
@@ -56,12 +57,16 @@ class Watch:
         return True
 
     def explain(self, net: Net, images: Tensor, rate: float, steps: int) -> str:
-        """Say what a stuck loss means for this net."""
+        """Say what a stuck loss means for this net; of others than AlexNet it is not known how they fail."""
+        said = (
+            f"the loss has stayed at ln(classes) = {self.chance:.3f} for {self.patience} steps, until step {steps}: "
+            f"the net says nothing about any photo. "
+        )
+        if not isinstance(net, AlexNet):
+            return said + f"If it does not move soon, begin again with a smaller --rate than {rate:g}."
         dead = dead_share(net, images)
         return (
-            f"the loss has stayed at ln(classes) = {self.chance:.3f} for {self.patience} steps, until step {steps}: "
-            f"the net says nothing about any photo. {100 * dead:.0f}% of the last hidden layer's units are dead "
-            f"on this batch (never above zero). "
+            f"{said}{100 * dead:.0f}% of the last hidden layer's units are dead on this batch (never above zero). "
             + (
                 "They do not come back: begin again with a smaller --rate than "
                 f"{rate:g} (the rate belongs to the number of classes, see docs/paper.md)."
@@ -72,8 +77,8 @@ class Watch:
 
 
 @torch.no_grad()
-def dead_share(net: Net, images: Tensor) -> float:
-    """The share of the last hidden layer's 4096 units that are zero for every picture of a batch, 0..1."""
+def dead_share(net: AlexNet, images: Tensor) -> float:
+    """The share of the last hidden layer's units that are zero for every picture of a batch, 0..1."""
     training = net.training
     net.eval()
     try:

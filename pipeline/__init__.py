@@ -27,6 +27,7 @@
     stage.py      copy to a local disk, hashes checked                      alexnet-prep stage
     export.py     tar files or class folders; export_shard.py, one shard    alexnet-prep export
 
+    words.py      Philox words, of which every draw is made
     plan.py       the epoch as a pure function: order and augmentation draws
     resized.py    windows of random area and aspect, from the plan's words
     views.py      the windows of test pictures

@@ -1,6 +1,7 @@
 """Batches for other people's loops: (images, labels) by the epoch, as a DataLoader gives them.
 
-In:  a shard set with statistics.  Out: iterables with a length, of float tensors on the device and int64 labels.
+In:  a shard set, with statistics but for mean="imagenet".  Out: iterables with a length, of pictures on the device and
+int64 labels.
 
     loader = TrainLoader("out", batch_size=256, device="cuda")
     for epoch in range(90):
@@ -8,12 +9,14 @@ In:  a shard set with statistics.  Out: iterables with a length, of float tensor
     for images, labels in TestLoader("out", "val", device="cuda"): ...       # every record once
 
 `batch_size` is the global one: under torch.distributed each process gets its share of every batch, the same records
-and draws in all on any number of processes. `state_dict()` is (epoch, step), and all that resuming needs.
+and draws in all on any number of processes. `state_dict()` is the place of the next batch, and what it is a place in.
 """
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,39 @@ from .stream import Stream
 Pair = tuple[torch.Tensor, torch.Tensor]  # float32 (n, 3, crop, crop) in channels_last memory; int64 (n,)
 
 
-class TrainLoader:
+@dataclass(frozen=True)
+class EpochSampler:
+    """What others look for at a DataLoader to say which epoch begins: `loader.sampler.set_epoch(epoch)`."""
+
+    set_epoch: Callable[[int], None]
+
+
+class _Loader:
+    """What both loaders have: the set, its statistics, the options of their streams."""
+
+    def __init__(self, shards: ShardSet | Path | str, stats: Stats | None, options: dict[str, Any]):
+        self.shard_set = shards if isinstance(shards, ShardSet) else open_shard_set(Path(shards))
+        self._options = options
+        if stats is not None:
+            self.stats = stats
+        self._stats()  # what is missing is said here, not in the middle of a run
+
+    @cached_property
+    def stats(self) -> Stats:
+        """Of the set; read when first asked for, since not everybody needs them.
+
+        Raises:
+            StatsError: there are none.
+        """
+        return statistics.load(self.shard_set)
+
+    def _stats(self) -> Stats | None:
+        """What the streams are given: nothing where neither mean nor light is of the set."""
+        light = self._options.get("light", Light("none"))
+        return None if self._options["mean"] == "imagenet" and light.scale == "none" else self.stats
+
+
+class TrainLoader(_Loader):
     """One epoch an iteration, in the plan's order, with the plan's draws.
 
     The first iteration is epoch 0, each further one the next epoch, also where the last was left early. The stream goes
@@ -42,15 +77,19 @@ class TrainLoader:
         batch_size: of the global batch, all processes together.
         seed: of order and draws.
         augmentation: how pictures are varied.
-        light, mean: as for `train_stream`; here no lighting and one mean a channel.
+        light, mean: as for `train_stream`; here no lighting and one mean a channel. `imagenet` without lighting wants
+            no statistics.
         stats: of the set; by default what pca-stats left there.
         rank, ranks: this process and how many share each batch; by default torch.distributed's when an epoch begins.
-        options: others of `train_stream`: device, threads.
+        options: others of `train_stream`: device, threads, dtype, layout, decode.
     Attributes:
         stats: what was subtracted is `stats.mean_rgb` (or `stats.mean_image`).
+        sampler: has `set_epoch`, which Lightning calls at the beginning of each epoch.
     Raises:
         UsageError, ShardError, StatsError, PlanError.
     """
+
+    batch_sampler = None  # Lightning looks for it where there is a sampler
 
     def __init__(
         self,
@@ -66,9 +105,10 @@ class TrainLoader:
         ranks: int | None = None,
         **options: Any,
     ):
-        self.shard_set, self.stats = _opened(shards, stats)
+        super().__init__(shards, stats, {**options, "light": light, "mean": mean})
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
-        self._options = {**options, "light": light, "mean": mean}
+        self._decode = options.get("decode", "auto")
+        self._fingerprint = self.shard_set.split("train").fingerprint()
         self._rank, self._ranks = rank, ranks
         self._epoch = self._step = 0  # of the batch to be given next
         self._begun = False  # batches of this epoch were given, so the next iteration is of the next epoch
@@ -88,26 +128,59 @@ class TrainLoader:
         self._turn = next(self._turns)
         return self._rest_of_epoch(self._turn, self._plan())
 
+    @property
+    def sampler(self) -> EpochSampler:
+        """For who looks for a DataLoader's."""
+        return EpochSampler(self.set_epoch)
+
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration be this epoch; a step that `load_state_dict` has set within it stays."""
-        if self._begun or epoch != self._epoch:
-            self.load_state_dict({"epoch": epoch, "step": 0})
+        """Let the next iteration be this epoch; a step that `load_state_dict` has set within it stays.
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands: epoch, and step within it."""
-        return {"epoch": self._epoch, "step": self._step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration go on from there, to its epoch's end.
-
-        Raises:
-            PlanError: no such step.
+        So does an iteration that has given nothing yet: Lightning begins it first, and then says the epoch.
         """
-        epoch, step = int(state["epoch"]), int(state["step"])
+        if self._begun or epoch != self._epoch:
+            turn = next(self._turns) if self._begun else self._turn
+            self._go_to(epoch, 0, turn)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place of the next batch, epoch and step within it, and what it is a place in.
+
+        `decode` is the way that pictures were decoded, once there were any: on a GPU pixels differ between the ways.
+        """
+        return {
+            "epoch": self._epoch,
+            "step": self._step,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "fingerprint": self._fingerprint,
+            "decode": self._stream.decode if self._stream else self._options.get("decode", "auto"),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on from there, to its epoch's end, decoded as before.
+
+        Args:
+            state: of `state_dict`; epoch and step alone will do.
+        Raises:
+            PlanError: no such step, or it is of another seed, batch size, shard set or way of decoding.
+        """
+        here = {**self.state_dict(), "decode": self._decode}
+        for name in ("seed", "batch_size", "fingerprint", "decode"):
+            saved, own = state.get(name, here[name]), here[name]
+            if saved != own and not (name == "decode" and "auto" in (saved, own)):
+                raise PlanError(
+                    f"this state has {name} {saved}, the loader {own}: it would go on with other batches",
+                    "open the shard set that the state is of" if name == "fingerprint" else f"give {name}={saved!r}",
+                )
+        self._go_to(int(state["epoch"]), int(state["step"]), next(self._turns))
+        if state.get("decode", "auto") not in ("auto", self.state_dict()["decode"]):
+            self._options["decode"] = state["decode"]
+            self._ahead = None  # a stream that runs decodes in the other way
+
+    def _go_to(self, epoch: int, step: int, turn: int) -> None:
         if epoch < 0 or not 0 <= step < len(self):
             raise PlanError(f"there is no epoch {epoch}, step {step}, of {len(self):,} steps an epoch")
-        self._epoch, self._step, self._begun = epoch, step, False
-        self._turn = next(self._turns)
+        self._epoch, self._step, self._begun, self._turn = epoch, step, False, turn
 
     def close(self) -> None:
         """Stop the stream; dropping the loader will do too."""
@@ -139,7 +212,7 @@ class TrainLoader:
             if self._stream is not None:
                 self._stream.close()
             self._stream = train_stream(
-                self.shard_set, self.stats, plan, epoch=self._epoch, step=self._step, **self._options
+                self.shard_set, self._stats(), plan, epoch=self._epoch, step=self._step, **self._options
             )
         return self._stream
 
@@ -156,15 +229,16 @@ class TrainLoader:
         )
 
 
-class TestLoader:
+class TestLoader(_Loader):
     """Every record of a split once an iteration, as its centre; the last batch may be short.
 
     Args:
-        batch_size: of this process: nothing is updated, so there is no global batch here.
-        crop: side of the centre window, pixels.
+        batch_size: records, of this process: nothing is updated, so there is no global batch here.
+        crop: side of the window, pixels.
+        views: of each record. 1 gives (n, 3, crop, crop); others, see views.py, (n, views, 3, crop, crop).
         rank, ranks: each process takes its share of the records; shares may differ by one.
         shards, stats, mean: as for TrainLoader.
-        options: others of `views_stream`: device, threads.
+        options: others of `views_stream`: device, threads, resize, dtype, layout, decode.
     """
 
     __test__ = False  # pytest, this is no test
@@ -176,15 +250,15 @@ class TestLoader:
         batch_size: int = 128,
         *,
         crop: int = 224,
+        views: int = 1,
         mean: str = "rgb",
         stats: Stats | None = None,
         rank: int | None = None,
         ranks: int | None = None,
         **options: Any,
     ):
-        self.shard_set, self.stats = _opened(shards, stats)
-        self.split, self.batch_size = split, batch_size
-        self._options = {**options, "crop": crop, "mean": mean}
+        super().__init__(shards, stats, {**options, "crop": crop, "views": views, "mean": mean})
+        self.split, self.batch_size, self.views = split, batch_size, views
         if batch_size < 1:
             raise PlanError(f"a batch of {batch_size} has no pictures")
         self._rank, self._ranks = rank, ranks
@@ -199,7 +273,7 @@ class TestLoader:
         rank, ranks = _place(self._rank, self._ranks)
         with views_stream(
             self.shard_set,
-            self.stats,
+            self._stats(),
             self.split,
             batch_size=self.batch_size,
             rank=rank,
@@ -207,12 +281,7 @@ class TestLoader:
             **self._options,
         ) as stream:
             for batch in stream:
-                yield batch.images[:, 0], batch.labels
-
-
-def _opened(shards: ShardSet | Path | str, stats: Stats | None) -> tuple[ShardSet, Stats]:
-    shard_set = shards if isinstance(shards, ShardSet) else open_shard_set(Path(shards))
-    return shard_set, stats or statistics.load(shard_set)
+                yield batch.images[:, 0] if self.views == 1 else batch.images, batch.labels
 
 
 def _place(rank: int | None, ranks: int | None) -> tuple[int, int]:

@@ -21,12 +21,12 @@ from .files import locked, write_csv, write_json
 from .options import BuildOptions
 from .photo import PARQUET
 from .photo_list import as_begun
-from .plan import BUILD, permutation
 from .receipts import REJECTED_HEADER, extras_of, file_of, start_or_go_on
 from .shard_job import ShardJob, at_work, build_shard
 from .shardset import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
 from .sources import Source
 from .spool import SpoolJob, spool
+from .words import BUILD, permutation
 
 SHARD_RECORDS = 5000  # 160 MB as JPEG: large enough to stream, small enough to copy, and to build in seconds
 FEWEST_SHARDS = 16  # of a small set, so that all cores of most machines have work

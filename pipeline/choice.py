@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from .errors import UsageError
+from .errors import AlexnetError, UsageError
 from .readahead import ReadAhead
 from .stream import Stream
 
@@ -44,13 +44,22 @@ def choose(
         records: of the first batches, int64 (n,) each: brought into memory first, so that none pays for the disk.
     Returns:
         the way, and a sentence; the sentence is empty where too little was there to measure.
+    Raises:
+        what the first way raised, where none works.
     """
     if key not in _known:
         with closing(ReadAhead(shards)) as reader:
             for reading in [reader.want(batch) for batch in islice(records, WARM_UP + MEASURED)]:
                 reading.result()
-        rates = {way: _rate(make, way) for way in WAYS}
+        tried = {way: _rate(make, way) for way in WAYS}
+        rates = {way: rate for way, rate in tried.items() if not isinstance(rate, Exception)}
+        failed = {way: error for way, error in tried.items() if isinstance(error, Exception)}
+        if not rates:
+            raise failed[WAYS[0]]
         best = max(rates, key=lambda way: rates[way])  # of equals the first
+        for way, error in failed.items():
+            _known[key] = best, f"decode {best}: {way} failed: {_told(error)}"
+            return _known[key]
         if not all(rates.values()):
             return best, ""
         found = ", ".join(f"{way} {rate:,.0f}" for way, rate in rates.items())
@@ -58,8 +67,8 @@ def choose(
     return _known[key]
 
 
-def _rate(make: Callable[[str], Stream], way: str) -> float:
-    """Images a second of the first batches; 0 where there are too few, or one cannot be read: the run will say so."""
+def _rate(make: Callable[[str], Stream], way: str) -> float | Exception:
+    """Images a second of the first batches, 0 where there are too few; or why this way does not work."""
     try:
         with make(way) as stream:
             for _ in islice(stream, WARM_UP):
@@ -72,5 +81,11 @@ def _rate(make: Callable[[str], Stream], way: str) -> float:
                     break
             stream.synchronize()
             return images / (time.perf_counter() - began)
-    except Exception:
-        return 0.0
+    except Exception as error:
+        return error
+
+
+def _told(error: Exception) -> str:
+    """An error in one line."""
+    name = "" if isinstance(error, AlexnetError) else f"{type(error).__name__}: "
+    return name + " ".join(str(error).split())[:300]

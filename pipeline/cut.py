@@ -9,7 +9,6 @@ filter is the graph's, but cut off at the edge instead of repeating it, and roun
 
 import cv2
 import numpy as np
-import torch
 
 
 def cut(pixels: np.ndarray, left: int, top: int, width: int, height: int, flip: int, out: np.ndarray) -> None:
@@ -30,6 +29,8 @@ def cut(pixels: np.ndarray, left: int, top: int, width: int, height: int, flip: 
 
 
 def _resized(window: np.ndarray, height: int, width: int) -> np.ndarray:
+    import torch  # here, since most crops do without
+
     # OpenCV has no linear filter with antialiasing; torch's takes a seventh of the time of DALI's. It wants memory that
     # may be written, so a copy; and a batch axis with a stride of its own, or it makes planes, three times as slow.
     nchw = torch.from_numpy(window.copy()).view(1, *window.shape).permute(0, 3, 1, 2)

@@ -13,7 +13,7 @@ import numpy as np
 from . import datum
 from .errors import ShardError
 from .photo import UNLABELLED
-from .shards import Shard, mend, open_shard
+from .shards import OpenFilesError, Shard, make_room, mend, open_shard
 from .shardset import ShardSet
 
 
@@ -47,6 +47,7 @@ class Feed:
         self._classes = len(shard_set.classes)
         self._ends = np.cumsum([file.records for _, file in self.split.shards])
         self._shards: dict[int, Shard] = {}
+        make_room(self, len(self.split.shards))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -58,6 +59,7 @@ class Feed:
             records: int64 (n,), 0..len-1, in any order.
         Raises:
             ShardError: a record is missing or damaged; the message names shard and record.
+            OpenFilesError: too many files are open.
         """
         numbers = np.searchsorted(self._ends, records, side="right")
         data, labels, sides = [], np.empty(len(records), np.int64), np.empty((len(records), 2), np.int64)
@@ -87,6 +89,8 @@ class Feed:
             payload = datum.parse(self._shard(number).value(self._index(number, record)))
             self._check(payload)
             return payload
+        except OpenFilesError:  # nothing is wrong with the record
+            raise
         except (ShardError, lmdb.Error) as error:  # LMDB's own where a page of its tree is damaged
             raise ShardError(
                 f"{self.name(record)}: {error.message if isinstance(error, ShardError) else error}",

@@ -50,12 +50,13 @@ class TrainInputs:
 
     Attributes:
         pictures: what they are cut from, and to.
+        stats: of the lighting; None where there is none.
         resized: how windows are drawn that are to be resized, or None.
         values: whether light and gain are asked for, which whole grey levels know nothing of.
     """
 
     pictures: Pictures
-    stats: Stats
+    stats: Stats | None
     light: Light
     resized: ResizedCrop | None
     values: bool
@@ -76,7 +77,10 @@ class TrainInputs:
         if not self.values:
             return []
         scale, gain = self.light.at(batch.epoch)
-        means = self.pictures.mean_rgb - lighting_offsets(batch.gaussians, self.stats, scale)
+        means = np.tile(self.pictures.mean_rgb, (len(batch.records), 1))
+        if scale != "none":
+            assert self.stats is not None, "given where there is light"
+            means = means - lighting_offsets(batch.gaussians, self.stats, scale)
         return [means.astype(np.float32), np.full((len(batch.records), 1, 1, 1), gain, np.float32)]
 
     def windows(self, batch: BatchPlan, payloads: Payloads) -> Windows:

@@ -19,7 +19,7 @@ import torch
 
 from . import choice, graph
 from .decoder import Decoder
-from .errors import DeviceError, PlanError
+from .errors import DeviceError, PlanError, StatsError
 from .feed import Feed
 from .graph import Pictures
 from .inputs import Light, TrainInputs, corners, square_windows
@@ -33,13 +33,14 @@ from .workers import available_cores
 MEANS = ("image", "rgb", "imagenet")
 IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
+_GIVE_STATS = "give stats.load(shard_set),"
 
 __all__ = ["Light", "train_stream", "views_stream"]
 
 
 def train_stream(
     shard_set: ShardSet,
-    stats: Stats,
+    stats: Stats | None,
     plan: Plan,
     *,
     epoch: int = 0,
@@ -55,9 +56,10 @@ def train_stream(
     """Stream training batches from (epoch, step) on, without end.
 
     Args:
+        stats: of the set; None will do where the mean is `imagenet` and there is no light.
         mean: `image`, the mean image's central window; `rgb`, one value a channel, that of the training photos;
-            `imagenet`, the mean and the deviations of torchvision's and timm's pretrained weights, without statistics
-            of the set.
+            `imagenet`, the mean and the deviations of torchvision's and timm's pretrained weights. Resized crops have
+            no mean image.
         dtype: `float32`, `float16`, or `uint8`: the pixels as they are, cut and reflected.
         layout: of the pictures' memory, `HWC`, which is channels_last, or `CHW`.
         device: where everything after decoding runs, and the batches lie.
@@ -66,10 +68,12 @@ def train_stream(
             On the CPU the pixels are the same but for resized crops (cut.py); on a GPU they differ by rounding, so
             resume with what `decode` said.
     Raises:
-        ShardError, StreamError, DeviceError, PlanError, UsageError.
+        ShardError, StatsError, StreamError, DeviceError, PlanError, UsageError.
     """
     device = _checked_device(device)
     choice.check(decode)
+    if stats is None and light.scale != "none":
+        raise StatsError("the lighting needs the statistics of the set", f'{_GIVE_STATS} or light=Light("none")')
     split = Feed(shard_set, "train").split
     if (plan.records, plan.size) != (split.records, shard_set.size):
         raise PlanError(
@@ -77,8 +81,8 @@ def train_stream(
             f"but {shard_set.root} has {split.records:,} of size {shard_set.size}",
             "make the Plan with the records of the split `train` and the size of the shard set",
         )
-    pictures = _pictures(shard_set, stats, plan.augmentation.crop, mean)
     resized = plan.augmentation.resized
+    pictures = _pictures(shard_set, stats, plan.augmentation.crop, mean, resized=resized is not None)
     inputs = TrainInputs(pictures, stats, light, resized, values=dtype != "uint8")
 
     def make_graph(source: Callable, threads: int, incoming: Pictures, **options):
@@ -103,7 +107,7 @@ def train_stream(
 
 def views_stream(
     shard_set: ShardSet,
-    stats: Stats,
+    stats: Stats | None,
     split: str,
     *,
     views: int = 1,
@@ -122,11 +126,13 @@ def views_stream(
     """Stream every record of a split once, as its centre view, its ten, or others; the last batch may be short.
 
     Args:
+        stats: as for `train_stream`.
         views: how many, see views.py.
-        resize: pixels that the central squares are resized to before views are cut; None, not at all.
+        resize: pixels that the central squares are resized to before views are cut; None, not at all. With it there
+            is no `mean="image"`.
         mean, dtype, layout, device, threads, decode: as for `train_stream`.
     Raises:
-        ShardError, StreamError, DeviceError, PlanError, UsageError.
+        ShardError, StatsError, StreamError, DeviceError, PlanError, UsageError.
     """
     device = _checked_device(device)
     choice.check(decode)
@@ -207,15 +213,21 @@ def _stream(
     return make(*choice.choose(make, key, shards, records))
 
 
-def _pictures(shard_set: ShardSet, stats: Stats, crop: int, mean: str, resize: int | None = None) -> Pictures:
+def _pictures(
+    shard_set: ShardSet, stats: Stats | None, crop: int, mean: str, resize: int | None = None, resized: bool = False
+) -> Pictures:
     if mean not in MEANS:
         raise PlanError(f"no mean is called {mean!r}", f"choose one of {', '.join(MEANS)}")
-    mean_rgb, std_rgb, residual = stats.mean_rgb, np.ones(3), None
-    if mean == "imagenet":
-        mean_rgb, std_rgb = IMAGENET_MEAN, IMAGENET_STD
-    if mean == "image":
-        if resize is not None or crop > shard_set.size:
-            raise PlanError(f"the mean image has no window of a resized picture, or of {crop}", 'choose mean="rgb"')
+    mean_rgb, std_rgb, residual = IMAGENET_MEAN, IMAGENET_STD, None
+    if mean != "imagenet":
+        if stats is None:
+            raise StatsError(f"the mean {mean!r} needs the statistics of the set", f'{_GIVE_STATS} or mean="imagenet"')
+        mean_rgb, std_rgb = stats.mean_rgb, np.ones(3)
+    if stats is not None and mean == "image":
+        if resized or resize is not None or crop > shard_set.size:
+            raise PlanError(
+                f"the mean image has no window of a resized picture, or of {crop}", 'choose mean="rgb" or "imagenet"'
+            )
         edge = (shard_set.size - crop) // 2
         window = stats.mean_image[edge : edge + crop, edge : edge + crop]
         residual = np.ascontiguousarray(window - stats.mean_rgb, dtype=np.float32)

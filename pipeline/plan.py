@@ -4,10 +4,7 @@ Which record stands at which place of an epoch, where it is cropped, whether it 
 shifted and which units dropout keeps depend on those three numbers and on nothing else: not on batch size,
 ranks, threads, device or interruptions. `docs/plan.md` has the same in words, enough for another language.
 
-Every draw is a 64-bit word of Philox4x64-10 (Salmon et al. 2011): key = (seed, 0), and word w of a purpose is
-word w mod 4 of the block with counter (w // 4 + 1, 0, purpose, epoch). NumPy promises its generators' raw words,
-but not its distributions, so integers, uniforms and Gaussians are made here by formulas. Seeds are never added to
-epochs: seed 1 in epoch 1 shares nothing with seed 2 in epoch 0.
+Every draw is made of words of Philox (words.py): integers, uniforms and Gaussians by formulas.
 """
 
 from collections.abc import Iterator
@@ -17,11 +14,10 @@ import numpy as np
 
 from .errors import PlanError
 from .resized import RESIZED_WORDS, ResizedCrop
-
-# Purposes: the third word of the counter. Numbers are for ever; new ones are added at the end.
-ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT, RESIZED = range(9)
+from .words import CROP, DROPOUT, FLIP, LIGHT, RESIZED, OrderAhead, permutation, words
 
 LIGHT_WORDS = 4  # of a place: two Box-Muller pairs, of whose four Gaussians the first three are used
+SLOW_ORDER = 1 << 17  # records whose order is made in a thread of its own, towards the end of the epoch before
 _GAUSSIAN_GRID = 2.0**20  # Gaussians are rounded to this grid, which hides the last-bit freedom of log and cos
 
 
@@ -127,12 +123,37 @@ class Plan:
         return max(1, self.records // self.batch_size)
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[BatchPlan]:
-        """Plan this rank's batches from a place on, epoch after epoch, without end."""
+        """Plan this rank's batches from a place on, epoch after epoch, without end.
+
+        Args:
+            step: 0..steps; the last is the end of the epoch, which the next one follows.
+        Raises:
+            PlanError: there is no such place.
+        """
+        if not 0 <= epoch < 1 << 64:
+            raise PlanError(f"epoch {epoch} is not a number from 0 to 2^64 - 1")
+        if not 0 <= step <= self.steps:
+            raise PlanError(
+                f"step {step} is not in an epoch of {self.steps:,} steps",
+                f"begin at a step from 0 to {self.steps}; batch size and ranks as they were",
+            )
+        return self._batches(epoch, step)
+
+    def _batches(self, epoch: int, step: int) -> Iterator[BatchPlan]:
+        order = permutation(self.records, self.seed, epoch)
         while True:
-            order = permutation(self.records, self.seed, epoch)
-            for k in range(step, self.steps):
-                yield self._batch(order, epoch, k)
+            following: OrderAhead | None = None
+            try:
+                for k in range(step, self.steps):
+                    if following is None and self.records >= SLOW_ORDER and k >= 3 * self.steps // 4:
+                        following = OrderAhead(self.records, self.seed, epoch + 1)
+                    yield self._batch(order, epoch, k)
+            finally:
+                if following is not None:
+                    following.finish()
             epoch, step = epoch + 1, 0
+            made = following.made if following is not None else None
+            order = permutation(self.records, self.seed, epoch) if made is None else made
 
     def _batch(self, order: np.ndarray, epoch: int, step: int) -> BatchPlan:
         whole = min(self.batch_size, self.records)
@@ -158,43 +179,23 @@ class Plan:
 def evaluation_batches(records: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[np.ndarray]:
     """Plan a pass that meets every record exactly once, in order, on any number of ranks; the last batch may be short.
 
-    Yields:
-        int64 (n,), record indices, n <= batch_size.
+    Returns:
+        int64 (n,) each, record indices, n <= batch_size.
+    Raises:
+        PlanError: no such rank, or no record in a batch.
     """
+    if not 0 <= rank < ranks:
+        raise PlanError(f"rank {rank} is not one of {ranks}")
+    if batch_size < 1:
+        raise PlanError(f"a batch of {batch_size} holds no record", "choose a batch size of 1 or more")
     first, last = rank_share(records, rank, ranks)
-    for start in range(first, last, batch_size):
-        yield np.arange(start, min(start + batch_size, last), dtype=np.int64)
+    return (np.arange(k, min(k + batch_size, last), dtype=np.int64) for k in range(first, last, batch_size))
 
 
 def rank_share(count: int, rank: int, ranks: int) -> tuple[int, int]:
     """The half-open range of 0..count that a rank takes: contiguous, the first `count % ranks` take one more."""
     each, more = divmod(count, ranks)
     return rank * each + min(rank, more), (rank + 1) * each + min(rank + 1, more)
-
-
-def permutation(count: int, seed: int, epoch: int = 0, purpose: int = ORDER) -> np.ndarray:
-    """Order 0..count-1 at random: the stable argsort of one word each.
-
-    Returns:
-        int64 (count,).
-    """
-    return np.argsort(words(seed, epoch, purpose, 0, count), kind="stable")
-
-
-def share_of(count: int, share: float, seed: int) -> np.ndarray:
-    """Draw a share of 0..count-1 to hold out: the first of a permutation; at least one of two or more.
-
-    Returns:
-        int64, unsorted.
-    Raises:
-        PlanError: the share is not in 0..0.9.
-    """
-    if not 0 <= share <= 0.9:
-        raise PlanError(f"a share of {share} cannot be held out", "choose --val-share between 0 and 0.9")
-    held_out = int(share * count + 0.5)
-    if share > 0 and count > 1:
-        held_out = max(held_out, 1)
-    return permutation(count, seed, purpose=HOLD_OUT)[:held_out]
 
 
 def crop_and_flip(
@@ -274,12 +275,3 @@ def _groups(start: int, count: int, shared: int) -> tuple[int, int, np.ndarray]:
     first = start // shared
     group = np.arange(start, start + count) // shared - first
     return first, int(group[-1]) + 1 if count else 0, group
-
-
-def words(seed: int, epoch: int, purpose: int, start: int, count: int) -> np.ndarray:
-    """Words start..start+count-1 of one purpose in one epoch: uint64 (count,). See the module for their definition."""
-    skip = start % 4
-    # NumPy steps the counter before each block, so the first block drawn here has the counter start // 4 + 1.
-    counter = np.array([start // 4, 0, purpose, epoch], dtype=np.uint64)  # a list would pass through float64
-    generator = np.random.Philox(key=seed, counter=counter)
-    return generator.random_raw(skip + count)[skip:]

@@ -4,7 +4,8 @@ In:  the shards of a split, record indices.  Out: nothing but pages in the kerne
 All of a batch is asked for at once (`posix_fadvise`), so a disk can sort and merge; then the last byte of each record
 is read, which waits for the rest. Records that are in memory already cost one system call. No thread here holds the
 interpreter's lock while it waits, and none touches the memory map. Where a file system or a shard does not play along,
-nothing is read ahead, and the page faults come as they would have. Neither lmdb nor torch.
+or the limit of open files leaves no room for a second handle a shard, nothing is read ahead, and the page faults come
+as they would have. No torch.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .extents import extents
+from .shards import make_room
 
 THREADS = 2  # of waiting, not of work: each has a batch under way
 CALM, _SAMPLE = 16, 8  # after so many batches that were there, one record in so many is asked about: a set in memory
@@ -31,7 +33,8 @@ class ReadAhead:
     """
 
     def __init__(self, shards: list[tuple[Path, int]], threads: int = THREADS):
-        self._shards = [_File(path / "data.mdb", records) for path, records in shards]
+        room = make_room(self, len(shards))
+        self._shards = [_File(path / "data.mdb", records, room) for path, records in shards]
         self._ends = np.cumsum([records for _, records in shards])
         self._calm = 0  # batches on end that were in memory
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
@@ -87,13 +90,13 @@ def finish(pool: ThreadPoolExecutor) -> None:
 
 
 class _File:
-    """One shard's file, opened at the first question."""
+    """One shard's file, opened at the first question, if it may be."""
 
-    def __init__(self, path: Path, records: int):
+    def __init__(self, path: Path, records: int, may_open: bool):
         self.records = records
         # Python may collect a lost stream, and so close this, in the very thread that is opening it.
         self._path, self._lock, self._handle = path, threading.RLock(), -1
-        self._places: np.ndarray | None = None
+        self._places: np.ndarray | None = None if may_open else _NOTHING
 
     def place(self, index: int) -> tuple[int, int] | None:
         """Offset and length of a record, where that is known."""

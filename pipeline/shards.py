@@ -5,13 +5,17 @@ LMDB's file format 1, which DALI's own reader, Caffe and every older tool read; 
 Neither DALI nor torch is imported.
 """
 
+import errno
 import hashlib
 import os
+import resource
 import secrets
 import shutil
 import struct
+import threading
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from .files import sync_folder
 
 MAP_BYTES = 1 << 36  # address space only: the file grows by what is written. 5,000 records of 13 MB
 COMMIT_EVERY = 1000  # records, as Caffe does: bounds the dirty pages in memory
+SPARE_FILES = 64  # that a process may open beside those it has open and those that are to come
 
 # The first meta page: 16 bytes of page header, then magic and version (mdb.c, struct MDB_meta).
 _META = struct.Struct("=II")
@@ -46,6 +51,52 @@ def key(index: int) -> bytes:
 def mend(shard: Path) -> str:
     """The hint for a damaged shard of a set."""
     return f"alexnet-prep verify --shards {shard.parents[1]} --repair finds and rebuilds what is damaged"
+
+
+class OpenFilesError(ShardError):
+    """A shard could not be opened because of how many files are open, which says nothing about the shard."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(
+            message, hint or "raise the limit of open files (ulimit -n), or build with more --shard-records"
+        )
+
+
+_to_come: "weakref.WeakKeyDictionary[object, int]" = weakref.WeakKeyDictionary()
+_counting = threading.Lock()
+
+
+def make_room(owner: object, files: int) -> bool:
+    """Raise this process's limit of open files, where what is open and what is to come would not fit under it.
+
+    Args:
+        owner: who will open them, as long as it lives.
+        files: how many.
+    Returns:
+        Whether there is room now; there is not where the hard limit, which only root may raise, is too low.
+    """
+    with _counting:
+        _to_come[owner] = files
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            present = len(os.listdir("/dev/fd"))
+        except OSError:  # no handle is left for this either
+            present = soft
+        wanted = present + sum(_to_come.values()) + SPARE_FILES  # what is open of it already counts twice: no harm
+        if soft == resource.RLIM_INFINITY or wanted <= soft:
+            return True
+        allowed = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            soft = allowed
+        return wanted <= soft
+
+
+def _too_many(error: Exception) -> bool:
+    """Whether a limit of open files, the process's or the machine's, is what was met; LMDB tells that in words."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return any(os.strerror(number) in str(error) for number in (errno.EMFILE, errno.ENFILE))
 
 
 def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
@@ -113,6 +164,8 @@ def check_format(data: Path) -> None:
         with open(data, "rb") as file:
             head = file.read(64)
     except OSError as error:
+        if _too_many(error):
+            raise OpenFilesError(f"{data}: {error.strerror}") from None
         raise ShardError(f"{data}: {error.strerror}", "build the shard set again, or copy it completely") from None
     if len(head) < 64:
         raise ShardError(f"{data}: {len(head)} bytes are no LMDB file", "copy or build the shard again")
@@ -160,6 +213,8 @@ class Shard:
             self._environment = lmdb.open(os.fsencode(path), readonly=True, lock=False, max_readers=1, create=False)
             self._transaction = self._environment.begin(buffers=True)
         except lmdb.Error as error:
+            if _too_many(error):
+                raise OpenFilesError(f"{path}: {str(error).rpartition(': ')[2]}") from None
             raise ShardError(f"{path}: {error}", "copy or build the shard set again") from None
         entries = self._environment.stat()["entries"]
         if entries != file.records:
@@ -193,6 +248,7 @@ def open_shard(path: Path, file: ShardFile) -> Shard:
 
     Raises:
         ShardError: missing, truncated, or not what dataset.json says.
+        OpenFilesError: too many files are open.
     """
     try:
         status = (path / "data.mdb").stat()

@@ -24,7 +24,7 @@ from .plan import BatchPlan
 from .readahead import ReadAhead
 
 AHEAD, AHEAD_RECORDS = 8, 2048  # batches, and records in them: a disk's queue is full with either
-DECODED = 2  # batches
+DECODED = 2  # batches; so many are read ahead in any case, and the one to be handed over
 _KEPT_BEHIND = 2  # batches that DALI has given out, and may yet look at
 
 
@@ -87,21 +87,25 @@ class Source:
 
     def __call__(self) -> list:
         """The arrays of the next batch."""
-        self._look_ahead()
-        if not self._ahead:
-            raise StopIteration
-        job = self._ahead.popleft()
+        job, arrays = None, []
         try:
-            arrays = self._arrays(job)
-        except Exception as error:
-            self._failure = self._named(error, job)  # DALI would wrap it in text
-            vars(job).pop("payloads", None)
-            job.decoding = None
+            self._look_ahead()
+            if self._ahead:
+                job = self._ahead.popleft()
+                arrays = self._arrays(job)
+                self._handed.append(job)
+                self._look_ahead()
+        except Exception as error:  # kept, since DALI's may not be the same
+            self._failure = error
+            if job is not None:
+                self._failure = self._named(error, job)
+                vars(job).pop("payloads", None)
+                job.decoding = None
         # Raised out here it holds neither the other error nor, in its frames, the memory map.
         if self._failure is not None:
             raise self._failure
-        self._handed.append(job)
-        self._look_ahead()
+        if job is None:
+            raise StopIteration
         return arrays
 
     def _arrays(self, job: Job) -> list:
@@ -149,7 +153,7 @@ class Source:
 
     def _look_ahead(self) -> None:
         """Begin what can be begun without waiting."""
-        while not self._ahead or len(self._ahead) < min(AHEAD, AHEAD_RECORDS // max(len(self._ahead[0].records), 1)):
+        while not self._ahead or len(self._ahead) < _ahead(len(self._ahead[0].records)):
             plan = next(self._plans, None)
             if plan is None:
                 break
@@ -180,6 +184,11 @@ class Source:
             return error
         record = int(job.records[error.place])
         return StreamError(f"{self._feed.name(record)}: {_fault(job.payloads, error.place)}", self._feed.hint(record))
+
+
+def _ahead(records: int) -> int:
+    """How many batches of so many records are read ahead."""
+    return max(DECODED + 1, min(AHEAD, AHEAD_RECORDS // max(records, 1)))
 
 
 def _fault(payloads: Payloads, place: int) -> str:

@@ -17,7 +17,7 @@ from types import ModuleType
 from .errors import ShardError, UsageError
 from .layouts.devkit import read_devkit
 from .photo import SPLITS, UNLABELLED, Entry, Found, Photo
-from .plan import share_of
+from .words import share_of
 
 LAYOUTS = {  # in the order in which they are asked; each module has looks_like(root) and find(root, split)
     "kaggle": "kaggle",

@@ -15,10 +15,12 @@ class Stages:
 
     Attributes:
         disk_seconds: waiting for the read-ahead to bring a batch's records into memory, and looking them up.
-        decode_seconds: waiting for the threads that decode and cut, of raw shards that cut; 0 with `decode="dali"`.
-        graph_seconds: waiting for DALI: crop, mirror and means, and with `decode="dali"` decoding too.
-        copy_seconds: handing the batch over: on a GPU gathering raw pictures into pinned memory and queueing the
-            transfers, the host's part; on the CPU next to nothing, since nothing is copied.
+        decode_seconds: waiting for the threads that decode and cut, of raw shards that cut, on a GPU into page-locked
+            memory; 0 with `decode="dali"`.
+        graph_seconds: waiting for DALI: crop, mirror and means, with `decode="dali"` decoding too, and on a GPU
+            queueing the pictures' transfer.
+        copy_seconds: handing the batch over: DALI's pictures as a tensor, without a copy; on a GPU also queueing the
+            labels' transfer and an event behind the pictures, the host's part of both. On the CPU next to nothing.
         threads: of decoding and of DALI, each.
     """
 

@@ -55,13 +55,22 @@ class StallMeter(Generic[T]):
         clock: seconds.
         device: where the training runs. For a CUDA device (`cuda`, `cuda:1`, a torch.device) the seconds are the
             GPU's; for any other, or None, the host's.
+        began: what the clock said before the batches were made, if making them is to count as start-up.
 
     Attributes:
-        startup_seconds: the first fetch, by the host's clock.
+        startup_seconds: until the first batch was there, by the host's clock: from `began` on, or of that fetch alone.
         batches: fetched so far.
     """
 
-    def __init__(self, batches: Iterable[T], *, clock: Callable[[], float] = time.perf_counter, device: Any = None):
+    def __init__(
+        self,
+        batches: Iterable[T],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        device: Any = None,
+        began: float | None = None,
+    ):
+        self._began = began
         self._source, self._stages = iter(batches), getattr(batches, "stages", Stages)
         self._startup_stages = Stages()
         self.startup_seconds = 0.0
@@ -83,7 +92,8 @@ class StallMeter(Generic[T]):
             raise
         waited = self._end(WAITING if self.batches and not self._pauses else NEITHER)
         if not self.batches:
-            self.startup_seconds, self._startup_stages = waited, self._stages()
+            self.startup_seconds = waited if self._began is None else self._host.last - self._began
+            self._startup_stages = self._stages()
         self.batches += 1
         return batch
 
@@ -99,7 +109,7 @@ class StallMeter(Generic[T]):
             self._end(NEITHER)
 
     def total(self) -> Lap:
-        """All seconds but the start-up and the pauses; of a GPU, as far as it has come."""
+        """All seconds but the start-up and the pauses; waits until a GPU has done what it has been given."""
         self._end_work()
         return self._spans.total()
 
@@ -122,15 +132,15 @@ class StallMeter(Generic[T]):
 
 
 class HostSpans:
-    """Spans of time by a clock, one after the other."""
+    """Spans of time by a clock, one after the other; `last` is when the present one began."""
 
     def __init__(self, clock: Callable[[], float]):
-        self._clock, self._last, self._sum = clock, clock(), Lap(0.0, 0.0)
+        self._clock, self.last, self._sum = clock, clock(), Lap(0.0, 0.0)
 
     def end(self, kind: Lap) -> float:
         """End the present span and begin the next: it was of this kind, and so many seconds."""
         now = self._clock()
-        seconds, self._last = now - self._last, now
+        seconds, self.last = now - self.last, now
         self._sum = _added(self._sum, kind, seconds)
         return seconds
 
@@ -146,11 +156,11 @@ class GpuSpans:
     host is ahead, the GPU passes both at once, however long the host waited. Work that the batch itself brings with
     it, a copy or a decoding that the training's stream waits for, lies inside the span too.
 
-    Nothing here waits for the GPU: a span is read once its marks have been passed, in general a step later.
+    Only a total waits for the GPU. Otherwise a span is read once its marks have been passed, in general a step later.
 
     Args:
         mark: puts a mark into the GPU's queue and returns it, a `torch.cuda.Event` or the like: `query()`, whether
-            it has been passed, and `elapsed_time(later)`, in milliseconds.
+            it has been passed, `synchronize()`, which waits until it is, and `elapsed_time(later)`, in milliseconds.
     """
 
     def __init__(self, mark: Callable[[], Any]):
@@ -165,7 +175,10 @@ class GpuSpans:
         self._read()
 
     def total(self) -> Lap:
-        """All that the GPU has passed."""
+        """All that has ended."""
+        # A mark is not passed in the call that makes it, even by an idle GPU: each lap would lack its own last step.
+        # Who asks for a total has as a rule just read the loss, so there is little to wait for.
+        self._last.synchronize()
         self._read()
         return self._sum
 

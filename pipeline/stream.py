@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .errors import StreamError
 from .plan import BatchPlan
 from .source import Source
 from .stages import Stages
@@ -39,14 +40,14 @@ class Batch:
 class Stream:
     """Runs a DALI pipeline and gives its batches. Close it, or use it in a `with`, when done; dropping it will do too.
 
-    Batches stay valid after later ones were fetched and after closing.
+    Batches stay valid after later ones were fetched and after closing. What interrupts it within a batch ends it.
 
     Args:
         source: what DALI calls for each batch; the stream closes it.
         make_graph: builds the pipeline around it.
         layout: of the pictures' memory, `HWC` or `CHW`.
         threads: of decoding, and of DALI.
-        decode: who decodes, `threads`, `dali` or, of raw pixels, `none`.
+        decode: who decodes, or of raw pixels cuts, `threads` or `dali`.
         chosen: a sentence that says why, where that was measured.
     """
 
@@ -84,21 +85,17 @@ class Stream:
             raise self._failure
         if not self._stop.alive:
             raise StopIteration
-        outputs = self._run()
-        began = self._clock()
-        # On a GPU outputs are in order behind this stream's work, which waits for DALI's; the host does not.
-        images = torch.from_dlpack(outputs[0].as_tensor())
-        job = self._source.used(self._when_read())
-        labels = self._labels(job.payloads.labels)
-        self._copy_seconds += self._clock() - began
-        return Batch(
-            # (n, [views,] height, width, 3) in memory, seen as (n, [views,] 3, height, width): channels_last.
-            images.movedim(-1, -3) if self._layout == "HWC" else images,
-            labels,
-            bool((job.payloads.labels < 0).any()),
-            job.records,
-            job.plan if isinstance(job.plan, BatchPlan) else None,
-        )
+        try:
+            return self._batch()
+        except StopIteration:
+            raise
+        except BaseException:  # Ctrl-C too: DALI and the source might no longer mean the same batch
+            if self._failure is None:
+                self._failure = StreamError(
+                    "the stream was interrupted within a batch", "make it again from its (epoch, step)"
+                )
+            self.close()
+            raise
 
     def __enter__(self) -> "Stream":
         return self
@@ -122,6 +119,23 @@ class Stream:
         """Stop the pipeline and the threads, then let go of the memory map that they read from."""
         self._stop()
 
+    def _batch(self) -> Batch:
+        outputs = self._run()
+        began = self._clock()
+        # On a GPU outputs are in order behind this stream's work, which waits for DALI's; the host does not.
+        images = torch.from_dlpack(outputs[0].as_tensor())
+        job = self._source.used(self._when_read())
+        labels = self._labels(job.payloads.labels)
+        self._copy_seconds += self._clock() - began
+        return Batch(
+            # (n, [views,] height, width, 3) in memory, seen as (n, [views,] 3, height, width): channels_last.
+            images.movedim(-1, -3) if self._layout == "HWC" else images,
+            labels,
+            bool((job.payloads.labels < 0).any()),
+            job.records,
+            job.plan if isinstance(job.plan, BatchPlan) else None,
+        )
+
     def _run(self) -> tuple:
         source, began = self._source, self._clock()
         elsewhere = source.disk_seconds + source.decode_seconds
@@ -131,7 +145,6 @@ class Stream:
             raise
         except Exception as error:
             self._failure = source.explained(error)
-            self.close()
             if self._failure is error:
                 raise
             raise self._failure from error

@@ -18,6 +18,7 @@ SHARES = tuple(f"{stage}_percent" for stage in STAGES)
 _WAITS_FOR = {
     "disk": "the disk",
     "decode": "the decoding threads",
+    "cutting": "the threads that cut raw pictures",
     "graph": "DALI's graph: crop, mirror and means, and decoding too where DALI does it",
     "copy": "copies to the GPU",
     HOST: "no stage, but for Python or for a core",
@@ -46,7 +47,7 @@ def shares(lap: Lap, stages: Stages) -> dict[str, float]:
     return {name: 100.0 * part / whole if whole > 0 else 0.0 for name, part in zip(SHARES, seconds, strict=True)}
 
 
-def verdict(total: Lap, stages: Stages, cores: int, *, on_gpu: bool = False) -> Verdict:
+def verdict(total: Lap, stages: Stages, cores: int, *, on_gpu: bool = False, encoded: bool = True) -> Verdict:
     """Name the stage that most of the waiting is for.
 
     Args:
@@ -55,6 +56,7 @@ def verdict(total: Lap, stages: Stages, cores: int, *, on_gpu: bool = False) -> 
         cores: that the process may use.
         on_gpu: `total` is by the GPU's time. What it waited for and the host did not is then the batch's own way onto
             the GPU; and the host may have waited where the GPU was still busy, so that parts add up to more.
+        encoded: the shards hold JPEG files; otherwise pixels, for which nobody decodes.
     """
     parts = {name.removesuffix("_percent"): share for name, share in shares(total, stages).items()}
     rest = max(0.0, total.stall_percent - sum(parts.values()))
@@ -66,19 +68,26 @@ def verdict(total: Lap, stages: Stages, cores: int, *, on_gpu: bool = False) -> 
     if total.waiting_seconds <= 0 or parts[stage] <= 0:
         return Verdict("", "nothing waits for data", "")
     figures = ", ".join(f"{name} {share:.1f}%" for name, share in parts.items())
-    sentence = f"{stage} is tight: most of the waiting is for {_WAITS_FOR[stage]} ({figures} of the time)"
-    return Verdict(stage, sentence, _remedy(stage, stages.threads, cores))
+    what = _WAITS_FOR["cutting" if stage == "decode" and not encoded else stage]
+    sentence = f"{stage} is tight: most of the waiting is for {what} ({figures} of the time)"
+    return Verdict(stage, sentence, _remedy(stage, stages.threads, cores, encoded))
 
 
-def _remedy(stage: str, threads: int, cores: int) -> str:
+def _remedy(stage: str, threads: int, cores: int, encoded: bool) -> str:
     if stage == "disk":
+        smaller = "shards of a lower --quality, 85 say" if encoded else "JPEG shards, a seventh of the bytes"
         return (
-            "alexnet-prep stage --to a local disk; more memory, since a set that fits is read once; for raw shards, "
-            "JPEG ones, a seventh; alexnet-prep build-lmdb --quality 85, smaller still"
+            "alexnet-prep stage --to a local disk; more memory, since a set that fits is read once; "
+            f"{smaller}: alexnet-prep build-lmdb"
         )
     if stage == "decode":
         if 0 < threads < cores:
-            return f"decode with more threads: there are {threads}, on {cores} cores"
+            return f"{'decode' if encoded else 'cut'} with more threads: there are {threads}, on {cores} cores"
+        if not encoded:
+            return (
+                f"more cores: all {cores} cut already, and raw shards have nothing left but page faults and that; more "
+                "memory, if the set does not stay in it; another --batch-size is no help"
+            )
         return (
             "raw shards need no decoding: alexnet-prep build-lmdb --encoding raw; or a smaller --quality there, or "
             f"more cores: all {cores} decode already, beside the step where that runs on the CPU"
@@ -86,10 +95,8 @@ def _remedy(stage: str, threads: int, cores: int) -> str:
     if stage == "graph":
         if 0 < threads < cores:
             return f"give DALI more threads: it has {threads}, on {cores} cores"
-        return (
-            f"more cores ({cores} now); shards as small as the crop needs (--size of build-lmdb); on a GPU, raw "
-            "shards, if DALI decodes"
-        )
+        raw = "; on a GPU, raw shards, if DALI decodes" if encoded else ""
+        return f"more cores ({cores} now); shards as small as the crop needs (--size of build-lmdb){raw}"
     if stage == "copy":
         return "JPEG shards decoded on the GPU send a seventh of raw pixels' bytes; or another --batch-size"
     return (

@@ -11,6 +11,7 @@ from alexnet_dali.model import evaluate as evaluation
 from alexnet_dali.model.evaluate import evaluate, predict, share_right
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import PlanError, ShardError
+from alexnet_dali.pipeline.loader import views_stream
 from alexnet_dali.pipeline.stream import Batch
 from conftest import build_set
 from PIL import Image
@@ -118,6 +119,19 @@ def test_mean_crop_and_split_are_as_asked(raw):
 
     evaluate([Sides()], raw, measured, crop=200)
     assert set(sides) == {(3, 200, 200)}
+
+
+def test_it_is_decoded_as_asked(raw, monkeypatch):
+    streams = []
+
+    def kept(*arguments, **options):
+        streams.append(views_stream(*arguments, **options))
+        return streams[-1]
+
+    monkeypatch.setattr(evaluation, "views_stream", kept)
+    for decode in ("threads", "dali"):
+        evaluate([Linear(0)], raw, stats.load(raw), decode=decode)
+    assert [stream.decode for stream in streams] == ["threads", "dali"]
 
 
 class Silent(nn.Module):

@@ -10,6 +10,8 @@ import pytest
 import tiny
 import torch
 import torchvision
+from alexnet_dali.pipeline.batches import TestLoader, TrainLoader
+from alexnet_dali.pipeline.plan import Augmentation
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -36,7 +38,7 @@ def start(few, tmp_path):
 
 def steps(text):
     """Loss and place after each step."""
-    return re.findall(r"loss (\d\.\d{4})  next (\{.*\})", text)
+    return re.findall(r"loss (\d\.\d{4})  next (epoch \d, step \d)", text)
 
 
 @pytest.mark.parametrize("name", ["plain_torch.py", "with_accelerate.py"])
@@ -45,9 +47,9 @@ def test_an_example_stopped_within_an_epoch_goes_on_to_the_same_losses(start, na
     whole = steps(said)
     assert ("val top-1 error" in said) == (name == "plain_torch.py")
     assert [place for _, place in whole[2:]] == [
-        "{'epoch': 0, 'step': 3}",
-        "{'epoch': 1, 'step': 0}",
-        "{'epoch': 1, 'step': 1}",
+        "epoch 0, step 3",
+        "epoch 1, step 0",
+        "epoch 1, step 1",
     ]
     parts = steps(start(name, "--steps", 3, "--state", "parts"))
     parts += steps(start(name, "--epochs", 2, "--steps", 2, "--state", "parts"))
@@ -63,10 +65,71 @@ def test_the_lightning_example_stopped_within_an_epoch_goes_on_to_the_same_weigh
     start("with_lightning.py", "--epochs", 2, "--steps", 3, "--save-every", 3)
     start("with_lightning.py", "--epochs", 2, "--steps", 5, "--save-every", 5, "--resume", checkpoint(1))
     whole, part, resumed = (torch.load(checkpoint(version), weights_only=False) for version in range(3))
-    assert part["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"epoch": 0, "step": 3}]
-    assert resumed["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"epoch": 1, "step": 1}]
+    for saved, place in ((part, (0, 3)), (resumed, (1, 1))):
+        (state,) = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+        assert (state["epoch"], state["step"]) == place
     assert len(whole["state_dict"]) == 122
     assert all(torch.equal(whole["state_dict"][name], resumed["state_dict"][name]) for name in whole["state_dict"])
+
+
+class Records(lightning.LightningModule):
+    """Learns nothing, and remembers what it was given."""
+
+    def __init__(self, loader):
+        super().__init__()
+        self.weight, self.loader, self.seen = torch.nn.Parameter(torch.zeros(1)), loader, []
+
+    def training_step(self, batch, _):
+        place = self.loader.state_dict()
+        self.seen.append((self.current_epoch, place["epoch"], place["step"], batch[0].double().sum().item()))
+        return 0 * self.weight.sum()
+
+    def validation_step(self, batch, _, dataloader_idx=0):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    "limit, stop, saves, goes_on",
+    [
+        (1.0, {"max_epochs": 1}, {"every_n_epochs": 1}, 4),  # at an epoch's end
+        (2, {"max_epochs": 1}, {"every_n_epochs": 1}, 2),  # at the end of an epoch that was cut short
+        (1.0, {"max_steps": 3}, {"every_n_train_steps": 3}, 3),
+        (1.0, {"max_steps": 6}, {"every_n_train_steps": 6}, 6),
+    ],
+    ids=["epoch", "short epoch", "within the first", "within the second"],
+)
+def test_lightning_goes_on_with_the_batches_that_were_next(few, tmp_path, limit, stop, saves, goes_on):
+    def seen(folder, resume=None, **stop):
+        loader = TrainLoader(few, 2, augmentation=Augmentation(crop=32), decode="threads", threads=1)
+        keep = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path / folder, filename="kept", **saves)
+        module = Records(loader)
+        lightning.Trainer(
+            **stop,
+            limit_train_batches=limit,
+            accelerator="cpu",
+            logger=False,
+            callbacks=[keep],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        ).fit(module, loader, ckpt_path=resume)
+        return module.seen
+
+    whole = seen("whole", max_epochs=3)
+    assert len({batch for *_, batch in whole}) == len(whole) == (6 if limit == 2 else 12)
+    assert seen("part", **stop) == whole[:goes_on]
+    assert seen("resumed", tmp_path / "part" / "kept.ckpt", max_epochs=3) == whole[goes_on:]
+
+
+def test_lightning_validates_with_either_loader(few):
+    """It looks for a DataLoader's sampler and batch_sampler where it does."""
+    train, val = (TrainLoader(few, 2, augmentation=Augmentation(crop=32), threads=1) for _ in range(2))
+    module = Records(train)
+    trainer = lightning.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.fit(module, train, [val, TestLoader(few, crop=32, threads=1)])
+    assert len(module.seen) == 4
 
 
 def test_examples_are_short():
@@ -100,7 +163,7 @@ def blocks():
 
 
 def test_the_blocks_of_the_page_run_one_after_the_other(shards, tmp_path, monkeypatch):
-    assert len(blocks()) == 8
+    assert len(blocks()) == 9
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").symlink_to(shards.root)
     run = tmp_path / "run"
@@ -109,9 +172,11 @@ def test_the_blocks_of_the_page_run_one_after_the_other(shards, tmp_path, monkey
     for number, block in enumerate(blocks()):
         exec(compile(block, f"docs/reuse.md, block {number + 1}", "exec"), names)
         if "saved =" in block:
-            assert names["loader"].state_dict() == {"epoch": 1, "step": 0}
-        if "shift =" in block:
+            assert names["saved"].items() <= names["loader"].state_dict().items()
+        if 'mean="imagenet"' in block:
             check_normalised(names["images"], names["labels"], shards)
+        if "ResizedCrop" in block and "resized" in names:
+            assert names["images"].shape == (32, 3, 176, 176) and names["images"].abs().max() <= 2
         if "lightning" in block:
             assert names["module"].seen == [-20, 60, -20]  # Lightning looks at two batches of val before it begins
         if "accelerator" in block:

@@ -1,19 +1,26 @@
 """The feed: records across shards against what is stored; views, not copies; damage named by shard and record."""
 
+import errno
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import lmdb
 import numpy as np
 import pytest
 import stored
 from alexnet_dali.pipeline import datum
+from alexnet_dali.pipeline import shards as shards_module
 from alexnet_dali.pipeline.build import build
 from alexnet_dali.pipeline.errors import AlexnetError, ShardError
 from alexnet_dali.pipeline.feed import Feed
 from alexnet_dali.pipeline.options import BuildOptions
+from alexnet_dali.pipeline.shards import OpenFilesError
 from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.sources import find_photos
+from conftest import build_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -247,3 +254,75 @@ def test_a_truncated_shard_and_a_missing_one_are_refused(shards, tmp_path):
 def test_an_empty_split_is_refused(shards):
     with pytest.raises(ShardError, match=r"no records in a split 'test'; there is train \(60\), val \(20\)"):
         Feed(shards, "test")
+
+
+# Many shards: each is an open file, and with reading ahead two
+
+MANY = """
+import os, resource, sys
+from pathlib import Path
+import numpy as np
+from alexnet_dali.pipeline.feed import Feed
+from alexnet_dali.pipeline.readahead import ReadAhead
+from alexnet_dali.pipeline.shardset import open_shard_set
+
+root, soft, hard = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+shard_set = open_shard_set(root)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+try:
+    feed = Feed(shard_set, "train")
+    reader = ReadAhead([(path, file.records) for path, file in feed.split.shards])
+    records = np.arange(len(feed))
+    reader.want(records).result()
+    read = feed.read(records)
+    handles = [os.readlink(f"/dev/fd/{name}") for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")]
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    print(len(read.data), sum(name.endswith("data.mdb") for name in handles), limit)
+except Exception as error:
+    print(f"{type(error).__name__}: {error.message}; {error.hint}")
+"""
+
+
+@pytest.fixture(scope="module")
+def many_shards(photos, tmp_path_factory):
+    """The photos, each in a shard of its own: 60 to train on."""
+    return build_set(photos, tmp_path_factory.mktemp("many") / "set", size=64, shard_records=1)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "handles"),
+    [
+        (1024, 4096, 120),
+        (100, 4096, 120),  # the limit is raised
+        (100, 100, 60),  # it cannot be, so nothing is read ahead
+    ],
+)
+def test_many_shards_under_a_limit_of_open_files(many_shards, soft, hard, handles):
+    read, opened, limit = (int(number) for number in under_a_limit(many_shards, soft, hard).split())
+    assert (read, opened) == (60, handles)
+    assert limit == soft if soft in (1024, hard) else 120 < limit < 300
+
+
+def test_too_many_open_files_are_not_taken_for_damage(many_shards):
+    said = under_a_limit(many_shards, 40, 40)
+    assert said.startswith("OpenFilesError: ") and ".lmdb" in said and ": Too many open files; " in said
+    assert "ulimit -n" in said and "--shard-records" in said and "--repair" not in said
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_lmdb_s_own_word_for_it(shards, monkeypatch, number):
+    """The last handle may go to the look at the file's head, or to LMDB, which says it in words alone."""
+
+    def full(path, **_):
+        raise lmdb.Error(f"{path}: {os.strerror(number)}")  # b'...', as it is
+
+    monkeypatch.setattr(lmdb, "open", full)
+    monkeypatch.setattr(shards_module, "_open", {})
+    with pytest.raises(OpenFilesError, match=rf"^{shards.root}/train/00000\.lmdb: Too many open files.*; .*ulimit -n"):
+        Feed(shards, "train").read(np.array([0]))
+
+
+def under_a_limit(shard_set, soft, hard):
+    """What MANY says."""
+    command = [sys.executable, "-c", MANY, str(shard_set.root), str(soft), str(hard)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout

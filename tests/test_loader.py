@@ -34,7 +34,6 @@ from alexnet_dali.pipeline.source import DECODED, Source
 from alexnet_dali.pipeline.sources import find_photos
 from alexnet_dali.pipeline.stages import Stages
 from alexnet_dali.pipeline.stream import Stream
-from PIL import Image
 from simulated import Clock
 
 SMALL = Augmentation(crop=48)  # of 64x64 pictures: a tenth of the time, for what is not about pixels
@@ -249,21 +248,31 @@ def test_both_ways_give_the_same_bits(request, kind, dtype, layout):
             assert_equal(taken(one, 9), taken(other, 9))
 
 
-def test_resized_crops_of_threads_are_cut_as_planned(whole):
-    """Left to itself the CPU takes threads, whose resizing is torchvision's."""
-    plan = whole.plan(8, augmentation=Augmentation(96, resized=ResizedCrop()))
-    with whole.stream(plan, "auto", light=Light("none"), mean="rgb") as stream:
-        assert stream.decode == "threads"
+@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("kind", ["jpeg", "raw", "whole"])
+def test_resized_crops_are_cut_as_planned(request, kind, decode):
+    """Beyond a window's edge DALI repeats its pixels, and threads, as torchvision, leave them out."""
+    held = request.getfixturevalue(kind)
+    plan, oblong = held.plan(8, augmentation=Augmentation(96, resized=ResizedCrop())), 0
+    with held.stream(plan, decode, light=Light("none"), mean="rgb") as stream:
         batch = next(stream)
     for k, record in enumerate(batch.records.tolist()):
-        pixels, draws = whole.train[record].pixels, batch.plan.resized[k : k + 1]
+        pixels, draws = held.train[record].pixels, batch.plan.resized[k : k + 1]
         left, top, width, height = (
             int(v[0]) for v in resized_windows(draws, *np.array([pixels.shape[:2]]).T, ResizedCrop())
         )
-        cut = Image.fromarray(pixels).crop((left, top, left + width, top + height))
-        expected = np.array(cut.resize((96, 96), Image.Resampling.BILINEAR)).astype(float)
-        expected = (expected[:, ::-1] if batch.plan.flip[k] else expected) - whole.stats.mean_rgb
+        oblong += width != height and left != top
+        window = pixels[top : top + height, left : left + width]
+        expected = oracle.triangle_resize(window, 96, 96, repeat=decode == "dali")
+        expected = (expected[:, ::-1] if batch.plan.flip[k] else expected) - held.stats.mean_rgb
         assert np.abs(batch.images[k].permute(1, 2, 0).numpy() - expected).max() < 1.01
+    assert oblong > 4 and 0 < batch.plan.flip.sum() < 8
+
+
+def test_left_to_itself_the_cpu_resizes_by_threads(whole):
+    plan = whole.plan(8, augmentation=Augmentation(96, resized=ResizedCrop()))
+    with whole.stream(plan, "auto", mean="rgb") as stream:
+        assert (stream.decode, stream.chosen) == ("threads", "")
 
 
 @pytest.fixture
@@ -315,13 +324,43 @@ def test_auto_takes_what_works_where_there_is_too_little_to_measure(small, unmea
     assert choice._known == {}
 
 
-def test_auto_leaves_a_damaged_record_to_the_run(small, unmeasured, tmp_path):
+def test_a_damaged_record_that_auto_meets_is_named(small, unmeasured, tmp_path):
     shard_set, _, _ = spoiled(small, tmp_path, garbage)
-    with (
-        train_stream(shard_set, small.stats, quick(small, 20)) as stream,
-        pytest.raises(StreamError, match="record 5: its JPEG does not decode"),
-    ):
-        list(stream)
+    with pytest.raises(StreamError, match="record 5: its JPEG does not decode"):
+        train_stream(shard_set, small.stats, quick(small, 20))
+    assert choice._known == {} and not maps_below(tmp_path)
+
+
+@pytest.mark.parametrize("broken", WAYS)
+def test_auto_says_which_way_failed_and_asks_it_once(small, unmeasured, monkeypatch, broken):
+    asked, of = [], Source.__call__
+
+    def faulty(source):
+        if broken == ("dali" if source._decoder is None else "threads"):
+            asked.append(broken)
+            raise StreamError("no nvJPEG\n  here", "go on") if broken == "dali" else ValueError("odd")
+        return of(source)
+
+    monkeypatch.setattr(Source, "__call__", faulty)
+    works, said = {"dali": ("threads", "no nvJPEG here; go on"), "threads": ("dali", "ValueError: odd")}[broken]
+    if broken == "dali":
+        said = said.replace("no nvJPEG", "DALI stopped: no nvJPEG")
+    for _ in range(2):
+        with small.stream(quick(small, 5), "auto") as stream:
+            assert stream.decode == works
+            assert stream.chosen.startswith(f"decode {works}: {broken} failed: ")
+            next(stream)
+    assert len(asked) == 1
+
+
+def test_where_both_ways_fail_auto_raises_what_the_first_did(small, unmeasured, monkeypatch):
+    def faulty(source):
+        raise StreamError("dali's" if source._decoder is None else "threads'")
+
+    monkeypatch.setattr(Source, "_arrays", lambda source, job: faulty(source))
+    with pytest.raises(StreamError, match="threads'"):
+        small.stream(quick(small, 5), "auto")
+    assert choice._known == {}
 
 
 def test_other_ways_are_refused(small):
@@ -729,6 +768,89 @@ def test_a_fault_of_a_plan_comes_through_as_it_is(small):
         next(stream)
 
 
+@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("at", [0, 9])
+@pytest.mark.parametrize("error", [PlanError("a bad draw", "draw again"), OSError("a disk")])
+def test_an_error_of_a_plan_is_told_as_it_is(small, decode, at, error):
+    """Whether it comes before DALI's first batch or in the midst."""
+
+    class Odd(Plan):
+        def batches(self, epoch=0, step=0):
+            yield from islice(super().batches(), at)
+            raise error
+
+    with small.stream(Odd(len(small.train), 16, 0, 64, SMALL), decode) as stream:
+        for _ in range(2):
+            with pytest.raises(type(error)) as caught:
+                list(stream)
+            assert caught.value is error
+
+
+@pytest.mark.parametrize("decode", WAYS)
+def test_other_people_s_mean_needs_no_statistics(small, decode):
+    plan, dark = quick(small), {"mean": "imagenet", "light": Light("none"), "decode": decode}
+    with train_stream(small.set, None, plan, **dark) as one, small.stream(plan, **dark) as other:
+        assert_equal(taken(one, 4), taken(other, 4))
+    options = {"crop": 48, "mean": "imagenet", "decode": decode}
+    with views_stream(small.set, None, "val", **options) as one, small.views(**options) as other:
+        assert_equal(taken(one, 4), taken(other, 4))
+    with train_stream(small.set, None, plan, **dark) as stream:
+        batch = next(stream)
+    for k, record in enumerate(batch.records.tolist()):
+        left, top = int(batch.plan.left[k]), int(batch.plan.top[k])
+        window = small.train[record].pixels[top : top + 48, left : left + 48]
+        window = (window[:, ::-1] if batch.plan.flip[k] else window) / 255
+        expected = (window - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        assert_close(batch.images[k].permute(1, 2, 0).numpy(), expected)
+
+
+def test_missing_statistics_are_asked_for(small):
+    for mean in ("rgb", "image"):
+        for make in (
+            lambda mean=mean: train_stream(small.set, None, quick(small), mean=mean, light=Light("none")),
+            lambda mean=mean: views_stream(small.set, None, "val", crop=48, mean=mean),
+        ):
+            with pytest.raises(StatsError) as caught:
+                make()
+            assert caught.value.message == f"the mean '{mean}' needs the statistics of the set"
+            assert caught.value.hint == 'give stats.load(shard_set), or mean="imagenet"'
+    with pytest.raises(StatsError) as caught:
+        train_stream(small.set, None, quick(small), mean="imagenet")
+    assert caught.value.message == "the lighting needs the statistics of the set"
+    assert caught.value.hint == 'give stats.load(shard_set), or light=Light("none")'
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"rank": 2, "ranks": 2}, "rank 2 is not one of 2"),
+        ({"rank": -1}, "rank -1 is not one of 1"),
+        ({"batch_size": 0}, "a batch of 0 holds no record; choose a batch size of 1 or more"),
+    ],
+)
+def test_an_impossible_share_of_views_is_refused(small, options, message):
+    for decode in (*WAYS, "auto"):
+        with pytest.raises(PlanError) as caught:
+            small.views(crop=48, decode=decode, **options)
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "place, message",
+    [
+        ({"step": 5000}, "step 5000 is not in an epoch of 3 steps; begin at a step from 0 to 3"),
+        ({"step": 4}, "step 4 is not in an epoch of 3 steps; begin at a step from 0 to 3"),
+        ({"step": -1}, "step -1 is not in an epoch of 3 steps; begin at a step from 0 to 3"),
+        ({"epoch": -1}, "epoch -1 is not a number from 0 to 2^64 - 1"),
+    ],
+)
+def test_a_place_beyond_the_plan_is_refused_when_the_stream_is_made(small, place, message):
+    for decode in (*WAYS, "auto"):
+        with pytest.raises(PlanError) as caught:
+            small.stream(quick(small), decode, **place)
+        assert str(caught.value).startswith(message)
+
+
 def test_a_missing_dali_says_how_to_install_it(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     for make in (lambda: small.stream(quick(small)), lambda: small.views(crop=48)):
@@ -755,9 +877,16 @@ def test_a_gpu_beyond_the_last_is_refused(small, monkeypatch):
 def test_windows_larger_than_the_pictures_are_refused(small):
     with pytest.raises(PlanError, match="a 65x65 window does not fit into 64x64 pictures; build the shards with"):
         small.views(crop=65, mean="rgb")
+    refused = r'the mean image has no window of a resized .*; choose mean="rgb" or "imagenet"'
     for options in ({"crop": 65}, {"crop": 48, "resize": 72}):
-        with pytest.raises(PlanError, match=r'the mean image has no window of a resized .*; choose mean="rgb"'):
+        with pytest.raises(PlanError, match=refused):
             small.views(**options)
+    for crop in (48, 72):  # stretched windows have none either
+        plan = small.plan(augmentation=Augmentation(crop, resized=ResizedCrop()))
+        with pytest.raises(PlanError, match=refused):
+            small.stream(plan)
+        for mean in ("rgb", "imagenet"):
+            small.stream(plan, mean=mean).close()
     with pytest.raises(PlanError, match="a 65x65 window does not fit into 64x64 pictures; build the shards with"):
         small.plan(augmentation=Augmentation(65))
 
@@ -770,6 +899,11 @@ def test_a_plan_of_another_set_is_refused(small, records, size):
         f"the plan is of {records} records of size {size}, but {small.set.root} has 60 of size 64"
     )
     assert "make the Plan with the records of the split `train`" in caught.value.hint
+
+
+def test_the_numbers_of_a_batch_are_made_without_torch():
+    code = "import sys; from alexnet_dali.pipeline import inputs, source; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_impossible_options_are_refused(small):

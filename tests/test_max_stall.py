@@ -1,6 +1,8 @@
 """alexnet-train --max-stall as people type it: what it takes, when it fails, what it says and leaves behind."""
 
+import dataclasses
 import time
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -9,9 +11,12 @@ import torch
 from alexnet_dali.model import checkpoint, metrics
 from alexnet_dali.model.trainer import Trainer
 from alexnet_dali.pipeline import verdict
+from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.feed import Feed
+from alexnet_dali.pipeline.stages import Stages
+from alexnet_dali.pipeline.stall import Lap
 from alexnet_dali.tools import console
-from alexnet_dali.tools.max_stall import Percent
+from alexnet_dali.tools.max_stall import Percent, check_stall
 from alexnet_dali.tools.train import train
 
 SHORT = ("--device", "cpu", "--epochs", 2, "--batch-size", 2, "--log-every", 2)  # of three steps each
@@ -93,6 +98,21 @@ def test_a_run_that_waits_too_long_fails_at_its_end(few, tmp_path, run_train, sl
         assert set(verdict.SHARES) <= line.keys()
         assert line["disk_percent"] > 20
         assert sum(line[name] for name in verdict.SHARES) == pytest.approx(line["stall_percent"], abs=5)
+
+
+def test_the_remedy_is_for_the_run_s_own_shards(few):
+    """Decoding is tight: who has raw shards already is not told to build them."""
+
+    def told(encoding):
+        spent = SimpleNamespace(total=lambda: Lap(10.0, 90.0), stages=lambda: Stages(0.0, 9.0, 0.0, 0.0, 64))
+        shard_set = dataclasses.replace(few, encoding=encoding)
+        trainer = SimpleNamespace(meter=spent, device=torch.device("cpu"), shard_set=shard_set)
+        with pytest.raises(TrainingError, match="decode is tight") as caught:
+            check_stall(trainer, 5.0)
+        return caught.value.hint
+
+    assert "build-lmdb --encoding raw" in told("jpeg")
+    assert "--encoding raw" not in told("raw") and told("raw").startswith("more cores: ")
 
 
 @pytest.mark.parametrize("limit", ["100%", None])

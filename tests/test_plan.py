@@ -1,6 +1,7 @@
 """The plan against docs/plan.md: words, order, batches, ranks, draws; their distributions; pinned values."""
 
 import re
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import pytest
 from alexnet_dali.pipeline import plan as module
 from alexnet_dali.pipeline.errors import PlanError
 from alexnet_dali.pipeline.plan import (
+    Augmentation,
+    Plan,
+    crop_and_flip,
+    dropout_keeps,
+    evaluation_batches,
+    lighting_gaussians,
+    rank_share,
+)
+from alexnet_dali.pipeline.words import (
     BUILD,
     CROP,
     DROPOUT,
@@ -19,14 +29,7 @@ from alexnet_dali.pipeline.plan import (
     ORDER,
     RESIZED,
     VIEW,
-    Augmentation,
-    Plan,
-    crop_and_flip,
-    dropout_keeps,
-    evaluation_batches,
-    lighting_gaussians,
     permutation,
-    rank_share,
     share_of,
     words,
 )
@@ -448,7 +451,97 @@ def test_dropout_keeps_half_of_every_unit():
         assert abs(((one - 0.5) * (other - 0.5)).mean()) < 4 * 0.25 / np.sqrt(one.size)
 
 
+# The next epoch's order, in a thread
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Every order is slow; which were made in other threads than this one, and in which."""
+    made, of = [], module.permutation
+    monkeypatch.setattr(module, "SLOW_ORDER", 1)
+
+    def noted(*arguments):
+        if threading.current_thread() is not threading.main_thread():
+            made.append((arguments, threading.current_thread()))
+        return of(*arguments)
+
+    monkeypatch.setattr(module, "permutation", noted)
+    return made
+
+
+@pytest.mark.parametrize("batch_size, begun", [(10, 7), (100, 0), (60, 0), (45, 1)])
+def test_the_next_order_is_made_beside_the_last_quarter(in_threads, batch_size, begun):
+    drawn = Plan(100, batch_size, 5)
+    assert begun == 3 * drawn.steps // 4
+    batches = drawn.batches(4)
+    for epoch in range(4, 8):
+        for step in range(drawn.steps):
+            batch = next(batches)
+            assert (batch.epoch, batch.step) == (epoch, step)
+            start = step * batch_size
+            np.testing.assert_array_equal(batch.records, permutation(100, 5, epoch)[start : start + batch_size])
+            for thread in threading.enumerate():
+                if thread.name == "order":
+                    thread.join()
+            assert len(in_threads) == epoch - 4 + (step >= begun)
+    assert [arguments for arguments, _ in in_threads] == [(100, 5, epoch) for epoch in range(5, 9)]
+
+
+def test_a_dropped_plan_leaves_no_thread(in_threads):
+    for end in (lambda batches: batches.close(), lambda batches: None):
+        batches = Plan(1 << 20, 1 << 19).batches()
+        next(islice(batches, 1, None))
+        end(batches)
+        del batches
+        assert len(in_threads) == 1 and not in_threads[0][1].is_alive()
+        in_threads.clear()
+    assert "order" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_small_orders_take_no_thread(monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail("a thread"))
+    assert len(list(islice(Plan(1000, 10).batches(), 300))) == 300
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_last_epoch_of_all_is_planned(in_threads):
+    batches = Plan(10, 5).batches(2**64 - 1)
+    assert [batch.step for batch in islice(batches, 2)] == [0, 1]
+
+
 # Errors
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**64])
+def test_an_epoch_beyond_all_is_refused_at_once(epoch):
+    with pytest.raises(PlanError) as caught:
+        Plan(100, 8).batches(epoch)
+    assert caught.value.message == f"epoch {epoch} is not a number from 0 to 2^64 - 1"
+
+
+@pytest.mark.parametrize("step", [-1, 13, 5000])
+def test_a_step_beyond_the_epoch_is_refused_at_once(step):
+    with pytest.raises(PlanError) as caught:
+        Plan(100, 8).batches(0, step)
+    assert caught.value.message == f"step {step} is not in an epoch of 12 steps"
+    assert caught.value.hint == "begin at a step from 0 to 12; batch size and ranks as they were"
+    assert next(Plan(100, 8).batches(0, 12)).epoch == 1  # the end of an epoch is a place: a run may be stopped there
+
+
+@pytest.mark.parametrize(
+    "arguments, message, hint",
+    [
+        ((10, 4, 2, 2), "rank 2 is not one of 2", ""),
+        ((10, 4, -1, 2), "rank -1 is not one of 2", ""),
+        ((10, 4, 0, 0), "rank 0 is not one of 0", ""),
+        ((10, 0), "a batch of 0 holds no record", "choose a batch size of 1 or more"),
+        ((10, -3), "a batch of -3 holds no record", "choose a batch size of 1 or more"),
+    ],
+)
+def test_an_impossible_pass_is_refused_at_once(arguments, message, hint):
+    with pytest.raises(PlanError) as caught:
+        evaluation_batches(*arguments)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reproduce
 from alexnet_dali.pipeline import stats
+from alexnet_dali.pipeline.choice import WAYS
 from alexnet_dali.pipeline.loader import train_stream
 from alexnet_dali.pipeline.plan import Augmentation, Plan, dropout_keeps, evaluation_batches, permutation, resized_draws
 from alexnet_dali.pipeline.resized import ResizedCrop, resized_windows
@@ -171,17 +172,21 @@ def hashed(batches):
     return digest.hexdigest()
 
 
-def epoch_hash(shard_set, *, ranks=1, threads=1, stops=()):
+PLAIN, SQUEEZED = Augmentation(200), Augmentation(96, resized=ResizedCrop())
+
+
+def epoch_hash(shard_set, decode, crop=PLAIN, *, ranks=1, threads=1, stops=()):
     """The hash of an epoch and a batch of the next, of some ranks, stopped and resumed at some steps."""
     numbers, records = stats.load(shard_set), shard_set.split("train").records
-    plans = [Plan(records, 13, 2012, shard_set.size, Augmentation(200), rank, ranks) for rank in range(ranks)]
+    plans = [Plan(records, 13, 2012, shard_set.size, crop, rank, ranks) for rank in range(ranks)]
+    options = {"decode": decode, "threads": threads, "mean": "rgb" if crop.resized else "image"}
     edges = [0, *stops, plans[0].steps + 1]
     found = []
     for begin, end in pairwise(edges):
         epoch, step = divmod(begin, plans[0].steps)
         pieces = []
         for plan in plans:
-            with train_stream(shard_set, numbers, plan, epoch=epoch, step=step, threads=threads) as stream:
+            with train_stream(shard_set, numbers, plan, epoch=epoch, step=step, **options) as stream:
                 pieces.append(list(islice(stream, end - begin)))
         found += list(zip(*pieces, strict=True))
     assert len(found) == plans[0].steps + 1
@@ -193,17 +198,28 @@ def small_set(request):
     return request.getfixturevalue(request.param)
 
 
-def test_order_and_pixels_are_the_same_however_they_are_made(small_set):
-    alone = epoch_hash(small_set)
+@pytest.mark.parametrize("decode", WAYS)
+def test_order_and_pixels_are_the_same_however_they_are_made(small_set, decode):
+    alone = epoch_hash(small_set, "threads")
     stops = sorted(random.Random(4).sample(range(1, 5), 2))
     ways = [
         {"threads": 3},
         {"ranks": 2},
         {"ranks": 3, "threads": 3},
+        {"ranks": 8},
         {"stops": stops},
         {"stops": [1, 4], "ranks": 2, "threads": 3},
     ]
-    assert {str(way): epoch_hash(small_set, **way) for way in ways} == {str(way): alone for way in ways}
+    assert {str(way): epoch_hash(small_set, decode, **way) for way in ways} == {str(way): alone for way in ways}
+
+
+@pytest.mark.parametrize("decode", WAYS)
+def test_resized_crops_are_the_same_however_they_are_made(short_side_shards, decode):
+    """Each way has a filter of its own (docs/plan.md), which knows neither ranks nor threads."""
+    alone = epoch_hash(short_side_shards, decode, SQUEEZED)
+    ways = [{"ranks": 8, "threads": 3}, {"ranks": 3, "stops": [1]}]
+    found = {str(way): epoch_hash(short_side_shards, decode, SQUEEZED, **way) for way in ways}
+    assert found == {str(way): alone for way in ways}
 
 
 def test_the_hash_tells_a_pixel_a_record_and_an_order_apart(shards):

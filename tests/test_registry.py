@@ -1,7 +1,6 @@
 """Nets by name: which one a name is, that others train, stop, resume and are evaluated as AlexNet is."""
 
 import builtins
-import re
 
 import pytest
 import tiny
@@ -72,6 +71,10 @@ def test_a_name_has_one_meaning(typed, meant):
         ("torchvision:resnet19", "resnet1"),
         ("timm:convnext_ato", "convnext_atto"),
         ("other:resnet18", "say torchvision:resnet18 or timm:resnet18"),
+        ("timm:resnet50.a1_in1k", "leave out .a1_in1k: nothing pretrained is loaded here"),
+        ("vit_tiny_patch16_224.augreg_in21k", "leave out .augreg_in21k: nothing pretrained"),
+        ("hf_hub:timm/resnet18.a1_in1k", "nothing is loaded from a hub: say timm:resnet18"),
+        ("hf_hub:someone/theirs", "nothing is loaded from a hub: choose a net of torchvision or timm"),
         ("fasterrcnn_resnet50_fpn", ""),  # detects, and classifies nothing
         ("", ""),
     ],
@@ -178,15 +181,6 @@ def test_weights_come_from_the_seed_and_leave_torchs_generator_alone(measured):
     assert torch.equal(one, same) and not torch.equal(one, another)
 
 
-def test_hidden_is_what_the_last_layer_is_given(measured):
-    net, x = other("resnet18", measured).eval(), torch.randn(2, 3, 64, 64) * 60
-    hidden = net.hidden(x)
-    assert hidden.shape == (2, 512)
-    torch.testing.assert_close(net.net.fc(hidden), net(x))
-    ends_in_a_convolution = other("squeezenet1_1", measured).eval()
-    assert len(ends_in_a_convolution.hidden(x)) == 2
-
-
 # --- how it is trained -----------------------------------------------------------------------------------------------
 
 
@@ -218,6 +212,29 @@ def test_other_nets_have_the_recipes_pictures_and_plain_sgd(measured):
 @pytest.mark.parametrize("model, batch, rate", [("resnet18", 256, 0.1), ("resnet18", 64, 0.025), ("vgg11", 256, 0.01)])
 def test_the_first_rate_is_in_proportion_to_the_batch(model, batch, rate):
     assert first_rate_for(model, 10, batch) == pytest.approx(rate)
+
+
+def test_the_first_rate_is_found_without_the_weights(monkeypatch):
+    """And where a net cannot be made without them, with them."""
+    made = []
+
+    def spy(model, classes):
+        net = real(model, classes)
+        made.append(next(net.parameters()).device.type)
+        return net
+
+    def needs_weights(model, classes):
+        net = spy(model, classes)
+        if made[-1] == "meta":
+            raise UsageError("--model resnet18: cannot be made for 10 classes")
+        return net
+
+    real = registry._make
+    for make, devices in ((spy, ["meta"]), (needs_weights, ["meta", "cpu"])):
+        monkeypatch.setattr(registry, "_make", make)
+        assert first_rate_for("resnet18", 10, 256) == 0.1
+        assert made == devices
+        made.clear()
 
 
 def test_plain_sgd_is_the_formula_across_a_restore():
@@ -307,13 +324,6 @@ def test_weights_of_another_net_are_refused(few, tmp_path, undisturbed):
         checkpoint.load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match=r"last\.pt: of another net"):
         Trainer(tiny.config(few, model="resnet18", crop=64), few, stats.load(few), tmp_path, saved)
-
-
-def test_a_stuck_loss_is_explained_for_any_net(few, tmp_path):
-    part = trainer_of(few, tmp_path / "run", **SMALL)
-    assert re.search(
-        r"\d+% of the last hidden layer's units", part.watch.explain(part.net, torch.zeros(1, 3, 64, 64), 1, 1)
-    )
 
 
 def test_the_commands_take_another_net(few, tmp_path, monkeypatch, capfd):

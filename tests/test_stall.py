@@ -1,23 +1,30 @@
 """The stall meter by a clock of our own: injected waits and work come out to the last digit."""
 
+import inspect
+import math
 import re
 import subprocess
 import sys
 import time
 from collections import deque
+from functools import partialmethod
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from alexnet_dali.pipeline import stall, stats
+from alexnet_dali.pipeline.decoder import Decoder
 from alexnet_dali.pipeline.feed import Feed
 from alexnet_dali.pipeline.loader import train_stream
 from alexnet_dali.pipeline.plan import Plan
+from alexnet_dali.pipeline.readahead import ReadAhead
+from alexnet_dali.pipeline.source import Source
 from alexnet_dali.pipeline.stall import Lap, StallMeter
+from alexnet_dali.pipeline.stream import Stream
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated import Clock, Gpu, expected_stall, idle_ticks, loader_ahead
+from simulated import Clock, Gpu, Mark, expected_stall, idle_ticks, loader_ahead
 from torch.utils.data import DataLoader
 
 
@@ -59,6 +66,17 @@ def test_the_first_fetch_is_start_up_and_nothing_else():
     assert meter.total() == Lap(0.0, 0.0) and meter.total().stall_percent == 0.0
     assert next(meter) == 0
     assert meter.startup_seconds == 7.0 and meter.total() == Lap(0.0, 0.0)
+
+
+def test_making_the_batches_is_start_up_where_the_meter_knows_when_it_began():
+    clock = Clock()
+    began = clock()
+    clock.sleep(20.0)  # a rehearsal of two decoders, a graph
+    batches = loader(clock, [7.0, 1.0])
+    meter = StallMeter(batches, clock=clock, began=began)
+    for _ in meter:
+        clock.sleep(3.0)
+    assert meter.startup_seconds == 27.0 and meter.total() == Lap(1.0, 6.0)
 
 
 def test_total_counts_the_work_of_the_present_batch_so_far():
@@ -253,10 +271,35 @@ def test_the_injected_delays_are_not_all_hidden_or_all_seen():
 # --- a GPU, which the host runs ahead of -----------------------------------------------------------------------------
 
 
+class Late(Gpu):
+    """A GPU whose marks are passed as real ones are: never within the call that makes them, though it be idle.
+
+    They are passed when the clock has gone on, by however little, or when the host waits for them.
+    """
+
+    seen = -math.inf  # up to here the host has waited
+
+    def mark(self):
+        mark = super().mark()
+        mark.__class__, mark.card = LateMark, self
+        return mark
+
+
+class LateMark(Mark):
+    def query(self):
+        return self._clock() > self._at or self._at <= self.card.seen
+
+    def synchronize(self):
+        """Let the host wait until it has been passed."""
+        self.card.waits += 1
+        self._clock.now = max(self._clock.now, self._at)
+        self.card.seen = max(self.card.seen, self._at)
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU of the simulation's own; the host's clock is its clock."""
-    card = Gpu(Clock())
+    card = Late(Clock())
     monkeypatch.setattr(stall, "cuda_marks", lambda device: card.mark)
     return card
 
@@ -298,8 +341,8 @@ def test_a_copy_that_the_step_waits_for_is_a_stall_though_the_host_has_gone_on(g
 @given(st.lists(st.tuples(TIMES, TIMES, TIMES, TIMES, st.booleans()), min_size=1, max_size=15))
 def test_every_mixture_on_a_gpu(steps):
     """Fetch, GPU's work, host's work, pause, lap or not. The oracle books two times: the host's, and when the GPU is
-    done with what it has."""
-    card = Gpu(Clock(0.0))
+    done with what it has. A lap waits for the GPU, and lacks nothing of the steps up to it."""
+    card = Late(Clock(0.0))
     host = done = waiting = working = 0.0
     laps = Lap(0.0, 0.0)
     with pytest.MonkeyPatch.context() as patch:
@@ -317,6 +360,8 @@ def test_every_mixture_on_a_gpu(steps):
         working += done - began
         if lap:
             laps += meter.lap()
+            assert laps == Lap(waiting, working)
+            host = done
         with meter.paused():
             card.clock.sleep(pause)
         host += pause
@@ -325,14 +370,24 @@ def test_every_mixture_on_a_gpu(steps):
     assert laps + meter.lap() == meter.total()
 
 
-def test_the_gpu_is_never_waited_for_and_its_marks_do_not_pile_up(gpu):
-    """A mark is read when it has been passed, a step late, and then let go."""
+def test_the_gpu_is_waited_for_by_totals_alone_and_its_marks_do_not_pile_up(gpu):
+    """Otherwise a mark is read when it has been passed, a step late, and then let go."""
     meter = StallMeter(loader(gpu.clock, [1.0] * 1000), clock=gpu.clock, device="cuda")
-    for k in meter:
+    for _ in meter:
         gpu.queue(0.5)
-        if k == 1:
-            assert meter.total() == Lap(0.5, 0.5)  # the second step's end has not been passed yet
     assert gpu.waits == 0 and gpu.living() < 10
+    assert meter.total() == Lap(999 * 0.5, 1000 * 0.5) and gpu.waits == 1
+
+
+def test_each_lap_on_a_gpu_has_its_own_step(gpu):
+    """As with --log-every 1: the loss is read, which leaves the GPU idle, and then the lap is taken."""
+    meter = StallMeter(loader(gpu.clock, [5.0] + [1.0] * 9), clock=gpu.clock, device="cuda")
+    laps = []
+    for _ in meter:
+        gpu.queue(3.0)
+        gpu.wait()
+        laps.append(meter.lap())
+    assert laps == [Lap(0.0, 3.0)] + [Lap(1.0, 3.0)] * 9
 
 
 def test_a_fetch_that_fails_on_a_gpu_is_not_counted(gpu):
@@ -352,8 +407,8 @@ def test_a_fetch_that_fails_on_a_gpu_is_not_counted(gpu):
 
 def test_the_simulated_marks_are_what_torch_has():
     """Every method of a mark that the meter calls is one of torch.cuda.Event."""
-    used = {name for name in vars(type(Gpu(Clock()).mark())) if not name.startswith("_")}
-    assert used == {"query", "elapsed_time"} and all(hasattr(torch.cuda.Event, name) for name in used)
+    used = {name for name, _ in inspect.getmembers(LateMark, callable) if not name.startswith("_")}
+    assert used == {"query", "synchronize", "elapsed_time"} and all(hasattr(torch.cuda.Event, name) for name in used)
 
 
 def test_other_devices_have_no_marks(monkeypatch):
@@ -433,3 +488,49 @@ def test_a_slow_disk_under_the_real_stream(shards, monkeypatch):
     seen = 100 * (asleep - hidden) / (ended - began)
     assert seen > 25  # 0.15 s of disk for 0.1 s of step: a third if all is hidden that can be
     assert seen - 2 <= total.stall_percent <= seen + 15
+
+
+@pytest.mark.parametrize(
+    "disk, decode, step", [(3, 5, 6), (15, 5, 10), (3, 15, 10), (12, 12, 11), (15, 5, 20), (9, 9, 2)]
+)
+def test_a_slow_stage_under_the_real_stream(shards, monkeypatch, disk, decode, step):
+    """One disk and one decoder that take seconds of the tests' clock for each batch, in order, behind the stream's own
+    way of working ahead: however busy the machine, the share is that of the closed form."""
+    clock = Clock()
+    free = {"disk": 0.0, "decode": 0.0}
+
+    class Slow:
+        """A batch that the stage begins when it is asked for and free, and has done some seconds later."""
+
+        def __init__(self, inner, stage, seconds):
+            self.inner = inner
+            self.at = free[stage] = max(free[stage], clock()) + seconds
+
+        def done(self):
+            return clock() >= self.at and self.result() is not None
+
+        def result(self):
+            clock.now = max(clock.now, self.at)
+            return self.inner.result()
+
+        def wait(self):
+            clock.now = max(clock.now, self.at)
+            return self.inner.wait()
+
+        def release(self, *given):
+            self.inner.release(*given)
+
+    want, begin = ReadAhead.want, Decoder.begin
+    monkeypatch.setattr(ReadAhead, "want", lambda *given: Slow(want(*given), "disk", disk))
+    monkeypatch.setattr(Decoder, "begin", lambda *given: Slow(begin(*given), "decode", decode))
+    for owner in (Stream, Source):
+        monkeypatch.setattr(owner, "__init__", partialmethod(owner.__init__, clock=clock))
+    plan = Plan(shards.split("train").records, 8)
+    with train_stream(shards, stats.load(shards), plan, threads=2, decode="threads") as stream:
+        meter = StallMeter(stream, clock=clock)
+        for _ in islice(meter, 150):
+            clock.sleep(step)
+        total, stages = meter.total(), meter.stages()
+    assert total.working_seconds == 150 * step
+    assert total.stall_percent == pytest.approx(expected_stall([disk, decode], step, 3), abs=2.0)
+    assert stages.disk_seconds + stages.decode_seconds == pytest.approx(total.waiting_seconds)

@@ -1,8 +1,9 @@
 """A stream for weeks: memory, handles, threads and /dev/shm stay as they are, and whatever ends it ends it in seconds.
 
-The numbers below are for every run of the tests; docs/benchmarks.md has what 5,000 batches and 100 streams gave.
+The numbers below are for every run of the tests; docs/reliability.md says how to ask for the long one.
 """
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -10,16 +11,22 @@ import sys
 import time
 from itertools import islice
 
+import numpy as np
 import pytest
 import stored
-from alexnet_dali.pipeline import stats
+from alexnet_dali.pipeline import datum, stats
 from alexnet_dali.pipeline.choice import WAYS
+from alexnet_dali.pipeline.errors import StreamError
 from alexnet_dali.pipeline.loader import train_stream, views_stream
 from alexnet_dali.pipeline.plan import Augmentation, Plan
+from alexnet_dali.pipeline.readahead import THREADS
+from alexnet_dali.pipeline.shard_check import Rules, check_shard
+from alexnet_dali.pipeline.shardset import open_shard_set
 from conftest import build_set
 
-BATCHES = 400  # of 30 pictures
-STREAMS = 30
+BATCHES = int(os.environ.get("STEADY_BATCHES", "400"))  # of 30 pictures
+STREAMS = int(os.environ.get("STEADY_STREAMS", "30"))
+LEAK = 5  # kB a batch: so much, and it is one
 SMALL = Augmentation(crop=48)
 
 
@@ -35,17 +42,42 @@ def streamed(shard_set, decode, batch_size=30, **options):
     return train_stream(shard_set, stats.load(shard_set), plan, decode=decode, **options)
 
 
-def held():
-    """What this process holds: memory in MB, open handles, threads, maps of shards, and its own of /dev/shm."""
-    gc.collect()
+def resident():
+    """This process's memory in kB, without what its allocator keeps for later."""
+    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/statm") as file:
-        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e3
+
+
+def objects():
+    """How many objects Python keeps account of."""
+    gc.collect()
+    return len(gc.get_objects())
+
+
+def held():
+    """What this process holds: open handles, threads, maps of shards, and its own of /dev/shm."""
+    gc.collect()
     with open("/proc/self/maps") as file:
         lines = file.readlines()
     maps, shared = (sum(part in line for line in lines) for part in (".mdb", "/dev/shm"))
     shared += sum(str(os.getpid()) in name for name in os.listdir("/dev/shm"))  # other programs have theirs there too
     counts = {kind: len(os.listdir(f"/proc/self/{kind}")) for kind in ("fd", "task")}
-    return {"memory": resident, "maps": maps, "shared": shared, **counts}
+    return {"maps": maps, "shared": shared, **counts}
+
+
+def growth(batches, count):
+    """Growth of the memory in kB a batch over so many, in general of either sign: between the least of the first half
+    and the least of the second. Buffers under way are some MB more or less from moment to moment; the least is not."""
+    least = []
+    for _ in range(2):
+        seen = []
+        for _ in range(10):
+            for _ in islice(batches, count // 20):
+                pass
+            seen.append(resident())
+        least.append(min(seen))
+    return (least[1] - least[0]) / (count / 2)
 
 
 def assert_no_more(after, warm):
@@ -62,13 +94,31 @@ def test_batches_without_end_leave_nothing(shard_set, decode):
     with streamed(shard_set, decode) as stream:
         for _ in islice(stream, 50):
             pass
-        warm = held()
-        for batch in islice(stream, BATCHES):
-            each = batch.images.nbytes / 1e6
-        after = held()
-    grown = after.pop("memory") - warm.pop("memory")
-    assert grown < 40 < BATCHES * each / 5  # MB; kept, they would be 332
-    assert_no_more(after, warm)
+        warm, known = held(), objects()
+        warm["task"] += THREADS  # of reading ahead: each begins when it is first needed
+        for _ in range(4):  # a leak is one each time; what the neighbours or a late thread do to memory is not
+            grown = growth(stream, BATCHES)
+            if grown < LEAK:
+                break
+        assert grown < LEAK
+        assert objects() - known < BATCHES / 4
+        assert_no_more(held(), warm)
+
+
+@pytest.mark.parametrize("kilobytes", [10, 60])
+def test_a_leak_would_be_seen(kilobytes):
+    """Of as little as this a batch, beside batches of a hundred times as much."""
+    kept = []
+
+    def leaking():
+        while True:
+            kept.append(np.ones(kilobytes * 1000, np.uint8))
+            yield np.ones(1_000_000, np.uint8)
+
+    known = objects()
+    assert LEAK < growth(leaking(), BATCHES) < 2 * kilobytes
+    kept.extend([] for _ in range(BATCHES))
+    assert objects() - known > BATCHES / 4
 
 
 @pytest.mark.parametrize("decode", WAYS)
@@ -85,12 +135,40 @@ def test_streams_without_end_leave_nothing(shard_set, decode):
             if k % 5 == 0:
                 stream.myself = stream  # lost in a cycle
         del stream
-        return held()
+        return held(), resident(), objects()
 
-    warm = made_and_dropped(6)
-    after = made_and_dropped(STREAMS)
-    assert after.pop("memory") - warm.pop("memory") < 40
+    warm, memory, known = made_and_dropped(6)
+    after, more_memory, more = made_and_dropped(STREAMS)
+    assert more_memory - memory < 40_000
+    assert more - known < STREAMS
     assert_no_more(after, warm)
+
+
+@pytest.mark.parametrize("end", [b"", bytes(3000) + b"\xff\xd9"], ids=["cut short", "zeros inside"])
+def test_a_torn_photo_stops_threads_and_may_not_stop_dali(shards, tmp_path, end):
+    """What docs/reliability.md says of it; the check names the record, whoever decodes."""
+    good = stored.values(shards.root / "train" / "00001.lmdb")[7]
+    data, height, width, _ = stored.parts(good)
+    torn = datum.encode(data=data[: len(data) // 2] + end, height=height, width=width, label=0, encoded=True)
+    folder = stored.damaged(shards.root, tmp_path / "copy", "train", 1, 7, torn)
+    torn_set = open_shard_set(tmp_path / "copy")
+    plan = Plan(60, 30, 0, 256, Augmentation(crop=227))
+
+    def pictures(decode):
+        with train_stream(torn_set, stats.load(torn_set), plan, decode=decode, dtype="uint8") as stream:
+            batches = list(islice(stream, 2))
+        return {r: image for batch in batches for r, image in zip(batch.records.tolist(), batch.images, strict=True)}
+
+    for decode in WAYS if not end else ["threads"]:
+        with pytest.raises(StreamError, match=f"{folder}, record 7: its JPEG does not decode"):
+            pictures(decode)
+    if end:
+        found = pictures("dali")
+        assert len(found) == 60
+        assert (found[16 + 7][:, -20:] == found[16 + 7][:, -1:, -1:]).all()  # below the tear all is one grey
+    rules = Rules(256, "crop", True, len(torn_set.classes), False)
+    damages = check_shard(torn_set.root, "train/00001.lmdb", torn_set.split("train").shards[1][1], rules)
+    assert any(damage.record == 7 for damage in damages)
 
 
 ENDING = """

@@ -1,6 +1,7 @@
 """The verdict by table, and by a simulated pipeline that is slowed in one stage: that stage is named."""
 
 import re
+from itertools import product
 
 import click
 import pytest
@@ -58,13 +59,27 @@ def test_the_remedy_fits_the_stage_and_the_machine(stages, cores, remedy):
     assert remedy in verdict(Lap(10.0, 90.0), stages, cores).remedy
 
 
+@pytest.mark.parametrize("threads, cores", [(2, 2), (2, 8)])
+@pytest.mark.parametrize("stage", range(4))
+def test_nobody_is_told_to_use_what_he_uses(stage, threads, cores):
+    """Raw shards, or JPEG ones; and of raw shards nobody decodes."""
+    stages = Stages(*(9.0 if k == stage else 0.0 for k in range(4)), threads)
+    raw = verdict(Lap(10.0, 90.0), stages, cores, encoded=False)
+    assert not re.search(r"--encoding raw|raw shards, if|--quality|need no decoding", raw.remedy)
+    if STAGES[stage] == "decode":
+        assert "threads that cut raw pictures" in raw.sentence and "decod" not in raw.remedy
+        assert "more cores: all 2 cut already" in raw.remedy if threads == cores else "cut with more" in raw.remedy
+    jpeg = verdict(Lap(10.0, 90.0), stages, cores)
+    assert "JPEG shards, a seventh" not in jpeg.remedy and "cut" not in jpeg.remedy
+
+
 def test_options_and_commands_of_the_remedies_exist():
     build = prep.get_command(click.Context(prep), "build-lmdb")
     stage = prep.get_command(click.Context(prep), "stage")
     options = {name for command in (train, build, stage) for parameter in command.params for name in parameter.opts}
-    for seconds in ([9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9], [0, 0, 0, 0]):
+    for seconds, encoded in product(([9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9], [0] * 4), (True, False)):
         for threads, cores in ((1, 8), (8, 8), (1, 1)):
-            text = verdict(Lap(10.0, 90.0), Stages(*seconds, threads), cores).remedy
+            text = verdict(Lap(10.0, 90.0), Stages(*seconds, threads), cores, encoded=encoded).remedy
             assert set(re.findall(r"--[a-z-]+", text)) <= options
             assert all(prep.get_command(click.Context(prep), name) for name in re.findall(r"alexnet-prep (\S+)", text))
 

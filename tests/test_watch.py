@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from alexnet_dali.model.alexnet import AlexNet
+from alexnet_dali.model.other import Other
 from alexnet_dali.model.watch import NEAR, Watch, dead_share
 from alexnet_dali.pipeline.errors import TrainingError
 
@@ -88,6 +89,15 @@ def test_a_dead_net_is_told_to_begin_again(net):
     assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
     assert "94% of the last hidden layer's units are dead" in text
     assert "begin again with a smaller --rate than 0.01 (the rate belongs to the number of classes" in text
+
+
+def test_other_nets_are_told_of_the_rate_alone():
+    """A net without ReLU has no dead units, and the paper says nothing of it."""
+    net = Other(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(12, 4)), torch.ones(3))
+    text = Watch(4).explain(net, torch.full((2, 3, 2, 2), -60.0), 0.1, 120)
+    assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
+    assert text.endswith("begin again with a smaller --rate than 0.1.")
+    assert "dead" not in text and "paper" not in text
 
 
 def test_a_living_net_may_still_begin_to_learn(net):

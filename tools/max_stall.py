@@ -38,7 +38,13 @@ def check_stall(trainer: Trainer, limit: float) -> None:
     total = trainer.meter.total()
     if total.stall_percent <= limit:
         return
-    found = verdict(total, trainer.meter.stages(), available_cores(), on_gpu=trainer.device.type == "cuda")
+    found = verdict(
+        total,
+        trainer.meter.stages(),
+        available_cores(),
+        on_gpu=trainer.device.type == "cuda",
+        encoded=trainer.shard_set.encoding == "jpeg",
+    )
     raise TrainingError(
         f"stalled {total.stall_percent:.2f}% of the time, more than --max-stall {limit:g}%: {found.sentence}",
         found.remedy,
