@@ -5,10 +5,17 @@
     registry.py    the net by its name: ours, torchvision's, timm's
     other.py       a net that is not ours: its deviations, its names
     dropout.py     what a step drops, from the plan
-    optim.py       the update rule; the diary's and the plateau's rates
-    recipes.py     source2012, paper: named, frozen, self-checking
+    columns.py     what the two columns say to each other, where they are in two processes
+    optim.py       the update rule
+    rates.py       the rates of a step
+    diaries.py     the author's hand on them in 2012
+    schedules.py   the diary, the plateau, one cycle
+    recipes.py     source2012, paper, and each other row: named, frozen, self-checking
     config.py      what one run is; what --resume may change
+    distributed.py the processes of a run; who is missing
+    parallel.py    how they share its work
     trainer.py     the loop
+    resume.py      what a checkpoint holds of it
     watch.py       known failures are said, not suffered
     precision.py   fp32, tf32, bf16
     metrics.py     metrics.jsonl; running sums

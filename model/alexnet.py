@@ -1,44 +1,82 @@
 """The net of 2012: five convolutions, three fully connected layers, two columns (paper, section 3).
 
 In:  float (n, 3, 224, 224), pixels less the mean.  Out: logits (n, classes).  No DALI, no files.
-What the program did stands beside what the text says: `NetOptions` names each difference.
+What the program did stands beside what the text says: `NetOptions` names each difference, and each of the other nets
+that the paper measures.
 
-Both columns are held on one device: their separation is `groups=2` in conv2, conv4 and conv5 and inside the
-response normalisation; conv3 and the fully connected layers see both (figure 2).
+On one device both columns lie in each tensor, the first half of the maps and the second: their separation is
+`groups=2` in conv2, conv4 and conv5 and inside the response normalisation; conv3, conv6 and the fully connected layers
+see both (figure 2). With a column to each of two processes (columns.py) the same lines run on half of the maps, and
+where the columns meet, they talk.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .columns import OnePlace
 from .lrn import AcrossMaps, WithinMap
 
 COLUMNS = 2
 HIDDEN = 4096  # units of fc6 and fc7
 CONV1_EDGE = 3  # the last window hangs over the right and lower edge: 1 + ceil((224 - 11) / 4) = 55 windows
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
 
 # Section 5: biases of one give the ReLUs something to work with in the first steps.
-BIAS_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7")
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+BIAS_ONE = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
+DEEP = ("conv3", "conv4", "conv5", "conv6")
+HEAD = ("low", "fc8")  # the layers that belong to a number of classes
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """What distinguishes the net of the program from the net of the text.
+    """What distinguishes the net of the program from the net of the text, and from those of the other rows.
 
     Attributes:
         pool_before_relu: layer 1 is conv, LRN, pool, ReLU (the program); otherwise conv, ReLU, LRN, pool (the text).
         lrn_scale: of the sum of squares over five maps: 1e-4 / 5 (the program divides by n) or 1e-4 (the text).
         within_map: layer 2 is normalised a second time, within each map (the program).
-        deep_std: of the initial weights of conv3, conv4 and conv5: 0.03 (the program) or 0.01 (the text).
+        deep_std: of the initial weights of conv3 to conv6: 0.03 (the program) or 0.01 (the text).
+        norm: `lrn`; `none` (layers-148); `batch`, batch normalisation behind every convolution (2015).
+        columns: 2; or 1, half of the kernels of conv1 to conv4, all of the rest (layers-145-half, footnote 2).
+        talk: whether conv3 and the fully connected layers see both columns. If not (layers-150), conv2 has 160
+            kernels and fc6 4096 units a column, and the columns meet in the softmax.
+        conv6: one more convolution over the last pooling layer, both columns in (layers-146, section 6).
+        low: linear units between fc7 and the softmax, which a head of 21,843 classes has: 2 x 1024; 0, none.
+        pool: side of the pooling windows, 3, or 2 without overlap (layers-147).
+        activation: `relu` or `tanh`.
+        dropout: of fc6 and fc7.
+        init: `2012`; or `kaiming`: deviations of sqrt(2 / inputs), biases 0 (2015).
     """
 
     pool_before_relu: bool = True
     lrn_scale: float = 1e-4 / 5
     within_map: bool = True
     deep_std: float = 0.03
+    norm: str = "lrn"
+    columns: int = COLUMNS
+    talk: bool = True
+    conv6: bool = False
+    low: int = 0
+    pool: int = 3
+    activation: str = "relu"
+    dropout: bool = True
+    init: str = "2012"
+
+    @property
+    def maps(self) -> tuple[int, ...]:
+        """Kernels of conv1 to conv6, all columns together."""
+        if self.columns == 1:
+            return 48, 128, 192, 192, 256, 256
+        return 96, 256 if self.talk else 320, 384, 384, 256, 256
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """Units of fc6 and fc7."""
+        return HIDDEN if self.talk else COLUMNS * HIDDEN, HIDDEN
 
 
 class AlexNet(nn.Module):
@@ -46,72 +84,139 @@ class AlexNet(nn.Module):
 
     Args:
         classes: of the softmax.
-        options: program or text.
-        seed: of the initial weights, which are the same on every device.
+        options: program or text, and the other rows.
+        seed: of the initial weights, which are the same on every device and in every split.
+        place: how much of the net is here: all of it, or a column.
     Attributes:
-        dropout_shape: of a picture's mask, `keep`.
+        dropout_shape: of a picture's mask, `keep`: the units of fc6, then those of fc7.
     """
 
-    def __init__(self, classes: int = 1000, options: NetOptions = NetOptions(), seed: int = 0):
+    def __init__(
+        self, classes: int = 1000, options: NetOptions = NetOptions(), seed: int = 0, place: OnePlace = OnePlace()
+    ):
         super().__init__()
-        self.options = options
-        self.dropout_shape = (2, HIDDEN)  # fc6 and fc7
-        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
-        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=COLUMNS)
-        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
-        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=COLUMNS)
-        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=COLUMNS)
-        self.fc6 = nn.Linear(256 * 6 * 6, HIDDEN)
-        self.fc7 = nn.Linear(HIDDEN, HIDDEN)
-        self.fc8 = nn.Linear(HIDDEN, classes)
-        self.norm = AcrossMaps(options.lrn_scale, columns=COLUMNS)
-        self.norm_within = WithinMap() if options.within_map else nn.Identity()
+        self.options, self.place = options, place
+        self.units = options.units
+        self.dropout_shape = (sum(self.units),) if options.dropout else ()
+        columns = options.columns // place.places  # that are here
+        apart = 1 if options.talk else columns  # groups of the layers in which columns otherwise meet
+        whole = options.maps
+        here = [maps // place.places for maps in whole]
+        seen = whole if options.talk else here  # maps that conv3, conv6 and fc6 see
+        overlap = options.pool == 3  # otherwise the program chose paddings that lead to the same 6x6
+
+        self.conv1 = nn.Conv2d(3, here[0], 11, stride=4)
+        self.conv2 = nn.Conv2d(here[0], here[1], 5, padding=2 if overlap else 1, groups=columns)
+        self.conv3 = nn.Conv2d(seen[1], here[2], 3, padding=1, groups=apart)
+        self.conv4 = nn.Conv2d(here[2], here[3], 3, padding=1, groups=columns)
+        self.conv5 = nn.Conv2d(here[3], here[4], 3, padding=1 if overlap else 0, groups=columns)
+        if options.conv6:
+            self.conv6 = nn.Conv2d(seen[4], here[5], 3, padding=1, groups=apart)
+        fc6, fc7 = (units // place.places for units in self.units)
+        self.fc6 = ColumnLinear(seen[4] * 6 * 6, fc6, apart)
+        self.fc7 = ColumnLinear(self.units[0] if options.talk else fc6, fc7, apart)
+        if options.low:
+            self.low = nn.Linear(self.units[1], options.low // place.places)
+        self.fc8 = nn.Linear((options.low or self.units[1]) // place.places, classes)
+
+        self.activation = ACTIVATIONS[options.activation]
+        self.norm: nn.Module = AcrossMaps(options.lrn_scale, columns=columns)
+        self.norm_within: nn.Module = WithinMap() if options.within_map else nn.Identity()
+        if options.norm != "lrn":
+            self.norm = self.norm_within = nn.Identity()
+        if options.norm == "batch":
+            self.batch_norms = nn.ModuleList(nn.BatchNorm2d(maps) for maps in here[: 5 + options.conv6])
         self.reset_parameters(seed)
 
     @torch.no_grad()
     def reset_parameters(self, seed: int) -> None:
-        """Draw all weights from N(0, 0.01), conv3 to conv5 from N(0, deep_std); biases 1 or 0 (section 5)."""
+        """Draw all weights from N(0, 0.01), conv3 to conv6 from N(0, deep_std); biases 1 or 0 (section 5).
+
+        The whole net is drawn whatever is here, so that every split begins with the same one.
+        """
         generator = torch.Generator().manual_seed(seed)
-        for name in LAYERS:
-            layer = getattr(self, name)
-            std = self.options.deep_std if name in ("conv3", "conv4", "conv5") else 0.01
-            layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0, std, generator=generator))
-            layer.bias.fill_(1.0 if name in BIAS_ONE else 0.0)
+        for name, layer in self.named_children():
+            if not isinstance(layer, nn.Conv2d | nn.Linear):
+                continue
+            shape = self.place.whole_shape(f"{name}.weight", layer.weight)
+            std = self.options.deep_std if name in DEEP else 0.01
+            if self.options.init == "kaiming":
+                std = (2 / shape[1:].numel()) ** 0.5
+            whole = torch.empty(shape).normal_(0, std, generator=generator)
+            layer.weight.copy_(self.place.part(f"{name}.weight", whole))
+            one = name in BIAS_ONE and self.options.init == "2012"
+            assert layer.bias is not None, "all of them have one"
+            layer.bias.fill_(1.0 if one else 0.0)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Compute logits.
 
         Args:
             x: (n, 3, 224, 224).
-            keep: bool (n, 2, 4096), the units of fc6 and fc7 that dropout keeps, as the plan draws them; without it
+            keep: bool (n, 8192), the units of fc6 and fc7 that dropout keeps, as the plan draws them; without it
                 torch draws. Kept units are doubled in training, which equals halving all at test time.
         """
-        return self.fc8(self.hidden(x, keep))
+        x = self.hidden(x, keep)  # (n, 4096), or a column's half
+        if self.options.low:
+            x = self.low(self.place.meet(x))  # (n, 2048), a column's half: linear
+        logits = self.place.add(F.linear(x, self.fc8.weight))  # each column multiplies its half
+        return logits + self.fc8.bias
 
     def hidden(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The last hidden layer's activities, (n, 4096)."""
-        x = self.convolutions(x).flatten(1)  # (n, 9216)
-        x = self._drop(F.relu(self.fc6(x)), keep, 0)  # (n, 4096)
-        return self._drop(F.relu(self.fc7(x)), keep, 1)  # (n, 4096)
+        """The last hidden layer's activities, (n, 4096); of a column, its half."""
+        x = self._meet(self.convolutions(x)).flatten(1)  # (n, 9216)
+        x = self._drop(self.activation(self.fc6(x)), keep, 0)  # (n, 4096), or half
+        return self._drop(self.activation(self.fc7(self._meet(x))), keep, 1)  # (n, 4096), or half
 
     def convolutions(self, x: Tensor) -> Tensor:
-        """The five convolutional layers, pooled: (n, 256, 6, 6)."""
-        x = self.conv1(F.pad(x, (0, CONV1_EDGE, 0, CONV1_EDGE)))  # (n, 96, 55, 55)
+        """The convolutional layers, pooled: (n, 256, 6, 6), or half of the maps."""
+        x = self._batch_norm(self.conv1(F.pad(x, (0, CONV1_EDGE, 0, CONV1_EDGE))), 0)  # (n, 96, 55, 55)
         if self.options.pool_before_relu:
-            x = F.relu(_pool(self.norm(x)))  # (n, 96, 27, 27)
+            x = self.activation(self._pool(self.norm(x)))  # (n, 96, 27, 27)
         else:
-            x = _pool(self.norm(F.relu(x)))
-        x = F.relu(self.conv2(x))  # (n, 256, 27, 27)
-        x = _pool(self.norm_within(self.norm(x)))  # (n, 256, 13, 13)
-        x = F.relu(self.conv3(x))  # (n, 384, 13, 13)
-        x = F.relu(self.conv4(x))  # (n, 384, 13, 13)
-        return F.relu(_pool(self.conv5(x)))  # (n, 256, 6, 6)
+            x = self._pool(self.norm(self.activation(x)))
+        x = self.activation(self._batch_norm(self.conv2(x), 1))  # (n, 256, 27, 27)
+        x = self._pool(self.norm_within(self.norm(x)))  # (n, 256, 13, 13)
+        x = self.activation(self._batch_norm(self.conv3(self._meet(x)), 2))  # (n, 384, 13, 13)
+        x = self.activation(self._batch_norm(self.conv4(x), 3))  # (n, 384, 13, 13)
+        x = self.activation(self._pool(self._batch_norm(self.conv5(x), 4)))  # (n, 256, 6, 6)
+        if self.options.conv6:
+            x = self.activation(self._batch_norm(self.conv6(self._meet(x)), 5))  # (n, 256, 6, 6)
+        return x
+
+    def _meet(self, x: Tensor) -> Tensor:
+        """Both columns' maps or units, where columns talk."""
+        return self.place.meet(x) if self.options.talk else x
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.options.pool, stride=2, ceil_mode=True)
+
+    def _batch_norm(self, x: Tensor, layer: int) -> Tensor:
+        return self.batch_norms[layer](x) if self.options.norm == "batch" else x
 
     def _drop(self, x: Tensor, keep: Tensor | None, layer: int) -> Tensor:
+        if not self.options.dropout:
+            return x
         if keep is None or not self.training:
             return F.dropout(x, 0.5, self.training)
-        return x * keep[:, layer] * 2.0
+        own = keep.split(self.units, dim=1)[layer]
+        return x * self.place.own(own) * 2.0
 
 
-def _pool(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 3, stride=2)
+class ColumnLinear(nn.Linear):
+    """A linear layer whose columns do not see each other's inputs; of one column, torch's own.
+
+    Args:
+        inputs, outputs: of all columns together.
+    """
+
+    def __init__(self, inputs: int, outputs: int, columns: int):
+        super().__init__(inputs // columns, outputs)
+        self.columns = columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (n, outputs) of (n, inputs)."""
+        if self.columns == 1:
+            return super().forward(x)
+        parts = zip(*(t.chunk(self.columns, dim) for t, dim in ((x, 1), (self.weight, 0), (self.bias, 0))), strict=True)
+        return torch.cat([F.linear(*part) for part in parts], dim=1)

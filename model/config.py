@@ -10,7 +10,10 @@ from .precision import check_precision
 from .recipes import RECIPES
 
 # What --resume may change: none of these alters what was done so far.
-CHANGEABLE = ("shards", "epochs", "steps", "log_every", "save_every", "device", "decode")
+CHANGEABLE = (
+    *("shards", "epochs", "steps", "log_every", "save_every", "device", "decode"),
+    *("processes", "parallel", "early_stop"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Config:
         log_every, save_every: steps between lines and between checkpoints; each epoch has both anyway.
         model: the net, as `registry.resolve` names it.
         crop: side of the window that it looks at, pixels.
+        processes, parallel: how many share the work, and how: `columns` or `data`; one, `alone`.
+        early_stop: epochs without a better validation error after which the run ends; 0, never.
+        init_from: the checkpoint whose weights it began with; "", none.
     """
 
     shards: str
@@ -47,11 +53,15 @@ class Config:
     save_every: int = 1000
     model: str = "alexnet"
     crop: int = 224
+    processes: int = 1
+    parallel: str = "alone"
+    early_stop: int = 0
+    init_from: str = ""
 
     def __post_init__(self):
         if self.recipe not in RECIPES:
             raise UsageError(f"no recipe is called {self.recipe!r}", f"choose one of {', '.join(RECIPES)}")
-        for name in ("epochs", "batch_size", "log_every", "save_every", "crop"):
+        for name in ("epochs", "batch_size", "log_every", "save_every", "crop", "processes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{option(name)} {getattr(self, name)} is not 1 or more")
         if self.steps < 0 or not 0 <= self.seed < 1 << 63:  # torch's generator takes no more
@@ -75,7 +85,10 @@ def resumed(saved: dict, asked: dict) -> Config:
     config = Config(**{name: value for name, value in saved.items() if name in known})
     refused = [name for name, value in asked.items() if name not in CHANGEABLE and value != getattr(config, name)]
     if refused:
-        told = "; ".join(f"{option(name)} was {getattr(config, name)}, not {asked[name]}" for name in refused)
+        told = "; ".join(
+            f"{option(name)} was {'none' if getattr(config, name) == '' else getattr(config, name)}, not {asked[name]}"
+            for name in refused
+        )
         raise UsageError(
             f"--resume goes on with the run as it was: {told}",
             "leave these options out, or begin a new run with another --run",

@@ -16,6 +16,7 @@ from ..pipeline.errors import ShardError
 from ..pipeline.loader import views_stream
 from ..pipeline.shardset import ShardSet
 from ..pipeline.stats import Stats
+from .distributed import Team
 from .precision import autocast
 
 PICTURES_AT_ONCE = 256  # views of all photos of a batch; 150 MB of float32
@@ -52,6 +53,7 @@ def evaluate(
     decode: str = "auto",
     advance: Callable[[int], Any] = lambda images: None,
     stop: Callable[[], bool] = lambda: False,
+    team: Team = Team(),
 ) -> Result | None:
     """Measure nets, averaged, on a split.
 
@@ -59,6 +61,7 @@ def evaluate(
         views, resize, crop, mean, decode: see `views_stream`.
         advance: called with the number of images done.
         stop: asked after each batch; when true, the pass is given up.
+        team: processes that share the records, each with all nets; each gets the whole result.
     Returns:
         The result, or None where it was given up.
     Raises:
@@ -67,7 +70,8 @@ def evaluate(
     modes = [net.training for net in nets]
     for net in nets:
         net.eval()
-    images, sums = 0, torch.zeros(3, dtype=torch.float64, device=device)  # there, so that no batch waits for the host
+    images, stopped = 0, False
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # there, so that no batch waits for the host
     try:
         with views_stream(
             shard_set,
@@ -79,6 +83,9 @@ def evaluate(
             mean=mean,
             device=device,
             decode=decode,
+            threads=team.threads,
+            rank=team.rank,
+            ranks=team.ranks,
             batch_size=max(1, PICTURES_AT_ONCE // views),
         ) as stream:
             for batch in stream:
@@ -93,11 +100,15 @@ def evaluate(
                 sums += torch.stack([-own.double().log().sum(), *right])
                 advance(len(batch.labels))
                 if stop():
-                    return None
+                    stopped = True
+                    break
     finally:
         for net, training in zip(nets, modes, strict=True):
             net.train(training)
-    loss, right1, right5 = sums.tolist()
+    counted, given_up, loss, right1, right5 = team.sum([images, stopped, *sums.tolist()])
+    if given_up:
+        return None
+    images = int(counted)
     return Result(images, loss / images, (images - right1) / images, (images - right5) / images)
 
 

@@ -51,11 +51,11 @@ class StageShares:
 
 
 class Metrics:
-    """Appends lines to a run's metrics.jsonl."""
+    """Appends lines to a run's metrics.jsonl; without a run, to nothing: of several processes one writes."""
 
-    def __init__(self, run: Path):
-        self.path = run / "metrics.jsonl"
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
+    def __init__(self, run: Path | None):
+        path = run / "metrics.jsonl" if run else os.devnull
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
 
     def write(self, line: dict) -> None:
         """Append a line; it is in the file when this returns, though perhaps not yet on the disk."""
@@ -64,7 +64,8 @@ class Metrics:
 
     def sync(self) -> None:
         """Make all lines durable, as a checkpoint is about to be."""
-        os.fsync(self._file.fileno())
+        if self._file.name != os.devnull:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

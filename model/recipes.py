@@ -1,6 +1,7 @@
 """Named recipes: what ran in 2012, what the text says, and whatever states its difference from them.
 
 In:  a name.  Out: a frozen Recipe that checks itself.  No torch tensor, no file.
+The layer files that each is read from: docs/paper.md.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from ..pipeline.loader import Light
 from ..pipeline.plan import Augmentation
 from ..pipeline.stats import LIGHTING_SCALES
 from .alexnet import NetOptions
-from .optim import DECAY, DIARY_EPOCHS, diary_epochs
-
-SCHEDULES = ("diary", "plateau")
+from .diaries import DIARIES, Diary
+from .optim import DECAY
+from .schedules import SCHEDULES, OneCycle, Plateau, Schedule
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,14 @@ class Recipe:
         lighting: `stddev`, `eigenvalue` or `none`.
         divide: by 1.1 after the lighting.
         decay, decay_biases: of weights, and whether of biases too.
-        schedule: `diary` or `plateau`.
+        schedule: `diary`, `plateau` or `one-cycle`.
+        diary, diary_after: which one; and which, where the net goes on from another run's weights (--init-from).
+        takes: layers that such a net takes from there; (), all but the last.
+        random_crop: whether windows are drawn; otherwise the centre, still flipped.
+        rate: to begin with; 0, what belongs to the number of classes.
+        precision: where the user says nothing; "", what belongs to the device.
         batch_size, epochs: where the user says nothing.
+        published: what the authors reached: a row of docs/paper.md, for --list-recipes.
     """
 
     name: str
@@ -44,8 +51,15 @@ class Recipe:
     decay: float = DECAY
     decay_biases: bool = False
     schedule: str = "diary"
+    diary: str = "145"
+    diary_after: str = "146-2012"
+    takes: tuple[str, ...] = ()
+    random_crop: bool = True
+    rate: float = 0.0
+    precision: str = ""
     batch_size: int = 128
-    epochs: int = DIARY_EPOCHS
+    epochs: int = 91
+    published: str = ""
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES or self.lighting not in LIGHTING_SCALES:
@@ -59,21 +73,44 @@ class Recipe:
     @property
     def augmentation(self) -> Augmentation:
         """What the plan draws."""
-        return Augmentation(crop=self.crop, shared=self.shared)
+        return Augmentation(crop=self.crop, shared=self.shared, random_crop=self.random_crop)
+
+    def with_weights(self) -> "Recipe":
+        """What it is where the net begins with another run's weights: slower where they come from there."""
+        if self.schedule != "diary":
+            return self
+        return replace(self, diary=self.diary_after, epochs=DIARIES[self.diary_after].epochs)
 
     def light(self, epochs: int) -> Light:
         """The lighting over a run of this many epochs: the diary turns it off towards the end."""
-        off = diary_epochs(epochs)["conv1_and_light"] if self.schedule == "diary" else None
+        off = DIARIES[self.diary].light_epochs(epochs) if self.schedule == "diary" else None
         return Light(self.lighting, self.divide, off)
+
+    def rates(self) -> Schedule:
+        """The schedule of its rates, at the beginning."""
+        made: dict[str, Callable[[], Schedule]] = {
+            "diary": lambda: self._diary,
+            "plateau": Plateau,
+            "one-cycle": OneCycle,
+        }
+        return made[self.schedule]()
+
+    @property
+    def _diary(self) -> Diary:
+        return DIARIES[self.diary]
 
     def described(self) -> dict:
         """All fields as plain values, for checkpoints and metrics."""
-        return asdict(self)
+        return {**asdict(self), "takes": list(self.takes)}
 
 
 def source2012() -> Recipe:
     """The program of 2012, layers-145 with params 145."""
-    return Recipe("source2012", "what ran in 2012: layers-145 on ILSVRC-2012, with the author's diary of rates")
+    return Recipe(
+        "source2012",
+        "what ran in 2012: layers-145 on ILSVRC-2012, with the author's diary of rates",
+        published="40.7 / 18.2 val 2012, ten views",
+    )
 
 
 def paper() -> Recipe:
@@ -89,10 +126,118 @@ def paper() -> Recipe:
         decay_biases=True,
         schedule="plateau",
         epochs=90,
+        published="",
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"source2012": source2012, "paper": paper}
+def _variant(name: str, summary: str, net: dict | None = None, **changes) -> Callable[[], Recipe]:
+    """source2012 but for what is said."""
+
+    def make() -> Recipe:
+        base = source2012()
+        diary = DIARIES[changes.get("diary", base.diary)]
+        options = replace(base.net, **(net or {}))
+        return replace(
+            base,
+            **{"published": "", "epochs": diary.epochs, "net": options, **changes, "name": name, "summary": summary},
+        )
+
+    return make
+
+
+_CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+_VARIANTS = (
+    _variant(
+        "one-gpu",
+        "one column, half of the kernels of conv1 to conv4 (layers-145-half, footnote 2)",
+        {"columns": 1},
+        diary="145-half",
+        published="39.2 / 18.2 test 2010, ten views",
+    ),
+    _variant(
+        "six-conv",
+        "a sixth convolution over the last pooling layer (layers-146); with --init-from, fine-tuned",
+        {"conv6": True},
+        published="39.0 / 16.6 val 2012, ten views, pre-trained",
+    ),
+    _variant(
+        "six-conv-2009",
+        "six-conv for the 10,184 classes of 2009; --init-from a source2012 run gives conv1 to conv5",
+        {"conv6": True},
+        diary="146-2009",
+        diary_after="146-2009",
+        takes=_CONVOLUTIONS,
+        published="67.4 / 40.9 half of Fall 2009",
+    ),
+    _variant(
+        "six-conv-2011",
+        "six-conv for 21,843 classes, 2 x 1024 linear units before them; --init-from gives the convolutions",
+        {"conv6": True, "low": 2048},
+        diary="146-2011",
+        diary_after="146-2011",
+        takes=(*_CONVOLUTIONS, "conv6"),
+    ),
+    _variant(
+        "no-lrn",
+        "without response normalisation (layers-148, section 3.3)",
+        {"norm": "none", "within_map": False},
+        diary="148",
+        published="42.0 / 19.4 val 2012, ten views",
+    ),
+    _variant(
+        "pool-2x2",
+        "pooling without overlap (layers-147, section 3.4)",
+        {"pool": 2},
+        diary="147",
+        published="41.1 / 18.5 val 2012, ten views",
+    ),
+    _variant(
+        "no-talk",
+        "columns that meet in the softmax alone (layers-150)",
+        {"talk": False},
+        diary="150",
+        published="41.8 / 19.3 val 2012, ten views",
+    ),
+    _variant(
+        "no-lighting",
+        "without the lighting (section 4.1)",
+        lighting="none",
+        divide=False,
+        published="over 1 top-1 worse",
+    ),
+    _variant(
+        "no-dropout",
+        "without dropout (section 4.2)",
+        {"dropout": False},
+        published="substantial overfitting",
+    ),
+    _variant(
+        "no-crops",
+        "the central window alone, flipped or not (section 4.1)",
+        random_crop=False,
+        published="substantial overfitting",
+    ),
+    _variant("tanh", "tanh for every ReLU (section 3.1)", {"activation": "tanh"}),
+    _variant(
+        "modern",
+        "batch norm, Kaiming's weights, one cycle of the rate; the pictures of the text",
+        {
+            "norm": "batch",
+            "within_map": False,
+            "pool_before_relu": False,
+            "init": "kaiming",
+        },
+        shared=1,
+        lighting="eigenvalue",
+        divide=False,
+        mean="rgb",
+        schedule="one-cycle",
+        rate=0.05,
+        precision="bf16",
+        epochs=90,
+    ),
+)
+RECIPES: dict[str, Callable[[], Recipe]] = {made().name: made for made in (source2012, paper, *_VARIANTS)}
 
 
 def recipe(name: str) -> Recipe:

@@ -23,9 +23,11 @@ from torch import nn
 from ..pipeline.errors import UsageError
 from ..pipeline.stats import Stats
 from .alexnet import AlexNet
-from .optim import Momentum2012, PlainSgd, Plateau
+from .columns import OnePlace
+from .optim import Momentum2012, PlainSgd
 from .other import Other
 from .recipes import Recipe
+from .schedules import Plateau, Schedule
 
 Net = AlexNet | Other
 
@@ -105,14 +107,16 @@ def recipe_for(model: str, crop: int, chosen: Recipe) -> Recipe:
     )
 
 
-def make_net(model: str, classes: int, chosen: Recipe, stats: Stats, seed: int = 0) -> Net:
+def make_net(
+    model: str, classes: int, chosen: Recipe, stats: Stats, seed: int = 0, place: OnePlace = OnePlace()
+) -> Net:
     """Make a net with initial weights from the seed, the same on every device.
 
     Raises:
         UsageError: it cannot be made, or does not look at pictures of the recipe's crop.
     """
     if model == ALEXNET:
-        return AlexNet(classes, chosen.net, seed=seed)
+        return AlexNet(classes, chosen.net, seed, place)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         net = Other(_make(model, classes), torch.from_numpy(np.sqrt(np.diag(stats.covariance))))
@@ -126,10 +130,10 @@ def first_rate_for(model: str, classes: int, batch_size: int) -> float:
     return (RATE_WITH_BATCH_NORM if norm else RATE) * batch_size / BATCH_OF_RATE
 
 
-def movement(net: Net, chosen: Recipe, epochs: int) -> tuple[Momentum2012 | PlainSgd, Plateau]:
-    """How a net's weights move: the update rule, and how long the plateau waits."""
+def movement(net: Net, chosen: Recipe, epochs: int) -> tuple[Momentum2012 | PlainSgd, Schedule]:
+    """How a net's weights move: the update rule, and the schedule of its rates."""
     if isinstance(net, AlexNet):
-        return Momentum2012(net, decay=chosen.decay, decay_biases=chosen.decay_biases), Plateau()
+        return Momentum2012(net, decay=chosen.decay, decay_biases=chosen.decay_biases), chosen.rates()
     return PlainSgd(net, decay=chosen.decay), Plateau(patience=max(1, epochs // EPOCHS_OF_PATIENCE))
 
 

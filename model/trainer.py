@@ -15,50 +15,73 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..pipeline.errors import TrainingError
+from ..pipeline.errors import AlexnetError
 from ..pipeline.loader import train_stream
 from ..pipeline.plan import Plan
 from ..pipeline.shardset import ShardSet
 from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.stats import Stats
 from ..pipeline.stream import Batch
-from . import checkpoint as checkpoints
+from . import resume, schedules
 from .config import Config
-from .dropout import masks
+from .distributed import Team, own_device
 from .evaluate import evaluate
 from .metrics import Metrics, StageShares, Sums, cut
-from .optim import Plateau, Rates, diary_rates
+from .parallel import share_work
 from .precision import autocast, set_precision
+from .rates import Place, Rates
 from .recipes import recipe
-from .registry import make_net, movement, recipe_for
+from .registry import movement, recipe_for
+from .schedules import EarlyStop
 from .watch import Watch
 
 Report = Callable[[dict], Any]
 
 
 class Trainer:
-    """One run: makes or restores its state, trains, evaluates, saves.
+    """One run: makes or restores its state, trains, evaluates, saves. Of several processes each has one.
 
+    Args:
+        saved: the checkpoint to go on from.
+        first: the checkpoint of another run whose weights to begin with.
+        team: the processes of the run; the first of them writes and reports.
     Attributes:
         epoch, step: the position: whole epochs done, and steps of the present one.
         best_error: lowest top-1 validation error so far.
-        images, meter: trained on by this process, and its stall meter.
+        images, meter: trained on by all processes since this one began, and its stall meter.
     """
 
-    def __init__(self, config: Config, shard_set: ShardSet, stats: Stats, run: Path, saved: dict | None = None):
-        self.config, self.shard_set, self.stats, self.run = config, shard_set, stats, run
-        self.recipe = recipe_for(config.model, config.crop, recipe(config.recipe))
-        self.device = torch.device(config.device)
+    def __init__(
+        self,
+        config: Config,
+        shard_set: ShardSet,
+        stats: Stats,
+        run: Path,
+        saved: dict | None = None,
+        first: dict | None = None,
+        team: Team | None = None,
+    ):
+        self.config, self.shard_set, self.stats, self.run, self.team = config, shard_set, stats, run, team or Team()
+        chosen = recipe(config.recipe)
+        self.recipe = recipe_for(config.model, config.crop, chosen.with_weights() if config.init_from else chosen)
+        self.device = own_device(torch.device(config.device), self.team.local_rank)
         set_precision(config.precision)
         self.plan = Plan(
-            shard_set.split("train").records, config.batch_size, config.seed, shard_set.size, self.recipe.augmentation
+            shard_set.split("train").records,
+            config.batch_size,
+            config.seed,
+            shard_set.size,
+            self.recipe.augmentation,
+            self.team.rank,
+            self.team.ranks,
         )
-        self.net = make_net(config.model, len(shard_set.classes), self.recipe, stats, config.seed)
-        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer, self.plateau = movement(self.net, self.recipe, config.epochs)
+        self.work = share_work(config, self.recipe, len(shard_set.classes), stats, self.team, self.device)
+        self.net = self.work.net
+        self.optimizer, self.schedule = movement(self.net, self.recipe, config.epochs)
         self.epoch = self.step = 0
         self.decode = config.decode  # as it was chosen, once it was: on a GPU another decoder rounds otherwise
         self.best_error = math.inf
+        self.early_stop = EarlyStop(config.early_stop)
         self.in_epoch, self.window = Sums(), Sums()
         self.watch = Watch(len(shard_set.classes))
         self.meter: StallMeter[Batch] = StallMeter(())
@@ -66,8 +89,9 @@ class Trainer:
         self.images = self.images_at_line = 0
         self.epoch_lap = self.time_taken = Lap(0.0, 0.0)
         if saved:
-            with checkpoints.fits_this_version(run / "last.pt"):
-                self._restore(saved)
+            resume.restore(self, saved)
+        elif first:
+            resume.begin_with(self, first)
 
     @property
     def last_step(self) -> int:
@@ -82,8 +106,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """All steps are done, and the evaluation after the last epoch too."""
-        return self.steps_done >= self.last_step and self.step < self.plan.steps
+        """All steps are done, and the evaluation after the last epoch too; or the error got no better for too long."""
+        return (self.steps_done >= self.last_step or self.early_stop.now) and self.step < self.plan.steps
 
     def train(self, report: Report = lambda line: None, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end, or until `stop` says so after a step; either way the state is saved.
@@ -95,26 +119,12 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite, or a checkpoint cannot be written.
         """
-        cut(self.run / "metrics.jsonl", self.epoch, self.steps_done)
-        log = Metrics(self.run)
-        light = self.recipe.light(self.config.epochs)
+        if self.team.first:
+            cut(self.run / "metrics.jsonl", self.epoch, self.steps_done)
+        log = Metrics(self.run if self.team.first else None)
         began = time.perf_counter()
-        stream = train_stream(
-            self.shard_set,
-            self.stats,
-            self.plan,
-            epoch=self.epoch,
-            step=self.step,
-            light=light,
-            mean=self.recipe.mean,
-            device=self.device,
-            decode=self.decode,
-        )
-        self.decode = stream.decode
-        if stream.chosen:
-            report({"kind": "note", "text": stream.chosen})
         try:
-            with stream:
+            with self._stream(report) as stream:
                 self.meter = StallMeter(stream, device=self.device, began=began)
                 self.shares = StageShares(self.meter)
                 while not self.finished:
@@ -122,22 +132,52 @@ class Trainer:
                         self._save(log)
                         break
             return self.finished
+        except AlexnetError:
+            raise
+        except RuntimeError as error:
+            if self.team.ranks == 1:
+                raise
+            raise self.team.missing(error, self.steps_done) from error
         finally:
             log.close()
 
+    def _stream(self, report: Report):
+        """The batches from the present place on; who decodes, the first process measures for all."""
+        if self.decode == "auto" and not self.team.first:
+            self.decode = self.team.tell(None)
+        stream = train_stream(
+            self.shard_set,
+            self.stats,
+            self.plan,
+            epoch=self.epoch,
+            step=self.step,
+            light=self.recipe.light(self.config.epochs),
+            mean=self.recipe.mean,
+            device=self.device,
+            threads=self.team.threads,
+            decode=self.decode,
+        )
+        if self.decode == "auto":
+            self.team.tell(stream.decode)
+        self.decode = stream.decode
+        if stream.chosen:
+            report({"kind": "note", "text": stream.chosen})
+        return stream
+
     def _epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
         """The rest of an epoch and its evaluation; false when stopped before its end."""
-        self.optimizer.set_rates(self._rates())
         left = max(0, min(self.plan.steps - self.step, self.last_step - self.steps_done))
-        for batch in islice(self.meter, left):
+        for decoded in islice(self.meter, left):
+            batch = self.work.batch(decoded)
+            assert batch.plan is not None, "a training batch has a plan"
             loss, wrong = self._update(batch)
             self.step += 1
             for sums in (self.window, self.in_epoch):
-                sums.add(loss, wrong, len(batch.labels))
-            self.images += len(batch.labels)
+                sums.add(loss, wrong, batch.plan.batch_size)
+            self.images += batch.plan.batch_size
             if self.steps_done % self.config.log_every == 0:
                 self._log_step(batch, log, report)
-            if stop():
+            if self.team.any(stop()):
                 self._take_time()
                 return False
             if self.step % self.config.save_every == 0 and self.step < self.plan.steps:
@@ -153,24 +193,25 @@ class Trainer:
         """One step: loss over the global batch, gradients, the update. Nothing here waits for the device."""
         plan = batch.plan
         assert plan is not None, "a training batch has a plan"
-        dropped = masks(self.net, self.plan.seed, plan, self.device)
+        self.optimizer.set_rates(self._rates(self.step))
+        dropped = self.work.masks(self.plan.seed, plan, self.device)
         with autocast(self.device, self.config.precision):
-            logits = self.net(batch.images, *dropped)
+            logits = self.work.module(batch.images, *dropped)
         loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum") / plan.batch_size
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.detach(), (logits.detach().argmax(dim=1) != batch.labels).sum()
 
-    def _rates(self) -> Rates:
-        if self.recipe.schedule == "plateau":
-            return self.plateau.rates(self.config.rate)
-        return diary_rates(self.config.rate, self.epoch, self.config.epochs)
+    def _rates(self, step: int) -> Rates:
+        place = Place(self.epoch, step, self.plan.steps, self.config.epochs)
+        return self.schedule.rates(self.config.rate, place)
 
     def _log_step(self, batch: Batch, log: Metrics, report: Report) -> None:
-        loss = self._checked_loss()  # waits for the device, once in log_every steps
+        window = self.work.totals(self.window)  # waits for the device, once in log_every steps
+        loss = self._checked_loss(window)
         lap, images = self.meter.lap(), self.images - self.images_at_line
-        window, self.window, self.images_at_line = self.window, Sums(), self.images
+        self.window, self.images_at_line = Sums(), self.images
         line = self._line("step", window, images, lap)
         log.write(line)
         report(line)
@@ -186,26 +227,27 @@ class Trainer:
             "step": self.steps_done,
             "loss": float(sums.loss) / max(sums.steps, 1),
             "top1_error": float(sums.wrong) / max(sums.images, 1),
-            "rate": self._rates().weights,
+            "rate": self._rates(max(self.step - 1, 0)).weights,  # of the last step
             "images_per_second": images / max(lap.seconds, 1e-9),
             "stall_percent": lap.stall_percent,
             **self.shares.since_last(kind),
         }
 
-    def _checked_loss(self) -> float:
+    def _checked_loss(self, window: Sums) -> float:
         """The mean loss since the last line; not finite, it ends the run."""
-        loss = float(self.window.loss) / max(self.window.steps, 1)
-        self.watch.check(loss, self.steps_done - self.window.steps + 1, self.steps_done)
+        loss = float(window.loss) / max(window.steps, 1)
+        self.watch.check(loss, self.steps_done - window.steps + 1, self.steps_done)
         return loss
 
     def _end_epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
-        line = self._line("epoch", self.in_epoch, self.in_epoch.images, self.epoch_lap)
-        self._checked_loss()
+        in_epoch = self.work.totals(self.in_epoch)
+        line = self._line("epoch", in_epoch, in_epoch.images, self.epoch_lap)
+        self._checked_loss(self.work.totals(self.window))
         better = False
         if self.shard_set.has("val"):
             began = time.monotonic()
             result = evaluate(
-                [self.net],
+                [self.work.whole_net()],
                 self.shard_set,
                 self.stats,
                 crop=self.recipe.crop,
@@ -214,6 +256,7 @@ class Trainer:
                 precision=self.config.precision,
                 decode=self.decode,
                 stop=stop,
+                team=self.team,
             )
             if result is None:
                 return False  # saved as the end of the epoch's steps: resuming evaluates again
@@ -225,7 +268,8 @@ class Trainer:
             }
             better = result.top1_error < self.best_error
             self.best_error = min(self.best_error, result.top1_error)
-            self.plateau.see(result.top1_error)
+            schedules.see(self.schedule, result.top1_error)
+            self.early_stop.see(result.top1_error)
         self.epoch, self.step, self.in_epoch, self.epoch_lap = self.epoch + 1, 0, Sums(), Lap(0.0, 0.0)
         log.write(line)
         report(line)
@@ -237,48 +281,7 @@ class Trainer:
         self.epoch_lap, self.time_taken = self.epoch_lap + (now - self.time_taken), now
 
     def _save(self, log: Metrics, best: bool = False) -> None:
-        self._checked_loss()  # what is broken is never saved
+        self._checked_loss(self.work.totals(self.window))  # what is broken is never saved
         self.watch.check_weights(self.net, self.steps_done)
         log.sync()
-        last, written = self.run / "last.pt", self.run / ("best.pt" if best else "last.pt")
-        checkpoints.save(
-            written,
-            {
-                "config": self.config.described(),
-                "recipe": self.recipe.described(),
-                "epoch": self.epoch,
-                "step": self.step,
-                "steps_done": self.steps_done,
-                "decode": self.decode,
-                "model": self.net.state_dict(),
-                "velocity": self.optimizer.velocities(),
-                "plateau": vars(self.plateau),
-                "best_error": self.best_error,
-                "in_epoch": self.in_epoch.values(),
-                "window": self.window.values(),
-                "epoch_seconds": [self.epoch_lap.waiting_seconds, self.epoch_lap.working_seconds],
-                "classes": list(self.shard_set.classes),
-                "shards": self.shard_set.split("train").fingerprint(),
-                "stats": checkpoints.stats_to_save(self.stats),
-            },
-        )
-        if best:  # the best first: a process killed here goes on from the last before it, and comes to the same best
-            checkpoints.name_too(written, last)
-
-    def _restore(self, saved: dict) -> None:
-        today = self.recipe.described()
-        changed = [name for name in today if name != "summary" and saved["recipe"].get(name) != today[name]]
-        if changed:
-            raise TrainingError(
-                f"{self.run / 'last.pt'}: recipe {self.recipe.name} is another in this version ({', '.join(changed)})",
-                "go on with the version of alexnet-dali that began this run",
-            )
-        self.net.load_state_dict(saved["model"])
-        self.optimizer.restore(saved["velocity"])
-        self.epoch, self.step = saved["epoch"], saved["step"]
-        self.plateau = Plateau(**saved["plateau"])
-        self.best_error = saved["best_error"]
-        if self.config.decode == "auto":
-            self.decode = saved["decode"]
-        self.epoch_lap = Lap(*saved["epoch_seconds"])
-        self.in_epoch, self.window = Sums(*saved["in_epoch"]), Sums(*saved["window"])
+        resume.save(self, best)

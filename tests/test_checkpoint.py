@@ -323,12 +323,22 @@ def test_a_trained_net_comes_with_all_it_needs(tmp_path, whole, shards, measured
         (lambda whole: whole["model"].pop("conv3.bias"), "conv3.bias"),
         (lambda whole: whole["model"].update({"conv6.weight": torch.zeros(1)}), "conv6.weight"),
         (lambda whole: whole["model"].update({"fc7.weight": torch.zeros(2, 2)}), "size mismatch for fc7.weight"),
-        (lambda whole: whole["recipe"]["net"].update({"columns": 1}), "columns"),
+        (lambda whole: whole["recipe"]["net"].update({"columns": 1}), "size mismatch for conv1.weight"),
+        (lambda whole: whole["recipe"]["net"].update({"rows": 1}), "rows"),
         (lambda whole: whole.update(classes=[*whole["classes"], "one more"]), "size mismatch for fc8"),
         (lambda whole: whole.pop("stats"), "stats"),
         (lambda whole: whole.update(stats={**whole["stats"], "mean_rgb": 3.0}), "numpy"),
     ],
-    ids=["a layer missing", "a layer more", "another width", "an option more", "classes", "no stats", "a number"],
+    ids=[
+        "a layer missing",
+        "a layer more",
+        "another width",
+        "one column",
+        "an option more",
+        "classes",
+        "no stats",
+        "a number",
+    ],
 )
 def test_another_net_is_refused(tmp_path, whole, spoil, text):
     spoil(whole)

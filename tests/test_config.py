@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 from alexnet_dali.model.config import CHANGEABLE, Config, option, resumed
+from alexnet_dali.model.recipes import RECIPES
 from alexnet_dali.pipeline.errors import UsageError
 
 GOOD = {
@@ -21,10 +22,12 @@ GOOD = {
 @pytest.mark.parametrize(
     "change, message, hint",
     [
-        ({"recipe": "caffe"}, "no recipe is called 'caffe'", "choose one of source2012, paper"),
+        ({"recipe": "caffe"}, "no recipe is called 'caffe'", f"choose one of {', '.join(RECIPES)}"),
         ({"epochs": 0}, "--epochs 0 is not 1 or more", ""),
         ({"batch_size": 0}, "--batch-size 0 is not 1 or more", ""),
         ({"log_every": 0}, "--log-every 0 is not 1 or more", ""),
+        ({"save_every": 0}, "--save-every 0 is not 1 or more", ""),
+        ({"processes": 0}, "--processes 0 is not 1 or more", ""),
         ({"save_every": -3}, "--save-every -3 is not 1 or more", ""),
         ({"crop": 0}, "--crop 0 is not 1 or more", ""),
         ({"steps": -1}, "--steps -1, --seed 0: out of range", ""),
@@ -68,6 +71,9 @@ def test_described_is_plain_json_and_makes_the_same_run():
         {"log_every": 1},
         {"save_every": 1},
         {"device": "cuda"},
+        {"decode": "threads"},
+        {"processes": 2, "parallel": "columns"},
+        {"early_stop": 3},
     ],
     ids=str,
 )
@@ -85,6 +91,7 @@ def test_resume_may_change(asked):
         ({"model": "resnet18"}, "--model was alexnet, not resnet18"),
         ({"crop": 192}, "--crop was 224, not 192"),
         ({"seed": 3}, "--seed was 0, not 3"),
+        ({"init_from": "runs/a/best.pt"}, "--init-from was none, not runs/a/best.pt"),
         ({"seed": 3, "rate": 0.1, "steps": 9}, "--seed was 0, not 3; --rate was 0.01, not 0.1"),
     ],
     ids=str,
@@ -98,7 +105,7 @@ def test_resume_refuses_by_name(asked, told):
 
 def test_every_field_may_change_or_may_not():
     """A new field has to be put on one side: this list is written by hand."""
-    fixed = {"recipe", "batch_size", "rate", "precision", "seed", "model", "crop"}
+    fixed = {"recipe", "batch_size", "rate", "precision", "seed", "model", "crop", "init_from"}
     assert {field.name for field in fields(Config)} == fixed | set(CHANGEABLE) and not fixed & set(CHANGEABLE)
 
 

@@ -32,13 +32,23 @@ def written(run, lines=LINES):
 
 
 def test_a_line_is_in_the_file_when_write_returns(tmp_path):
-    log = Metrics(tmp_path)
+    log, path = Metrics(tmp_path), tmp_path / "metrics.jsonl"
     for count, each in enumerate(LINES, 1):
         log.write(each)
-        assert metrics.read(log.path) == LINES[:count]
+        assert metrics.read(path) == LINES[:count]
     log.sync()
     log.close()
-    assert [json.loads(text) for text in log.path.read_text().splitlines()] == LINES
+    assert [json.loads(text) for text in path.read_text().splitlines()] == LINES
+
+
+def test_without_a_run_nothing_is_written(tmp_path, monkeypatch):
+    """As in all processes of a run but the first."""
+    monkeypatch.chdir(tmp_path)
+    log = Metrics(None)
+    log.write(LINES[0])
+    log.sync()
+    log.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_log_appends(tmp_path):

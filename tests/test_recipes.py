@@ -1,13 +1,15 @@
-"""Every knob of both recipes, as docs/paper.md has it."""
+"""Every knob of the two recipes of 2012, as docs/paper.md has it; and what distinguishes each of the others."""
 
 import json
 from dataclasses import replace
 
 import pytest
 import tiny
-from alexnet_dali.model.alexnet import CONV1_EDGE, AlexNet
+from alexnet_dali.model.alexnet import CONV1_EDGE, AlexNet, NetOptions
+from alexnet_dali.model.diaries import DIARIES
 from alexnet_dali.model.lrn import AcrossMaps, WithinMap
 from alexnet_dali.model.recipes import RECIPES, Recipe, paper, recipe, source2012
+from alexnet_dali.model.schedules import OneCycle, Plateau
 from alexnet_dali.pipeline.errors import UsageError
 
 # knob, how to read it off a recipe, paper, source2012
@@ -55,8 +57,151 @@ def test_the_net_of_a_recipe_has_its_norms(monkeypatch, name, scale, within):
 
 def test_paper_states_its_difference_only():
     assert replace(source2012(), **{name: getattr(paper(), name) for name in paper().described()}) == paper()
-    assert list(RECIPES) == ["source2012", "paper"] and all(RECIPES[name]().name == name for name in RECIPES)
-    assert all(RECIPES[name]().summary for name in RECIPES)
+    assert all(RECIPES[name]().name == name for name in RECIPES)
+    assert len({RECIPES[name]().summary for name in RECIPES}) == len(RECIPES)
+
+
+# What each recipe has otherwise than source2012, name and words left out: the net's options, then the rest.
+DIFFERENCES: dict[str, tuple[dict, dict]] = {
+    "source2012": ({}, {}),
+    "paper": (
+        {"pool_before_relu": False, "lrn_scale": 1e-4, "within_map": False, "deep_std": 0.01},
+        {
+            "shared": 1,
+            "lighting": "eigenvalue",
+            "divide": False,
+            "decay_biases": True,
+            "schedule": "plateau",
+            "epochs": 90,
+        },
+    ),
+    "one-gpu": ({"columns": 1}, {"diary": "145-half", "epochs": 96}),
+    "six-conv": ({"conv6": True}, {}),
+    "six-conv-2009": (
+        {"conv6": True},
+        {
+            "diary": "146-2009",
+            "diary_after": "146-2009",
+            "takes": ("conv1", "conv2", "conv3", "conv4", "conv5"),
+            "epochs": 7,
+        },
+    ),
+    "six-conv-2011": (
+        {"conv6": True, "low": 2048},
+        {
+            "diary": "146-2011",
+            "diary_after": "146-2011",
+            "takes": ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6"),
+            "epochs": 9,
+        },
+    ),
+    "no-lrn": ({"norm": "none", "within_map": False}, {"diary": "148", "epochs": 97}),
+    "pool-2x2": ({"pool": 2}, {"diary": "147", "epochs": 90}),
+    "no-talk": ({"talk": False}, {"diary": "150", "epochs": 92}),
+    "no-lighting": ({}, {"lighting": "none", "divide": False}),
+    "no-dropout": ({"dropout": False}, {}),
+    "no-crops": ({}, {"random_crop": False}),
+    "tanh": ({"activation": "tanh"}, {}),
+    "modern": (
+        {"norm": "batch", "within_map": False, "pool_before_relu": False, "init": "kaiming"},
+        {
+            "shared": 1,
+            "lighting": "eigenvalue",
+            "divide": False,
+            "mean": "rgb",
+            "schedule": "one-cycle",
+            "rate": 0.05,
+            "precision": "bf16",
+            "epochs": 90,
+        },
+    ),
+}
+
+
+def test_all_recipes_are_in_the_table():
+    assert list(RECIPES) == list(DIFFERENCES)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_recipe_states_its_difference_only(name):
+    base, ours = source2012(), recipe(name)
+    net, rest = DIFFERENCES[name]
+    assert replace(base.net, **net) == ours.net and all(getattr(base.net, knob) != net[knob] for knob in net)
+    words = {"name": ours.name, "summary": ours.summary, "published": ours.published}
+    assert replace(base, net=ours.net, **words, **rest) == ours
+    assert all(getattr(base, knob) != rest[knob] for knob in rest)
+
+
+def test_what_the_authors_reached_is_told_of_each_net_alone():
+    """40.7 / 18.2 is source2012's; a recipe that says nothing must not inherit it."""
+    told = {name: recipe(name).published for name in RECIPES if recipe(name).published}
+    assert len(set(told.values())) == len(told) - 1  # no dropout and no crops: "substantial overfitting", both
+    assert not {"paper", "six-conv-2011", "tanh", "modern"} & set(told)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_recipe_runs_as_long_as_its_diary(name):
+    ours = recipe(name)
+    schedule = ours.rates()
+    if ours.schedule == "diary":
+        assert schedule == DIARIES[ours.diary] and ours.epochs == DIARIES[ours.diary].epochs
+    else:
+        assert schedule == {"paper": Plateau(), "modern": OneCycle()}[name] and ours.epochs == 90
+
+
+def test_each_run_has_a_plateau_of_its_own():
+    one = paper().rates()
+    assert isinstance(one, Plateau)
+    one.see(0.5)
+    assert paper().rates() == Plateau()
+
+
+@pytest.mark.parametrize(
+    "name, diary, epochs",
+    [
+        ("six-conv", "146-2012", 54),
+        ("source2012", "146-2012", 54),
+        ("six-conv-2009", "146-2009", 7),
+        ("six-conv-2011", "146-2011", 9),
+    ],
+)
+def test_with_weights_of_another_run_it_goes_slower(name, diary, epochs):
+    ours = recipe(name)
+    assert ours.with_weights() == replace(ours, diary=diary, epochs=epochs)
+    assert ours.with_weights().rates() == DIARIES[diary]
+
+
+@pytest.mark.parametrize("name", ["paper", "modern"])
+def test_a_schedule_without_a_diary_is_the_same_with_weights(name):
+    assert recipe(name).with_weights() == recipe(name)
+
+
+@pytest.mark.parametrize(
+    "name, first, last, until",
+    [
+        ("one-gpu", ("stddev", 1 / 1.1), ("none", 1.0), 66),
+        ("no-lrn", ("stddev", 1 / 1.1), ("none", 1.0), 69),
+        ("no-talk", ("stddev", 1 / 1.1), ("none", 1.0), 66),
+        ("pool-2x2", ("stddev", 1 / 1.1), ("stddev", 1 / 1.1), None),
+        ("no-lighting", ("none", 1.0), ("none", 1.0), 67),
+        ("modern", ("eigenvalue", 1.0), ("eigenvalue", 1.0), None),
+    ],
+)
+def test_the_lighting_of_the_others(name, first, last, until):
+    ours = recipe(name)
+    light = ours.light(ours.epochs)
+    assert (light.at(0), light.at(ours.epochs - 1), light.until_epoch) == (first, last, until)
+
+
+def test_no_crops_is_the_central_window():
+    assert not recipe("no-crops").augmentation.random_crop
+
+
+def test_a_net_of_every_recipe_can_be_made(monkeypatch):
+    tiny.shrink(monkeypatch)
+    for name in RECIPES:
+        net = AlexNet(4, recipe(name).net)
+        assert net.options == NetOptions(**recipe(name).described()["net"]), name
 
 
 def test_described_is_plain_json():
@@ -69,7 +214,8 @@ def test_an_unknown_recipe_is_named_with_the_known_ones():
     with pytest.raises(UsageError) as caught:
         recipe("caffe")
     assert caught.value.message == "no recipe is called 'caffe'"
-    assert caught.value.hint == "choose one of source2012, paper"
+    assert caught.value.hint == f"choose one of {', '.join(RECIPES)}"
+    assert caught.value.hint.startswith("choose one of source2012, paper, one-gpu, six-conv")
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ import torch
 import torchvision
 from alexnet_dali.model import checkpoint, registry
 from alexnet_dali.model.alexnet import AlexNet
+from alexnet_dali.model.diaries import DIARIES
 from alexnet_dali.model.dropout import masks
 from alexnet_dali.model.evaluate import evaluate
-from alexnet_dali.model.optim import Momentum2012, PlainSgd, Rates
+from alexnet_dali.model.optim import Momentum2012, PlainSgd
 from alexnet_dali.model.other import Other
+from alexnet_dali.model.rates import Rates
 from alexnet_dali.model.recipes import paper, recipe, source2012
 from alexnet_dali.model.registry import crop_for, first_rate_for, make_net, movement, recipe_for, resolve
+from alexnet_dali.model.schedules import Plateau
 from alexnet_dali.model.trainer import Trainer
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
@@ -185,11 +188,11 @@ def test_weights_come_from_the_seed_and_leave_torchs_generator_alone(measured):
 
 
 def test_alexnet_is_trained_as_ever():
-    for chosen in (source2012(), paper()):
+    for chosen, expected in ((source2012(), DIARIES["145"]), (paper(), Plateau(patience=5))):
         assert recipe_for("alexnet", 224, chosen) is chosen
         net = AlexNet(4, chosen.net)
-        optimizer, plateau = movement(net, chosen, 10)
-        assert isinstance(optimizer, Momentum2012) and plateau.patience == 5
+        optimizer, schedule = movement(net, chosen, 10)
+        assert isinstance(optimizer, Momentum2012) and schedule == expected
 
 
 def test_other_nets_have_the_recipes_pictures_and_plain_sgd(measured):
@@ -197,9 +200,9 @@ def test_other_nets_have_the_recipes_pictures_and_plain_sgd(measured):
     assert (chosen.augmentation, chosen.mean) == (Augmentation(crop=160, shared=1), "image")
     assert (chosen.lighting, chosen.schedule, chosen.decay) == ("stddev", "plateau", 1e-4)
     net = other("resnet18", measured)
-    optimizer, plateau = movement(net, chosen, 90)
-    assert isinstance(optimizer, PlainSgd) and plateau.patience == 5
-    assert [movement(net, chosen, epochs)[1].patience for epochs in (1, 35, 36)] == [1, 1, 2]
+    optimizer, schedule = movement(net, chosen, 90)
+    assert isinstance(optimizer, PlainSgd) and schedule == Plateau(patience=5)
+    assert [movement(net, chosen, epochs)[1] for epochs in (1, 35, 36)] == [Plateau(1), Plateau(1), Plateau(2)]
     decayed, free = optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"], decayed["momentum"]) == (1e-4, 0.0, 0.9)
     names = {parameter: name for name, parameter in net.named_parameters()}
@@ -248,7 +251,7 @@ def test_plain_sgd_is_the_formula_across_a_restore():
         again = PlainSgd(net, decay=0.1)
         again.restore(optimizer.velocities())
         optimizer = again
-        optimizer.set_rates(Rates(rate, 99.0, 99.0))
+        optimizer.set_rates(Rates(rate, 99.0, {"weight": 99.0}, {"bias": 99.0}))
         for name, parameter in net.named_parameters():
             parameter.grad = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
             v[name] = 0.9 * v[name] + parameter.grad + (0.1 if name == "weight" else 0.0) * expected[name]
@@ -264,7 +267,7 @@ def test_torchs_dropout_is_a_function_of_seed_epoch_and_place(measured):
     one, two, *_, next_epoch = (next(batches) for _ in range(5))
 
     def drawn(seed, batch):
-        assert masks(net, seed, batch, CPU) == ()
+        assert masks(net, seed, batch.epoch, batch.start, len(batch.records), CPU) == ()
         return nn.functional.dropout(torch.ones(64)).tolist()
 
     assert drawn(3, one) == drawn(3, one)

@@ -14,6 +14,7 @@ import tiny
 import torch
 from alexnet_dali.model import checkpoint, metrics
 from alexnet_dali.model.evaluate import evaluate
+from alexnet_dali.model.recipes import RECIPES
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shardset import open_shard_set
@@ -83,8 +84,8 @@ def test_training_says_what_it_does(few, tmp_path, run_command):
         "few; --rate overrules"
     )
     assert lines[4] == (
-        "the diary of 2012: after epoch 1 rate/10, 1 rate/100, 1 conv1 slow and lighting off, 2 conv1 frozen, "
-        "2 rate/1000"
+        "the diary of params 145, ILSVRC-2012: epoch 1 rate x 0.1; epoch 1 rate x 0.01; epoch 1 conv1 x 0.001, "
+        "lighting off; epoch 2 conv1 frozen; epoch 2 rate x 0.001"
     )
     chosen = r"decode (threads|dali): images/s of the first batches here: threads [\d,]+, dali [\d,]+"
     assert re.fullmatch(chosen, lines[5])
@@ -120,7 +121,7 @@ def test_a_terminal_has_one_live_line(few, tmp_path, monkeypatch, run_command):
         train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--log-every", 1, "--decode", "threads"
     )
     assert code == 0
-    live = out.partition("rate/1000\n")[2].partition("epoch 1 done")[0]
+    live = out.partition("rate x 0.001\n")[2].partition("epoch 1 done")[0]
     assert live.count("\r\033[K") == 4 and "\n" not in live
 
 
@@ -137,7 +138,8 @@ def test_a_rate_that_was_asked_for_is_used(few, tmp_path, run_command):
 
 def test_the_rate_of_1000_classes_needs_no_reason(few, tmp_path, run_command, monkeypatch):
     monkeypatch.setattr("alexnet_dali.tools.train.first_rate", lambda classes: 0.01)
-    monkeypatch.setattr("alexnet_dali.tools.train.CLASSES_2012", 4)
+    monkeypatch.setattr("alexnet_dali.tools.introduction.first_rate", lambda classes: 0.01)
+    monkeypatch.setattr("alexnet_dali.tools.introduction.CLASSES_2012", 4)
     code, out, _ = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--steps", 1)
     assert code == 0 and "\nrate 0.01\n" in out
 
@@ -163,7 +165,53 @@ def test_defaults_are_the_recipes(few, tmp_path, run_command, monkeypatch):
         "save_every": 1000,
         "model": "alexnet",
         "crop": 224,
+        "processes": 1,
+        "parallel": "alone",
+        "early_stop": 0,
+        "init_from": "",
     }
+
+
+def test_recipes_are_listed(run_command):
+    code, out, err = run_command(train, "--list-recipes")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list(RECIPES)
+    assert all(RECIPES[line.split()[0]]().summary in line for line in out.splitlines())
+    assert out.splitlines()[0].endswith("  [40.7 / 18.2 val 2012, ten views]") and "[]" not in out
+
+
+def test_the_modern_recipe_brings_its_rate_and_precision(few, tmp_path, run_command):
+    run = tmp_path / "run"
+    code, out, _ = run_command(
+        train, "--shards", few.root, "--run", run, *SHORT, "--recipe", "modern", "--steps", 1, "--batch-size", 4
+    )
+    assert code == 0 and "\nrate 0.05\n" in out and "bf16 on cpu" in out
+    assert "one cycle: the rate rises for 20% of the run, and falls to nothing" in out
+    config = checkpoint.load(run / "last.pt")["config"]
+    assert (config["rate"], config["precision"], config["recipe"]) == (0.05, "bf16", "modern")
+
+
+def test_a_run_begins_with_the_weights_of_another(few, trained, tmp_path, run_command):
+    """The diary and the length are those of the fine-tuned net; --resume goes on without asking for it again."""
+    run = tmp_path / "run"
+    options = ("--shards", few.root, "--run", run, "--device", "cpu", "--batch-size", 6, "--recipe", "six-conv")
+    code, out, _ = run_command(train, *options, "--init-from", trained, "--steps", 1)
+    best = (trained / "best.pt").resolve()
+    assert code == 0 and f"begins with the weights of {best}" in out and "54 epochs of 1 steps" in out
+    assert "the diary of params 146-2012-2011" in out
+    saved = checkpoint.load(run / "last.pt")
+    assert (saved["config"]["init_from"], saved["config"]["epochs"]) == (str(best), 54)
+    code, out, _ = run_command(train, "--run", run, "--resume", "--device", "cpu", "--steps", 2)
+    assert code == 0 and "the diary of params 146-2012-2011" in out and "going on after step 1" in out
+    code, _, err = run_command(train, "--run", run, "--resume", "--device", "cpu", "--init-from", trained / "last.pt")
+    assert code == 2 and f"--init-from was {best}, not {(trained / 'last.pt').resolve()}" in err
+
+
+def test_the_weights_of_nothing(few, tmp_path, run_command):
+    arguments = ("--shards", few.root, "--run", tmp_path / "run", *SHORT, "--init-from", tmp_path / "none")
+    code, _, err = run_command(train, *arguments)
+    assert code == 2 and f"{tmp_path / 'none'}: no such checkpoint" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_lines_come_every_log_every_steps(few, tmp_path, run_command):

@@ -9,16 +9,18 @@ import tiny
 import torch
 import torch.nn.functional as F
 from alexnet_dali.model import checkpoint, metrics, trainer
-from alexnet_dali.model.alexnet import LAYERS, AlexNet
+from alexnet_dali.model.alexnet import AlexNet
 from alexnet_dali.model.evaluate import Result
+from alexnet_dali.model.rates import Place
 from alexnet_dali.model.recipes import recipe
+from alexnet_dali.model.schedules import OneCycle
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.loader import Light, train_stream
 from alexnet_dali.pipeline.plan import DROPOUT
 from conftest import build_set
 from PIL import Image
-from tiny import HIDDEN, assert_same_run, trainer_of
+from tiny import HIDDEN, LAYERS, assert_same_run, trainer_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -190,7 +192,7 @@ def oracle_masks(seed, epoch, start, count):
         [(words[place * each + unit // 64] >> unit % 64) & 1 for unit in range(2 * HIDDEN)]
         for place in range(start, start + count)
     ]
-    return torch.tensor(keep, dtype=torch.bool).view(count, 2, HIDDEN)
+    return torch.tensor(keep, dtype=torch.bool)
 
 
 def test_dropped_units_are_the_plans_at_every_step(few, tmp_path, monkeypatch):
@@ -211,14 +213,14 @@ def test_dropped_units_are_the_plans_at_every_step(few, tmp_path, monkeypatch):
 @pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_training_and_evaluation_are_in_the_runs_precision(few, tmp_path, monkeypatch, precision, dtype):
     seen = set()
-    forward = AlexNet.forward
+    hidden = AlexNet.hidden
 
     def spy(net, *arguments):
-        logits = forward(net, *arguments)
-        seen.add((net.training, logits.dtype))
-        return logits
+        activity = hidden(net, *arguments)
+        seen.add((net.training, activity.dtype))
+        return activity
 
-    monkeypatch.setattr(AlexNet, "forward", spy)
+    monkeypatch.setattr(AlexNet, "hidden", spy)
     part = trainer_of(few, tmp_path / "run", epochs=1, batch_size=6, precision=precision)
     assert part.train()
     assert seen == {(True, dtype), (False, dtype)}
@@ -284,11 +286,77 @@ def test_the_plateau_turns_the_rates_across_stops(few, tmp_path, monkeypatch):
     run, rates = tmp_path / "run", []
     for epochs in (1, 2, 4, 6):
         part = trainer_of(few, run, resume=epochs > 1, recipe="paper", batch_size=6, epochs=epochs, rate=0.001)
-        part.plateau.patience = 2
+        part.schedule.patience = 2
         assert part.train(lambda line: rates.append(line["rate"]) if line["kind"] == "epoch" else None)
     # 0.9 again: one without; 0.8: better; 0.9 and 0.8: two without, so a tenth from the sixth epoch on
     assert rates == pytest.approx([0.001] * 5 + [0.0001])
-    assert in_training(run)["plateau"] == {"patience": 2, "drops": 1, "best": 0.8, "waited": 1}
+    assert in_training(run)["schedule"] == {"patience": 2, "drops": 1, "best": 0.8, "waited": 1}
+
+
+def test_the_rates_within_an_epoch_are_the_steps(unseen, tmp_path):
+    """One cycle turns with every step; a line has the rate of its last step, also where that ends an epoch."""
+    lines: list[dict] = []
+    part = trainer_of(unseen, tmp_path / "run", recipe="modern", epochs=5, rate=0.01, log_every=1, batch_size=3)
+    assert part.train(lines.append)
+    rates = [line["rate"] for line in lines if line["kind"] == "step"]
+    cycle = OneCycle()
+    assert rates == [cycle.rates(0.01, Place(*divmod(step, 2), 2, 5)).weights for step in range(10)]
+    assert [line["rate"] for line in lines if line["kind"] == "epoch"] == rates[1::2]
+
+
+def test_a_run_ends_early_across_stops(few, tmp_path, monkeypatch):
+    """Two epochs without a better error; what was seen before a stop counts, and the end is one."""
+    scripted(monkeypatch, [0.9, 0.8, 0.8, 0.9, 0.7])
+    run = tmp_path / "run"
+    for epochs in (1, 3, 9):
+        part = trainer_of(few, run, resume=epochs > 1, batch_size=6, epochs=epochs, early_stop=2)
+        assert part.train() and part.finished
+    assert part.epoch == 4 and in_training(run)["early_stop"] == {"patience": 2, "best": 0.8, "waited": 2}
+    assert trainer_of(few, run, resume=True, batch_size=6, epochs=9, early_stop=2).finished
+    # More patience, or none, goes on.
+    assert not trainer_of(few, run, resume=True, batch_size=6, epochs=9, early_stop=3).finished
+    part = trainer_of(few, run, resume=True, batch_size=6, epochs=5)
+    assert not part.finished and part.train() and part.epoch == 5
+
+
+@pytest.mark.parametrize("name", ["modern", "no-dropout", "no-talk", "six-conv"])
+def test_other_recipes_go_on_to_the_same_weights(few, tmp_path, name):
+    """Running means, the place in the cycle and torch's own draws included."""
+    assert trainer_of(few, tmp_path / "whole", recipe=name).train()
+    for steps in (2, 3, 0):
+        assert trainer_of(few, tmp_path / "parts", resume=steps != 2, recipe=name, steps=steps).train()
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "name, taken",
+    [
+        ("source2012", ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")),
+        ("six-conv", ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")),
+        ("six-conv-2009", ("conv1", "conv2", "conv3", "conv4", "conv5")),
+        ("six-conv-2011", ("conv1", "conv2", "conv3", "conv4", "conv5")),
+    ],
+)
+def test_a_net_begins_with_the_layers_that_its_recipe_takes(few, tmp_path, undisturbed, name, taken):
+    first = in_training(undisturbed("source2012"))
+    options = {"recipe": name, "seed": 3, "init_from": "runs/first/last.pt"}
+    part = trainer_of(few, tmp_path / "run", first=first, **options)
+    own = AlexNet(4, recipe(name).net, seed=3).state_dict()
+    for full, tensor in part.net.state_dict().items():
+        theirs = full.split(".")[0] in taken
+        assert torch.equal(tensor, first["model"][full] if theirs else own[full]), full
+    assert part.optimizer.velocities() == dict.fromkeys(own) and part.steps_done == 0
+
+
+def test_weights_that_do_not_fit_are_refused(few, tmp_path, undisturbed):
+    first = in_training(undisturbed("source2012"))
+    with pytest.raises(TrainingError) as caught:
+        trainer_of(few, tmp_path / "run", first=first, recipe="one-gpu", init_from="runs/first/last.pt")
+    assert caught.value.message == (
+        "runs/first/last.pt: its conv1.weight is (96, 3, 11, 11), but one-gpu wants (48, 3, 11, 11)"
+    )
+    with pytest.raises(TrainingError, match=r"its batch_norms\.0\.weight is nothing, but modern wants \(96,\)"):
+        trainer_of(few, tmp_path / "run", first=first, recipe="modern", init_from="runs/first/last.pt")
 
 
 def test_best_is_the_epoch_of_the_lowest_error(few, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from alexnet_dali.tools.process import keep_memory
 from alexnet_dali.tools.sample_photos import make_photos
 
 HIDDEN = 64
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CLOCKS = ("images_per_second", "stall_percent", *SHARES, "val_seconds")  # what two equal runs may differ in
 # For a process of its own: shrinks the net before alexnet-train reads how large it is.
 COMMAND = f"""
@@ -60,11 +61,11 @@ def config(shard_set, **changes) -> Config:
     return Config(**options | changes)
 
 
-def trainer_of(shard_set, run: Path, *, resume=False, **changes) -> Trainer:
-    """A trainer as alexnet-train makes it."""
+def trainer_of(shard_set, run: Path, *, resume=False, first=None, **changes) -> Trainer:
+    """A trainer as alexnet-train makes it; `first`, the checkpoint whose weights it begins with."""
     run.mkdir(exist_ok=True)
     saved = checkpoint.load(run / "last.pt") if resume else None
-    return Trainer(config(shard_set, **changes), shard_set, stats.load(shard_set), run, saved)
+    return Trainer(config(shard_set, **changes), shard_set, stats.load(shard_set), run, saved, first)
 
 
 def lines(run: Path) -> list[dict]:
@@ -82,6 +83,6 @@ def assert_same_run(run: Path, other: Path):
         assert one[part].keys() == two[part].keys()
         unequal = [name for name in one[part] if not torch.equal(one[part][name], two[part][name])]
         assert not unequal, f"{part}: {unequal}"
-    for name in ("epoch", "step", "steps_done", "plateau", "best_error", "in_epoch", "window"):
+    for name in ("epoch", "step", "steps_done", "schedule", "early_stop", "best_error", "in_epoch", "window"):
         assert one[name] == two[name], name
     assert lines(run) == lines(other)

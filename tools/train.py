@@ -1,8 +1,10 @@
 """`alexnet-train`: options into one Config, the trainer into lines for a person."""
 
-import shutil
+import os
+import signal
 import sys
-import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,8 +13,10 @@ from click.core import ParameterSource
 
 from ..model import checkpoint as checkpoints
 from ..model.config import Config, resumed
-from ..model.optim import CLASSES_2012, RATE_2012, diary_epochs, first_rate
+from ..model.distributed import TIMEOUT, Team, join
+from ..model.parallel import PARALLEL
 from ..model.precision import PRECISIONS, default_precision
+from ..model.rates import first_rate
 from ..model.recipes import RECIPES, recipe
 from ..model.registry import ALEXNET, crop_for, first_rate_for, resolve
 from ..model.trainer import Trainer
@@ -22,10 +26,24 @@ from ..pipeline.errors import TrainingError, UsageError
 from ..pipeline.files import locked, write_json
 from ..pipeline.shardset import ShardSet, open_shard_set
 from . import console
+from .introduction import introduction
+from .launch import ended_with_parent, launch
+from .lines import Lines
 from .max_stall import Percent, check_stall
 from .process import pick_device, stop_on_signals
+from .sharing import facts, shared_work
 
 FOLDER = click.Path(path_type=Path)
+
+
+def list_recipes(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Print the table of recipes."""
+    if not wanted:
+        return
+    for name in RECIPES:
+        each = recipe(name)
+        click.echo(f"{name:<14}  {each.summary}" + (f"  [{each.published}]" if each.published else ""))
+    context.exit()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,7 +62,7 @@ FOLDER = click.Path(path_type=Path)
     type=click.Choice(list(RECIPES)),
     default="source2012",
     show_default=True,
-    help="source2012: what ran in 2012. paper: what the text says.",
+    help="source2012: what ran in 2012. paper: what the text says. Others: --list-recipes.",
 )
 @click.option("--crop", type=click.IntRange(1), help="Pixels of the window.  [default: 224, or what the model is for]")
 @click.option("--epochs", type=click.IntRange(1), help="In all.  [default: the recipe's, 91 or 90]")
@@ -74,9 +92,21 @@ FOLDER = click.Path(path_type=Path)
     type=Percent(),
     help="Such as 1%: exit with 1 at the end, saying what to change, if more of the time went into waiting.",
 )
+@click.option("--processes", type=click.IntRange(1), help="That share the work.  [default: one a GPU; on the CPU, 1]")
+@click.option(
+    "--parallel",
+    type=click.Choice(PARALLEL),
+    help="columns: the paper's, a column of the net each. data: a share of a batch.  [default: columns, of two]",
+)
+@click.option("--timeout", type=click.FloatRange(1), default=TIMEOUT, help="Seconds to wait for the other processes.")
+@click.option("--init-from", type=FOLDER, help="Begin with the weights of this run: all layers but the last.")
+@click.option(
+    "--early-stop", type=click.IntRange(0), default=0, help="End after so many epochs without a better error."
+)
+@click.option("--list-recipes", is_flag=True, is_eager=True, expose_value=False, callback=list_recipes, help="And end.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run from its last checkpoint.")
 @click.pass_context
-def train(context, shards, run, recipe_name, max_stall, resume, **options):
+def train(context, shards, run, recipe_name, max_stall, resume, processes, parallel, timeout, init_from, **options):
     """Train the net of 2012, or another, on a shard set.
 
     Ctrl-C finishes the step and saves; --resume goes on to the same weights as if nothing had happened.
@@ -86,6 +116,8 @@ def train(context, shards, run, recipe_name, max_stall, resume, **options):
       alexnet-train
       alexnet-train --shards out --run runs/first --epochs 10 --precision bf16
       alexnet-train --run runs/first --resume
+      alexnet-train --recipe paper --processes 2 --parallel columns
+      alexnet-train --recipe six-conv --shards other --init-from runs/six-conv-2009
       alexnet-train --model resnet18 --batch-size 256 --epochs 90
     """
     options["model"] = resolve(options["model"])
@@ -106,106 +138,88 @@ def train(context, shards, run, recipe_name, max_stall, resume, **options):
         for name, value in {**options, "recipe": recipe_name}.items()
         if not _from_default(context, "recipe_name" if name == "recipe" else name)
     }
+    if saved and init_from:  # refused unless it is the one that the run began with
+        asked["init_from"] = str(checkpoints.run_checkpoint(init_from).resolve())
     if saved and "epochs" in asked and "steps" not in asked:
         asked["steps"] = 0  # more epochs are wanted, so an earlier --steps must not end them
-    config = (
-        resumed(saved["config"], {**asked, "shards": str(shards), "device": str(device)})
-        if saved
-        else _new_config(shards, recipe_name, device, options, shard_set)
-    )
+    shared = shared_work(saved, processes, parallel, device, options["model"], recipe_name)
+    if saved:
+        config = resumed(saved["config"], {**asked, **shared, "shards": str(shards), "device": str(device)})
+    else:
+        config = _new_config(shards, recipe_name, device, options, shard_set, shared, init_from)
+    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
+        del saved
+        context.exit(launch(config.processes, sys.argv[1:]))
+    team = join(device, timeout)
+    try:
+        ended = _run(config, shard_set, run, saved, init_from, team, resume, max_stall)
+    finally:
+        team.leave()
+    context.exit(ended)
+
+
+def _run(
+    config: Config,
+    shard_set: ShardSet,
+    run: Path,
+    saved: dict | None,
+    init_from: Path | None,
+    team: Team,
+    resume: bool,
+    max_stall: float | None,
+) -> int:
+    """Train as one of the processes; the exit code."""
     stats = statistics.load(shard_set)
     if saved:
         _check_same(saved, shard_set, run)
-    with locked(run):
-        trainer = Trainer(config, shard_set, stats, run, saved)
-        del saved  # half a gigabyte
-        for line in _introduction(trainer, resume):
-            click.echo(line)
+    team.check_same(facts(config, shard_set, stats))
+    first = checkpoints.load(checkpoints.run_checkpoint(init_from)) if init_from and not saved else None
+    with locked(run) if team.first else nullcontext():
+        trainer = Trainer(config, shard_set, stats, run, saved, first, team)
+        del saved, first  # half a gigabyte
+        for line in introduction(trainer, resume):
+            _say(team, line)
         if trainer.finished:
-            click.echo(f"{run}: all {trainer.last_step:,} steps are done; more with --epochs or --steps")
-            return
-        write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
+            _say(team, f"{run}: all {trainer.last_step:,} steps are done; more with --epochs or --steps")
+            return 0
+        if team.first:
+            write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
         show = Lines(trainer)
         with stop_on_signals() as stop:
-            ended = trainer.train(show, stop)
+            ended_with_parent(partial(os.kill, os.getpid(), signal.SIGTERM))
+            ended = trainer.train(show if team.first else (lambda line: None), stop)
     for line in show.closing():
-        click.echo(line)
+        _say(team, line)
     if not ended:
-        click.echo(
-            f"stopped and saved after step {trainer.steps_done:,}; go on with: alexnet-train --run {run} --resume",
-            err=True,
-        )
-        context.exit(stop.exit_code)
-    if max_stall is not None:
+        if team.first:
+            click.echo(
+                f"stopped and saved after step {trainer.steps_done:,}; go on with: alexnet-train --run {run} --resume",
+                err=True,
+            )
+        return stop.exit_code or 128 + signal.SIGTERM  # another process was asked
+    if max_stall is not None and team.first:
         check_stall(trainer, max_stall)
+    return 0
 
 
-class Lines:
-    """Shows the trainer's lines: one live line on a terminal, plain ones elsewhere, and those that stay."""
-
-    def __init__(self, trainer: Trainer):
-        self.trainer, self.began, self.first = trainer, time.monotonic(), trainer.steps_done
-        self.live = sys.stdout.isatty()
-        self.last: dict = {}
-
-    def __call__(self, line: dict) -> None:
-        """Show one line of the metrics or a warning."""
-        wipe = "\r\033[K" if self.live else ""
-        if line["kind"] == "warning":
-            click.echo(f"{wipe}warning: {line['text']}", err=True)
-        elif line["kind"] == "note":
-            click.echo(wipe + line["text"])
-        elif line["kind"] == "epoch":
-            self.last = line
-            click.echo(wipe + self._epoch(line))
-        else:
-            text = self._step(line)
-            if self.live:  # a line that wraps could not be wiped
-                text = text[: shutil.get_terminal_size().columns - 1]
-            click.echo(wipe + text, nl=not self.live)
-
-    def _step(self, line: dict) -> str:
-        trainer = self.trainer
-        done = trainer.steps_done - self.first
-        left = (trainer.last_step - trainer.steps_done) * (time.monotonic() - self.began) / max(done, 1)
-        return (
-            f"epoch {line['epoch']}/{trainer.config.epochs}  step {line['step']:,}/{trainer.last_step:,}  "
-            f"loss {line['loss']:.4f}  error {100 * line['top1_error']:.1f}%  "
-            f"{line['images_per_second']:,.0f} images/s  stall {line['stall_percent']:.1f}%  "
-            f"{console.duration(left)} left"
-        )
-
-    def _epoch(self, line: dict) -> str:
-        val = (
-            f"  val loss {line['val_loss']:.4f}, top-1 {100 * line['val_top1_error']:.1f}%, "
-            f"top-5 {100 * line['val_top5_error']:.1f}%"
-            if "val_loss" in line
-            else ""
-        )
-        return (
-            f"epoch {line['epoch']} done  loss {line['loss']:.4f}  error {100 * line['top1_error']:.1f}%{val}  "
-            f"{line['images_per_second']:,.0f} images/s  stall {line['stall_percent']:.1f}%"
-        )
-
-    def closing(self) -> list[str]:
-        """What to say at the end."""
-        trainer, total = self.trainer, self.trainer.meter.total()
-        if self.live:
-            click.echo("\r\033[K", nl=False)
-        lines = [
-            f"{console.duration(time.monotonic() - self.began)}: {trainer.images:,} images, "
-            f"{trainer.images / max(total.seconds, 1e-9):,.0f} images/s, "
-            f"stalled {total.stall_percent:.2f}% of the time (start-up {trainer.meter.startup_seconds:.1f} s)"
-        ]
-        best = f", best {trainer.run / 'best.pt'}" if (trainer.run / "best.pt").exists() else ""
-        lines.append(f"last checkpoint {trainer.run / 'last.pt'}{best}")
-        return lines
+def _say(team: Team, line: str) -> None:
+    if team.first:
+        click.echo(line)
 
 
-def _new_config(shards: Path, recipe_name: str, device, options: dict, shard_set: ShardSet) -> Config:
+def _new_config(
+    shards: Path,
+    recipe_name: str,
+    device: torch.device,
+    options: dict,
+    shard_set: ShardSet,
+    shared: dict,
+    init_from: Path | None,
+) -> Config:
     chosen, model = recipe(recipe_name), options["model"]
+    chosen = chosen.with_weights() if init_from else chosen
     classes, batch_size = len(shard_set.classes), options["batch_size"] or chosen.batch_size
-    first = first_rate(classes) if model == ALEXNET else first_rate_for(model, classes, batch_size)
+    first = chosen.rate or first_rate(classes) if model == ALEXNET else first_rate_for(model, classes, batch_size)
     return Config(
         shards=str(shards),
         recipe=recipe_name,
@@ -218,51 +232,13 @@ def _new_config(shards: Path, recipe_name: str, device, options: dict, shard_set
         epochs=options["epochs"] or chosen.epochs,
         batch_size=batch_size,
         rate=options["rate"] if options["rate"] is not None else first,
-        precision=options["precision"] or default_precision(device),
+        precision=options["precision"] or chosen.precision or default_precision(device),
         model=model,
+        **shared,
+        early_stop=options["early_stop"],
+        init_from=str(checkpoints.run_checkpoint(init_from).resolve()) if init_from else "",
         crop=crop_for(model, options["crop"] or 0, shard_set.size, chosen),
     )
-
-
-def _introduction(trainer: Trainer, resume: bool) -> list[str]:
-    config, shard_set = trainer.config, trainer.shard_set
-    classes = len(shard_set.classes)
-    val = f", {shard_set.splits['val'].records:,} in val" if shard_set.has("val") else ""
-    lines = [
-        f"{trainer.recipe.name}: {trainer.recipe.summary}",
-        f"{shard_set.root}: {trainer.plan.records:,} photos of {classes:,} classes{val}",
-        f"{config.epochs} epochs of {trainer.plan.steps:,} steps; "
-        f"global batch {min(config.batch_size, trainer.plan.records)}, {config.precision} on {config.device}, "
-        f"run {trainer.run}",
-    ]
-    if config.model != ALEXNET:
-        lines.append(
-            f"rate {config.rate:.4g}; momentum 0.9, weight decay {trainer.recipe.decay:g}, not of norms and biases; "
-            f"windows of {config.crop}x{config.crop}"
-        )
-    elif config.rate == first_rate(classes) and classes < CLASSES_2012:
-        lines.append(
-            f"rate {config.rate:.4g}: {RATE_2012} x sqrt({classes} / {CLASSES_2012:,}), since the rate of "
-            f"2012 belongs to {CLASSES_2012:,} classes and kills a net of few; --rate overrules"
-        )
-    else:
-        lines.append(f"rate {config.rate:.4g}")
-    if trainer.recipe.schedule == "diary":
-        at = diary_epochs(config.epochs)
-        lines.append(
-            f"the diary of 2012: after epoch {at['tenth']} rate/10, {at['hundredth']} rate/100, "
-            f"{at['conv1_and_light']} conv1 slow and lighting off, {at['conv1_frozen']} conv1 frozen, "
-            f"{at['thousandth']} rate/1000"
-        )
-    elif not shard_set.has("val"):
-        lines.append("the rate stays, since without val no error tells when to lower it")
-    else:
-        lines.append(f"rate/10 when val error has not improved for {trainer.plateau.patience} epochs, three times")
-    if not shard_set.has("val"):
-        lines.append("no photos in val: epochs are not evaluated, and there is no best checkpoint")
-    if resume:
-        lines.append(f"going on after step {trainer.steps_done:,} (epoch {trainer.epoch + 1})")
-    return lines
 
 
 def _last_checkpoint(run: Path) -> dict:
