@@ -92,13 +92,13 @@ class _Meet(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         """The sum over the processes of what each says about this one's part."""
         places, rank = dist.get_world_size(ctx.group), dist.get_rank(ctx.group)
-        parts = [_dense(part) for part in gradient.chunk(places, dim=1)]
+        parts = [_said(_dense(part), ctx.group) for part in gradient.chunk(places, dim=1)]
         # gloo has no reduce_scatter of its own: what is meant for the other is all that is sent.
         own = parts[rank].to(torch.promote_types(gradient.dtype, torch.float32), copy=True)
         for other, said in _exchange(parts, ctx.group):
             assert other != rank
             own += said
-        return own.to(gradient.dtype), None
+        return own.to(gradient), None
 
 
 class _Add(torch.autograd.Function):
@@ -107,8 +107,9 @@ class _Add(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         total = x.to(torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format, copy=True)
+        total = _said(total, group)
         dist.all_reduce(total, group=group)
-        return total.to(x.dtype)
+        return total.to(x)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -117,11 +118,11 @@ class _Add(torch.autograd.Function):
 
 def gather(x: Tensor, group: dist.ProcessGroup | None = None) -> list[Tensor]:
     """Each process's tensor of one shape, in the order of ranks, in its memory's order; no gradient."""
-    flat = _dense(x)
+    flat = _said(_dense(x), group)
     out = [torch.empty_like(flat) for _ in range(dist.get_world_size(group))]
     last = _channels_last(flat)
     dist.all_gather([_as_sent(t, last) for t in out], _as_sent(flat, last), group=group)
-    return out
+    return [t.to(x.device) for t in out]
 
 
 def _exchange(parts: list[Tensor], group: dist.ProcessGroup | None) -> list[tuple[int, Tensor]]:
@@ -142,6 +143,11 @@ def _exchange(parts: list[Tensor], group: dist.ProcessGroup | None) -> list[tupl
 
 def _axis(name: str, x: Tensor) -> int | None:
     return AXES.get(name, 0) if x.dim() else None  # a single number, batch norm's count say, is whole
+
+
+def _said(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """What is handed to the other processes: gloo takes nothing from a GPU, so that goes by the CPU."""
+    return x.cpu() if x.is_cuda and "cuda:gloo" in str(dist.get_backend_config(group)) else x
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class Entry:
     """What the author changed by hand.
 
     Attributes:
-        at: after so many epochs of the diary; with `unit` `step`, after so many batches, in a run of any length.
+        at: after so many epochs of the diary; with `unit` `step`, after so many batches, but a thirtieth of a run.
         rates: parts of the first rate, by layer; `*`, of all that no entry has named yet.
         light_off: whether he turned the lighting off.
     """
@@ -27,10 +27,10 @@ class Entry:
     light_off: bool = False
     unit: str = EPOCH
 
-    def step(self, place: Place, length: float) -> int:
+    def step(self, place: Place, length: int) -> int:
         """The first step of the run that has it: times epochs / length. Whole epochs stay whole, .5 up."""
         if self.unit == STEP:
-            return int(self.at)
+            return min(int(self.at), place.epochs * place.steps // 30)
         at = self.at * place.epochs / length
         if self.at == int(self.at):
             return math.floor(at + 0.5) * place.steps
@@ -41,7 +41,8 @@ class Entry:
 class Diary:
     """The author's hand on the rates, replayed (the comments of the parameter files).
 
-    Biases keep a rate of their own to the end: twice the first one, some layers another.
+    Biases keep a rate of their own to the end: twice the first one, some layers another. (The last files of 145-half
+    and 147 have a tenth of it in some layers; the diaries do not say since when, so it is left out.)
 
     Attributes:
         source: the parameter file.
@@ -66,7 +67,7 @@ class Diary:
         """The rates at a place of a run that begins with `rate`."""
         now: dict[str, float] = {}
         for entry in self.entries:
-            if entry.step(place, self.length) <= place.done:
+            if entry.step(place, self.epochs) <= place.done:
                 now |= entry.rates
         layers = {layer: rate * part for layer, part in now.items() if layer != "*"}
         biases = {layer: rate * part for layer, part in self.layer_biases.items()}
@@ -74,14 +75,14 @@ class Diary:
 
     def light_epochs(self, epochs: int) -> int | None:
         """Epochs with lighting in a run of this length; None, all of them."""
-        off = [math.floor(entry.at * epochs / self.length + 0.5) for entry in self.entries if entry.light_off]
+        off = [math.floor(entry.at * epochs / self.epochs + 0.5) for entry in self.entries if entry.light_off]
         return off[0] if off else None
 
     def told(self, steps: int, epochs: int) -> str:
         """The diary of a run of this length, in a line."""
         words = []
         for entry in self.entries[1:]:
-            at = entry.step(Place(0, 0, steps, epochs), self.length)
+            at = entry.step(Place(0, 0, steps, epochs), self.epochs)
             when = f"epoch {at // steps}" if at % steps == 0 and entry.unit == EPOCH else f"step {at:,}"
             parts = [
                 f"{'rate' if layer == '*' else layer} {'frozen' if part == 0 else f'x {part:g}'}"

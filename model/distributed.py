@@ -8,6 +8,7 @@ them then says where it stands, and who does not is named.
 """
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from ..pipeline.errors import TrainingError, UsageError
 from ..pipeline.workers import available_cores
 
 TIMEOUT = 600.0  # seconds that a process waits for the others: a first batch from a slow disk, a checkpoint of rank 0
+CONNECTION = r"(?i)gloo|nccl|connection|socket|store|timed out|recv"  # in what torch says of a broken one
+HUNG = r"(?i)timed out|timeout"
 ROLL_CALL = 5.0  # seconds between the first error and the last, of processes that wait for the same one
 
 
@@ -75,13 +78,6 @@ class Team:
         self._asked = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
         return False
 
-    def settle(self, wish: bool) -> bool:
-        """Whether any process wishes so now, or wished so at the last call of `any`."""
-        if self.ranks == 1:
-            return wish
-        before = self.any(wish)
-        return self.any(wish) or before
-
     def tell(self, value: Any) -> Any:
         """Give all processes what the first has."""
         if self.ranks == 1:
@@ -113,32 +109,33 @@ class Team:
                     "start all processes with the same command, over the same shards and statistics",
                 )
 
-    def missing(self, error: Exception, step: int) -> TrainingError:
-        """Turn a broken collective into words: call the roll, and name those who do not answer.
+    def explain(self, error: RuntimeError) -> Exception:
+        """Turn a broken connection into words: call the roll, and name those who do not answer.
 
-        Args:
-            step: where this process stands.
+        Returns:
+            A TrainingError; the error itself where it is of another kind, and this process does not answer the roll.
         """
         said = " ".join(str(error).split())[:160]
+        if self.ranks == 1 or not (isinstance(error, dist.DistError) or re.search(CONNECTION, said)):
+            return error
         try:
             store = dist.distributed_c10d._get_default_store()
-            store.set(f"waiting/{self.rank}", str(step))
+            store.set(f"waiting/{self.rank}", "")
             deadline = time.monotonic() + ROLL_CALL
-            others = [rank for rank in range(self.ranks) if rank != self.rank]
-            absent = others
+            absent = others = [rank for rank in range(self.ranks) if rank != self.rank]
             while absent and time.monotonic() < deadline:
                 time.sleep(0.1)
                 absent = [rank for rank in others if not store.check([f"waiting/{rank}"])]
         except Exception:  # the store's own process is gone
-            return TrainingError(
-                f"rank 0, or the machine it is on, is gone at step {step:,} ({said})",
-                "go on with --resume from the last checkpoint",
-            )
+            absent = [0]
         names = " and ".join(f"rank {rank}" for rank in absent) or "a connection between the processes"
-        are = "are" if len(absent) > 1 else "is"
+        hung = re.search(HUNG, said)
+        if len(absent) > 1:
+            gone = f"are gone, or have hung for {self.timeout:g} s" if hung else "are gone"
+        else:
+            gone = f"is gone, or has hung for {self.timeout:g} s" if hung else "is gone"
         return TrainingError(
-            f"{names} {are} gone, or has hung for {self.timeout:g} s, at step {step:,} ({said})",
-            "see what it said last; then go on with --resume from the last checkpoint",
+            f"{names} {gone} ({said})", "see what it said last; then go on with --resume from the last checkpoint"
         )
 
     def leave(self) -> None:
@@ -163,7 +160,10 @@ def join(device: torch.device, timeout: float = TIMEOUT) -> Team:
             f"WORLD_SIZE is set, but not all that belongs to it: {error}",
             "start with alexnet-train --processes N, or with torchrun; unset WORLD_SIZE to train in one process",
         ) from None
-    torch.set_num_threads(max(1, available_cores() // local_ranks))
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's own, too few
+        torch.set_num_threads(max(1, available_cores() // local_ranks))
+    if device.type == "cuda":
+        torch.cuda.set_device(own_device(device, local_rank))
     try:
         dist.init_process_group(
             backend_of(device, local_ranks), timeout=timedelta(seconds=timeout), rank=rank, world_size=ranks

@@ -84,7 +84,9 @@ class Data(Alone):
     def __init__(self, net: Net, team: Team, device: torch.device):
         super().__init__(net)
         self._team = team
-        ddp = DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
+        ddp = DistributedDataParallel(
+            net, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        )
         ddp.register_comm_hook(None, _add_up)
         self.module = ddp
 

@@ -13,6 +13,8 @@ from . import checkpoint as checkpoints
 from . import schedules
 from .alexnet import HEAD, NetOptions
 from .metrics import Sums
+from .recipes import Recipe
+from .schedules import EarlyStop
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -71,7 +73,8 @@ def restore(trainer: "Trainer", saved: dict) -> None:
     """
     file = trainer.run / "last.pt"
     with checkpoints.fits_this_version(file):
-        today, then = trainer.recipe.described(), dict(saved["recipe"])
+        today = trainer.recipe.described()
+        then = {**Recipe("", "").described(), **saved["recipe"]}  # what a recipe did not have yet is as it was
         then["net"] = vars(NetOptions(**then["net"]))
         for told in ("summary", "published"):
             then[told] = today[told]
@@ -84,8 +87,8 @@ def restore(trainer: "Trainer", saved: dict) -> None:
         trainer.net.load_state_dict(trainer.work.part(saved["model"]))
         trainer.optimizer.restore(trainer.work.part(saved["velocity"]))
         trainer.epoch, trainer.step = saved["epoch"], saved["step"]
-        schedules.restore(trainer.schedule, saved["schedule"])
-        early = saved["early_stop"]
+        schedules.restore(trainer.schedule, saved.get("schedule", saved.get("plateau", {})))
+        early = saved.get("early_stop", vars(EarlyStop()))
         trainer.early_stop.best, trainer.early_stop.waited = early["best"], early["waited"]
         trainer.best_error = saved["best_error"]
         if trainer.config.decode == "auto":

@@ -79,8 +79,9 @@ def state(schedule: Schedule) -> dict[str, Any]:
 
 def restore(schedule: Schedule, seen: Mapping[str, Any]) -> None:
     """Go on from what it had seen."""
-    for name, value in seen.items():
-        setattr(schedule, name, value)
+    if isinstance(schedule, Plateau):
+        for name, value in seen.items():
+            setattr(schedule, name, value)
 
 
 @dataclass

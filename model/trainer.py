@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..pipeline.errors import AlexnetError
+from ..pipeline.errors import TrainingError
 from ..pipeline.loader import train_stream
 from ..pipeline.plan import Plan
 from ..pipeline.shardset import ShardSet
@@ -132,12 +132,6 @@ class Trainer:
                         self._save(log)
                         break
             return self.finished
-        except AlexnetError:
-            raise
-        except RuntimeError as error:
-            if self.team.ranks == 1:
-                raise
-            raise self.team.missing(error, self.steps_done) from error
         finally:
             log.close()
 
@@ -282,6 +276,12 @@ class Trainer:
 
     def _save(self, log: Metrics, best: bool = False) -> None:
         self._checked_loss(self.work.totals(self.window))  # what is broken is never saved
-        self.watch.check_weights(self.net, self.steps_done)
+        broken: TrainingError | None = None
+        try:
+            self.watch.check_weights(self.net, self.steps_done)
+        except TrainingError as error:
+            broken = error
+        if self.team.sum([float(broken is not None)])[0]:  # of columns each sees its own half
+            raise broken or TrainingError("weights of another rank are not finite", "see what it said")
         log.sync()
         resume.save(self, best)

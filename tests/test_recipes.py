@@ -80,19 +80,15 @@ DIFFERENCES: dict[str, tuple[dict, dict]] = {
     "six-conv-2009": (
         {"conv6": True},
         {
-            "diary": "146-2009",
             "diary_after": "146-2009",
             "takes": ("conv1", "conv2", "conv3", "conv4", "conv5"),
-            "epochs": 7,
         },
     ),
     "six-conv-2011": (
         {"conv6": True, "low": 2048},
         {
-            "diary": "146-2011",
             "diary_after": "146-2011",
             "takes": ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6"),
-            "epochs": 9,
         },
     ),
     "no-lrn": ({"norm": "none", "within_map": False}, {"diary": "148", "epochs": 97}),

@@ -74,8 +74,10 @@ def assert_same(run, other, exactly):
             if exactly:
                 assert torch.equal(tensor, two[part][name]), (part, name)
             else:
-                # Rounding: sums over 55 x 55 places that cancel leave some 1e-7 in conv1.
-                torch.testing.assert_close(two[part][name], tensor, rtol=2e-3, atol=3e-7)
+                # Rounding: sums over 55 x 55 places that cancel leave some 1e-7 in conv1, and of two equal maxima
+                # another may be taken.
+                away = float((two[part][name] - tensor).norm())
+                assert away <= 1e-2 * float(tensor.norm()) + 1e-7 * tensor.numel() ** 0.5, (part, name, away)
     if exactly:
         assert curve(run) == curve(other)
     else:
@@ -149,11 +151,11 @@ def test_a_signal_to_one_stops_and_saves_all(runs, tmp_path, whom):
 
 def test_a_rank_that_hangs_is_named(runs, tmp_path):
     run = tmp_path / "run"
-    process = start(runs, run, *NEW, *SPLITS["columns"], "--timeout", "4")
+    process = start(runs, run, *NEW, *SPLITS["columns"], "--timeout", "20")
     wait_for_step(process, run, 1)
     os.kill(ranks_of(process)[1], signal.SIGSTOP)
     _, aside = finish(process, 1)
-    assert "rank 1 is gone, or has hung for 4 s" in aside
+    assert "rank 1 is gone, or has hung for 20 s" in aside
 
 
 def test_ranks_end_when_the_launcher_was_killed(runs, tmp_path):

@@ -180,24 +180,24 @@ def test_pooling_without_overlap_had_conv1_frozen_when_the_rate_fell():
 
 
 def test_six_conv_of_2009_on_both_sides_of_its_entry():
-    """Old layers at a tenth; all at a tenth from 2.16 of its 6.6491 epochs on: of 7, 2.27399, step 2,274."""
+    """Old layers at a tenth; all at a tenth from epoch 2.16 on, in a run of 7 as in his of 6.6491."""
     diary = DIARIES["146-2009"]
-    for step in (0, 1, 2273):
+    for step in (0, 1, 2159):
         rates = at(diary, step)
         assert [rates.of(layer, "weight") for layer in OLD] == close([0.1] * 5)
         assert [rates.of(layer, "weight") for layer in ("conv6", "fc6", "fc7", "fc8")] == [1.0] * 4
-    for step in (2274, 3000, 6999):
+    for step in (2160, 3000, 6999):
         assert [at(diary, step).of(layer, "weight") for layer in (*OLD, "conv6", "fc6", "fc8")] == close([0.1] * 8)
     for step in (0, 6999):
         assert [at(diary, step).of(layer, "bias") for layer in ("conv1", "conv6", "fc8")] == close([2.0, 0.2, 2.0])
     # Where there is no whole epoch of it, it falls within the first.
-    assert (at(diary, 324, 1).weights, at(diary, 325, 1).weights) == close((1.0, 0.1))  # 0.32486
+    assert (at(diary, 308, 1).weights, at(diary, 309, 1).weights) == close((1.0, 0.1))  # 2.16 / 7 = 0.30857
 
 
 def test_six_conv_of_2011_on_both_sides_of_its_entry():
-    """Convolutions at a tenth; all from epoch 6 of 8.11295 on, which is 6.656 of 9: a whole one, 7."""
+    """Convolutions at a tenth; all from epoch 6 on, in a run of 9 as in his of 8.11295."""
     diary = DIARIES["146-2011"]
-    before, after = at(diary, 7 * STEPS - 1), at(diary, 7 * STEPS)
+    before, after = at(diary, 6 * STEPS - 1), at(diary, 6 * STEPS)
     assert [before.of(layer, "weight") for layer in (*OLD, "conv6")] == close([0.1] * 6)
     assert [before.of(layer, "weight") for layer in ("fc6", "fc7", "low", "fc8")] == [1.0] * 4
     assert [after.of(layer, "weight") for layer in (*OLD, "conv6", "fc6", "low", "fc8")] == close([0.1] * 9)
@@ -238,6 +238,9 @@ def test_three_hundred_steps_are_as_many_in_a_run_of_any_length():
     for epochs, steps in ((54, 1000), (108, 1000), (10, 5000)):
         before, after = (at(diary, step, epochs, steps=steps).of("fc8", "weight") for step in (299, 300))
         assert (before, after) == close((0.1, 1.0))
+    # In a run so short that the new layer would be slowed down before, a thirtieth of it.
+    before, after = (at(diary, step, 10, steps=73).of("fc8", "weight") for step in (23, 24))
+    assert (before, after) == close((0.1, 1.0))
     assert at(diary, 14 * STEPS, 108).of("conv1", "weight") == 0.0 < at(diary, 14 * STEPS - 1, 108).layers["conv1"]
 
 
@@ -246,7 +249,7 @@ def test_a_diary_is_told_in_a_line():
         "epoch 25 rate x 0.1; epoch 51 rate x 0.01; epoch 67 conv1 x 0.001, lighting off; epoch 72 conv1 frozen; "
         "epoch 79 rate x 0.001"
     )
-    assert DIARIES["146-2009"].told(STEPS, 7) == "step 2,274 rate x 0.1"
+    assert DIARIES["146-2009"].told(STEPS, 7) == "step 2,160 rate x 0.1"
     assert DIARIES["146-2012"].told(STEPS, 54).startswith("step 300 fc8 x 1; epoch 5 conv1 x 0.001; ")
 
 

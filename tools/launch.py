@@ -62,6 +62,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for number in range(processes):
+            if asked:
+                break
             process = subprocess.Popen(
                 [sys.executable, "-m", "alexnet_dali.tools.train", *arguments],
                 env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
@@ -107,7 +109,7 @@ def _watch(ranks: list[_Rank], asked: list[int]) -> int:
             failed = next((rank for rank in ranks if rank.process.poll() not in (None, 0)), None)
             if failed is not None:
                 usage = failed.process.returncode == 2
-                deadline = time.monotonic() + (1.0 if usage else GRACE)
+                deadline = time.monotonic() + (1.0 if usage or (asked and failed.process.returncode < 0) else GRACE)
         elif time.monotonic() > deadline:
             for rank in ranks:
                 if rank.process.poll() is None:
@@ -115,10 +117,10 @@ def _watch(ranks: list[_Rank], asked: list[int]) -> int:
     if failed is None:
         failed = next((rank for rank in ranks if rank.process.returncode != 0), None)
     if failed is None:
-        return 0
+        return 128 + asked[0] if asked and not ranks else 0
     code = failed.process.returncode
-    if asked and code == 128 + asked[0]:
-        return code
+    if asked and (code < 0 or code == 128 + asked[0]):  # before it could save, or after
+        return 128 + asked[0]
     if failed.number:
         for line in failed.said[-20:]:
             click.echo(f"rank {failed.number}: {line}", err=True)

@@ -70,6 +70,8 @@ class Lines:
             f"{trainer.images / max(total.seconds, 1e-9):,.0f} images/s, "
             f"stalled {total.stall_percent:.2f}% of the time (start-up {trainer.meter.startup_seconds:.1f} s)"
         ]
+        if trainer.early_stop.now:
+            lines.append(f"ended early: {trainer.early_stop.waited} epochs gave no better error")
         best = f", best {trainer.run / 'best.pt'}" if (trainer.run / "best.pt").exists() else ""
         lines.append(f"last checkpoint {trainer.run / 'last.pt'}{best}")
         return lines

@@ -31,7 +31,7 @@ from .launch import ended_with_parent, launch
 from .lines import Lines
 from .max_stall import Percent, check_stall
 from .process import pick_device, stop_on_signals
-from .sharing import facts, shared_work
+from .sharing import facts, shared_work, world_size
 
 FOLDER = click.Path(path_type=Path)
 
@@ -65,7 +65,7 @@ def list_recipes(context: click.Context, option: click.Parameter, wanted: bool) 
     help="source2012: what ran in 2012. paper: what the text says. Others: --list-recipes.",
 )
 @click.option("--crop", type=click.IntRange(1), help="Pixels of the window.  [default: 224, or what the model is for]")
-@click.option("--epochs", type=click.IntRange(1), help="In all.  [default: the recipe's, 91 or 90]")
+@click.option("--epochs", type=click.IntRange(1), help="In all.  [default: the recipe's, 91 of source2012]")
 @click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps in all, if that is sooner.")
 @click.option("--batch-size", type=click.IntRange(1), help="Of the global batch.  [default: the recipe's, 128]")
 @click.option("--rate", type=float, help="To begin with.  [default: 0.01 at 1,000 classes, less for fewer]")
@@ -98,7 +98,13 @@ def list_recipes(context: click.Context, option: click.Parameter, wanted: bool) 
     type=click.Choice(PARALLEL),
     help="columns: the paper's, a column of the net each. data: a share of a batch.  [default: columns, of two]",
 )
-@click.option("--timeout", type=click.FloatRange(1), default=TIMEOUT, help="Seconds to wait for the other processes.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1),
+    default=TIMEOUT,
+    show_default=True,
+    help="Seconds to wait for the other processes.",
+)
 @click.option("--init-from", type=FOLDER, help="Begin with the weights of this run: all layers but the last.")
 @click.option(
     "--early-stop", type=click.IntRange(0), default=0, help="End after so many epochs without a better error."
@@ -147,12 +153,17 @@ def train(context, shards, run, recipe_name, max_stall, resume, processes, paral
         config = resumed(saved["config"], {**asked, **shared, "shards": str(shards), "device": str(device)})
     else:
         config = _new_config(shards, recipe_name, device, options, shard_set, shared, init_from)
-    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
+    if config.processes > 1 and not world_size():
         del saved
         context.exit(launch(config.processes, sys.argv[1:]))
     team = join(device, timeout)
     try:
         ended = _run(config, shard_set, run, saved, init_from, team, resume, max_stall)
+    except RuntimeError as error:
+        told = team.explain(error)
+        if told is error:
+            raise
+        raise told from error
     finally:
         team.leave()
     context.exit(ended)
@@ -172,15 +183,19 @@ def _run(
     stats = statistics.load(shard_set)
     if saved:
         _check_same(saved, shard_set, run)
-    team.check_same(facts(config, shard_set, stats))
     first = checkpoints.load(checkpoints.run_checkpoint(init_from)) if init_from and not saved else None
     with locked(run) if team.first else nullcontext():
+        if team.ranks > 1:
+            team.check_same(facts(config, shard_set, stats, saved, first))
         trainer = Trainer(config, shard_set, stats, run, saved, first, team)
         del saved, first  # half a gigabyte
         for line in introduction(trainer, resume):
             _say(team, line)
         if trainer.finished:
-            _say(team, f"{run}: all {trainer.last_step:,} steps are done; more with --epochs or --steps")
+            more = f"all {trainer.last_step:,} steps are done; more with --epochs or --steps"
+            if trainer.early_stop.now:
+                more = f"{trainer.early_stop.waited} epochs gave no better error; more with --early-stop 0"
+            _say(team, f"{run}: {more}")
             return 0
         if team.first:
             write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
@@ -265,7 +280,16 @@ def _from_default(context: click.Context, name: str) -> bool:
 
 def main() -> None:
     """Entry of the console script."""
-    console.run(train)
+    try:
+        console.run(train)
+    except SystemExit as end:
+        if "WORLD_SIZE" not in os.environ:
+            raise
+        # One of several: all is saved and closed. Python's own end would stop threads that gloo or DALI still have,
+        # which now and then is an abort in place of the exit code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":
