@@ -20,6 +20,10 @@
     precision.py   fp32, tf32, bf16
     metrics.py     metrics.jsonl; running sums
     checkpoint.py  atomic, safe to load, exact resume
+    portable.py    weights that travel: safetensors and a model card
+    onnx_export.py the net as ONNX, checked
+    converters.py  weights of torchvision's and Caffe's layout
+    confusion.py   errors by class, and what the worst are taken for
     evaluate.py    top-1 and top-5 error, any views, one net or several
 
 Imports pipeline, never tools.

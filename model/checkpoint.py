@@ -48,6 +48,10 @@ def load(path: Path) -> dict:
         UsageError: no such file.
         TrainingError: damaged, foreign, or of another version.
     """
+    if path.suffix == ".safetensors":  # what alexnet-weights has exported
+        from .portable import read
+
+        return read(path)
     try:
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -70,8 +74,10 @@ def load(path: Path) -> dict:
 
 
 def run_checkpoint(run: Path) -> Path:
-    """The file to use of a run: a .pt file itself, or of a folder `best.pt`, else `last.pt`."""
+    """The file to use of a run: a file itself, or of a folder `best.pt`, else `last.pt`; of an export its weights."""
     if run.is_dir():
+        if (run / "model.safetensors").exists():
+            return run / "model.safetensors"
         return run / "best.pt" if (run / "best.pt").exists() else run / "last.pt"
     return run
 

@@ -13,10 +13,17 @@ from alexnet_dali.tools.bench import bench
 from alexnet_dali.tools.evaluate import evaluate_runs
 from alexnet_dali.tools.prep import prep
 from alexnet_dali.tools.train import train
+from alexnet_dali.tools.weights import weights
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = {"alexnet-prep": prep, "alexnet-train": train, "alexnet-eval": evaluate_runs, "alexnet-bench": bench}
+COMMANDS = {
+    "alexnet-prep": prep,
+    "alexnet-train": train,
+    "alexnet-eval": evaluate_runs,
+    "alexnet-bench": bench,
+    "alexnet-weights": weights,
+}
 
 
 def all_commands() -> list[tuple[str, click.Command]]:

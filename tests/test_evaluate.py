@@ -8,13 +8,17 @@ import oracle
 import pytest
 import torch
 from alexnet_dali.model import evaluate as evaluation
+from alexnet_dali.model.confusion import ClassError, Confusion, Tally
+from alexnet_dali.model.distributed import Team
 from alexnet_dali.model.evaluate import evaluate, predict, share_right
 from alexnet_dali.pipeline import stats
-from alexnet_dali.pipeline.errors import PlanError, ShardError
+from alexnet_dali.pipeline.errors import PlanError, ShardError, TrainingError
 from alexnet_dali.pipeline.loader import views_stream
+from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.stream import Batch
 from conftest import build_set
 from PIL import Image
+from ranks import together
 from torch import nn
 
 CLASSES, VAL = 8, 23
@@ -281,3 +285,71 @@ def test_records_without_a_label_have_no_error(raw, monkeypatch):
         evaluate([Linear(0)], raw, stats.load(raw))
     assert caught.value.message == f"{raw.root}: val has records without a label"
     assert caught.value.hint == "evaluate a split that has labels"
+
+
+def test_records_without_a_label_may_be_looked_at(raw, monkeypatch):
+    @contextmanager
+    def unlabelled(*_, **__):
+        yield [Batch(torch.zeros(2, 1, 3, 224, 224), torch.tensor([1, -1]), True, np.arange(2), None)]
+
+    monkeypatch.setattr(evaluation, "views_stream", unlabelled)
+    seen = []
+    result = evaluate(
+        [Linear(0)], raw, stats.load(raw), without_labels=True, see=lambda *batch: seen.append([len(x) for x in batch])
+    )
+    assert seen == [[2, 2, 2]] and result.images == 2
+    assert math.isnan(result.loss) and math.isnan(result.top1_error) and math.isnan(result.top5_error)
+
+
+# --- confusion.py -----------------------------------------------------------------------------------------------------
+
+
+def test_classes_and_confusions_equal_the_slow_oracle(raw, monkeypatch):
+    monkeypatch.setattr(evaluation, "PICTURES_AT_ONCE", 5)
+    measured, net, tally = stats.load(raw), Linear(3), Tally(CLASSES)
+    result = evaluate([net], raw, measured, see=tally.see)
+    rows = slow_probabilities([net], 1, measured.mean_image)
+    for label, one in enumerate(tally.errors()):
+        own = rows[label::CLASSES]
+        assert (one.label, one.images) == (label, len(own))
+        assert one.top1_error == pytest.approx(oracle.errors(own, [label] * len(own), 1))
+        assert one.top5_error == pytest.approx(oracle.errors(own, [label] * len(own), 5))
+    assert sum(one.images * one.top5_error for one in tally.errors()) == pytest.approx(VAL * result.top5_error)
+    wrong = [(k % CLASSES, int(row.argmax())) for k, row in enumerate(rows) if row.argmax() != k % CLASSES]
+    found = tally.confusions(worst=CLASSES, answers=CLASSES)
+    assert {(one.label, one.answer): one.count for one in found} == {pair: wrong.count(pair) for pair in wrong}
+
+
+def test_worst_classes_and_most_frequent_answers_come_first():
+    tally = Tally(5)
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
+    answers = torch.tensor([0, 3, 2, 3, 0, 1, 1, 1, 4, 0])
+    probabilities = torch.full((10, 5), 0.1).scatter(1, answers[:, None], 0.6)
+    for half in (slice(0, 7), slice(7, 10)):
+        tally.see(np.arange(10)[half], labels[half], probabilities[half])
+    assert tally.confusions(worst=2, answers=2) == [
+        Confusion(2, 1, 2, 0.5),  # all wrong
+        Confusion(2, 0, 1, 0.25),  # as frequent as 4, which has the higher label
+        Confusion(0, 3, 2, 0.5),
+        Confusion(0, 2, 1, 0.25),
+    ]
+    assert tally.errors()[1] == ClassError(1, 2, 0.5, 0.0)
+    empty = tally.errors()[3]
+    assert empty.images == 0 and math.isnan(empty.top1_error) and math.isnan(empty.top5_error)
+
+
+def test_a_class_that_says_no_number_is_no_answer():
+    with pytest.raises(TrainingError, match="probabilities are not numbers"):
+        Tally(3).see(np.arange(1), torch.tensor([0]), torch.tensor([[0.5, math.nan, 0.5]]))
+
+
+def _tallied(rank, root, ranks=2):
+    shard_set, tally, team = open_shard_set(root), Tally(CLASSES), Team(rank, ranks, rank, ranks)
+    result = evaluate([Linear(3)], shard_set, stats.load(shard_set), see=tally.see, team=team)
+    tally.add_up(team)
+    return result.images, [tuple(vars(one).values()) for one in tally.errors()], [*map(vars, tally.confusions())]
+
+
+def test_processes_that_share_the_pass_have_one_tally(raw):
+    alone = _tallied(0, raw.root, 1)
+    assert together(_tallied, raw.root) == [alone, alone]

@@ -13,11 +13,18 @@
       checks.py            its checks
       machine.py           the facts that they judge
     train.py           alexnet-train
+      introduction.py    what it says first; lines.py, while it trains
+      sharing.py         how many processes, and which way
+      launch.py          starts them, passes signals on, says who failed
       max_stall.py       --max-stall: percentages, and the error at the end
     evaluate.py        alexnet-eval
+      predictions.py     its submission file
+    weights.py         alexnet-weights: export, import
     bench.py           alexnet-bench, and under it:
       bench_prep.py      prep; prep_cases.py has what it measures
       bench_loader.py    loader; loader_*.py and rival*.py: what it measures; cold.py, an empty cache; bars.py, the plot
+      bench_train.py     train; train_cases.py has what it measures
+      table.py           table; table_rows.py, table_parts.py: our rows, what each part is worth
       measure.py         rounds, rows, tables, the machine
 
     console.py         errors to exit codes, progress, sizes and durations in words

@@ -4,7 +4,12 @@ import click
 
 from . import console
 
-COMMANDS = {"prep": "bench_prep:bench_prep", "loader": "bench_loader:bench_loader"}
+COMMANDS = {
+    "prep": "bench_prep:bench_prep",
+    "loader": "bench_loader:bench_loader",
+    "train": "bench_train:bench_train",
+    "table": "table:print_tables",
+}
 
 
 @click.group(
