@@ -102,7 +102,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def _power(base: Tensor) -> Tensor:
     root = base.rsqrt()  # base^-0.5
-    return root * root.sqrt()  # base^-0.75
+    return root.mul_(root.sqrt())  # base^-0.75
 
 
 @lru_cache(maxsize=16)
