@@ -95,8 +95,7 @@ class _Meet(torch.autograd.Function):
         parts = [_said(_dense(part), ctx.group) for part in gradient.chunk(places, dim=1)]
         # gloo has no reduce_scatter of its own: what is meant for the other is all that is sent.
         own = parts[rank].to(torch.promote_types(gradient.dtype, torch.float32), copy=True)
-        for other, said in _exchange(parts, ctx.group):
-            assert other != rank
+        for said in _exchange(parts, ctx.group):
             own += said
         return own.to(gradient), None
 
@@ -125,8 +124,8 @@ def gather(x: Tensor, group: dist.ProcessGroup | None = None) -> list[Tensor]:
     return [t.to(x.device) for t in out]
 
 
-def _exchange(parts: list[Tensor], group: dist.ProcessGroup | None) -> list[tuple[int, Tensor]]:
-    """Send each process its part; what came from each of the others, with its rank, in the order of ranks."""
+def _exchange(parts: list[Tensor], group: dist.ProcessGroup | None) -> list[Tensor]:
+    """Send each process its part; what came from each of the others, in the order of ranks."""
     rank = dist.get_rank(group)
     others = [k for k in range(len(parts)) if k != rank]
     came = {k: torch.empty_like(parts[rank]) for k in others}
@@ -138,7 +137,7 @@ def _exchange(parts: list[Tensor], group: dist.ProcessGroup | None) -> list[tupl
         calls.append(dist.P2POp(dist.irecv, _as_sent(came[k], last), peer, group))
     for work in dist.batch_isend_irecv(calls):
         work.wait()
-    return [(k, came[k]) for k in others]
+    return [came[k] for k in others]
 
 
 def _axis(name: str, x: Tensor) -> int | None:

@@ -29,6 +29,7 @@ def saved(processes, parallel):
         ({"processes": 3}, (3, "data")),
         ({"processes": 2, "recipe": "one-gpu"}, (2, "data")),
         ({"processes": 2, "model": "resnet18"}, (2, "data")),
+        ({"saved": saved(1, "alone")}, (1, "alone")),
         ({"saved": saved(2, "data")}, (2, "data")),
         ({"saved": saved(2, "data"), "processes": 3}, (3, "data")),
         ({"saved": saved(3, "data"), "processes": 2}, (2, "columns")),

@@ -38,9 +38,9 @@ def shared_work(
         if cards and processes > cards:  # of a run that several machines began
             processes = cards
     model, name = before.get("model", model), before.get("recipe", name)
-    if parallel is None and processes == before.get("processes"):
-        parallel = before.get("parallel")
     chosen = parallel or default_parallel(processes, model, recipe(name))
+    if parallel is None and processes == before.get("processes"):
+        chosen = before["parallel"]
     if processes == 1 and parallel is not None:
         raise UsageError(f"--parallel {parallel} is for several processes", f"say how many: --processes {COLUMNS}")
     if processes > 1:
