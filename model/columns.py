@@ -1,6 +1,6 @@
 """The net in two columns, one in each of two processes, and what they say to each other (paper, section 3.2).
 
-In:  a process group of two.  Out: a `Place` that the net asks for what it does not hold.
+In:  two processes that are connected.  Out: a place that the net asks for what it does not hold.
 
     meet    both columns' maps or units: before conv3, conv6 and the fully connected layers
     add     the logits, the sum of what each column makes of its half of the last hidden layer
@@ -56,85 +56,78 @@ class OnePlace:
 
 
 class Column(OnePlace):
-    """One column is here, the other in another process.
+    """One column is here, the other in another process: the column is the rank."""
 
-    Args:
-        group: of two processes; the column is the rank.
-    """
-
-    def __init__(self, group: dist.ProcessGroup | None = None):
-        self.places, self.column = dist.get_world_size(group), dist.get_rank(group)
-        self._group = group
+    def __init__(self):
+        self.places, self.column = dist.get_world_size(), dist.get_rank()
 
     def meet(self, x: Tensor) -> Tensor:
         """Both columns' maps (n, maps, height, width) or units (n, units), column after column."""
-        return _Meet.apply(x, self._group)
+        return _Meet.apply(x)
 
     def add(self, x: Tensor) -> Tensor:
         """The sum of both columns' tensors."""
-        return _Add.apply(x, self._group)
+        return _Add.apply(x)
 
     def whole(self, name: str, part: Tensor) -> Tensor:
         """The parameter of both columns."""
         axis = _axis(name, part)
-        return part if axis is None else torch.cat(gather(part, self._group), dim=axis)
+        return part if axis is None else torch.cat(gather(part), dim=axis)
 
 
 class _Meet(torch.autograd.Function):
     """All processes' tensors, one after the other along the second axis."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-        ctx.group = group
-        return torch.cat(gather(x, group), dim=1)
+    def forward(ctx, x: Tensor) -> Tensor:
+        return torch.cat(gather(x), dim=1)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx, gradient: Tensor) -> Tensor:
         """The sum over the processes of what each says about this one's part."""
-        places, rank = dist.get_world_size(ctx.group), dist.get_rank(ctx.group)
-        parts = [_said(_dense(part), ctx.group) for part in gradient.chunk(places, dim=1)]
+        places, rank = dist.get_world_size(), dist.get_rank()
+        parts = [_said(_dense(part)) for part in gradient.chunk(places, dim=1)]
         # gloo has no reduce_scatter of its own: what is meant for the other is all that is sent.
         own = parts[rank].to(torch.promote_types(gradient.dtype, torch.float32), copy=True)
-        for said in _exchange(parts, ctx.group):
+        for said in _exchange(parts):
             own += said
-        return own.to(gradient), None
+        return own.to(gradient)
 
 
 class _Add(torch.autograd.Function):
     """The sum over all processes, in float32; each gets the whole gradient."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    def forward(ctx, x: Tensor) -> Tensor:
         total = x.to(torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format, copy=True)
-        total = _said(total, group)
-        dist.all_reduce(total, group=group)
+        total = _said(total)
+        dist.all_reduce(total)
         return total.to(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return gradient, None
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
 
 
-def gather(x: Tensor, group: dist.ProcessGroup | None = None) -> list[Tensor]:
+def gather(x: Tensor) -> list[Tensor]:
     """Each process's tensor of one shape, in the order of ranks, in its memory's order; no gradient."""
-    flat = _said(_dense(x), group)
-    out = [torch.empty_like(flat) for _ in range(dist.get_world_size(group))]
+    flat = _said(_dense(x))
+    out = [torch.empty_like(flat) for _ in range(dist.get_world_size())]
     last = _channels_last(flat)
-    dist.all_gather([_as_sent(t, last) for t in out], _as_sent(flat, last), group=group)
+    dist.all_gather([_as_sent(t, last) for t in out], _as_sent(flat, last))
     return [t.to(x.device) for t in out]
 
 
-def _exchange(parts: list[Tensor], group: dist.ProcessGroup | None) -> list[Tensor]:
+def _exchange(parts: list[Tensor]) -> list[Tensor]:
     """Send each process its part; what came from each of the others, in the order of ranks."""
-    rank = dist.get_rank(group)
+    rank = dist.get_rank()
     others = [k for k in range(len(parts)) if k != rank]
     came = {k: torch.empty_like(parts[rank]) for k in others}
     last = _channels_last(parts[rank])
     calls = []
     for k in others:
-        peer = k if group is None else dist.get_global_rank(group, k)
-        calls.append(dist.P2POp(dist.isend, _as_sent(parts[k], last), peer, group))
-        calls.append(dist.P2POp(dist.irecv, _as_sent(came[k], last), peer, group))
+        calls.append(dist.P2POp(dist.isend, _as_sent(parts[k], last), k))
+        calls.append(dist.P2POp(dist.irecv, _as_sent(came[k], last), k))
     for work in dist.batch_isend_irecv(calls):
         work.wait()
     return [came[k] for k in others]
@@ -144,9 +137,9 @@ def _axis(name: str, x: Tensor) -> int | None:
     return AXES.get(name, 0) if x.dim() else None  # a single number, batch norm's count say, is whole
 
 
-def _said(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+def _said(x: Tensor) -> Tensor:
     """What is handed to the other processes: gloo takes nothing from a GPU, so that goes by the CPU."""
-    return x.cpu() if x.is_cuda and "cuda:gloo" in str(dist.get_backend_config(group)) else x
+    return x.cpu() if x.is_cuda and "cuda:gloo" in str(dist.get_backend_config()) else x
 
 
 def _dense(x: Tensor) -> Tensor:

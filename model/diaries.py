@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .rates import Place, Rates
+from .rates import Place, Rates, Schedule
 
 EPOCH, STEP = "epoch", "step"
 
@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Diary:
+class Diary(Schedule):
     """The author's hand on the rates, replayed (the comments of the parameter files).
 
     Biases keep a rate of their own to the end: twice the first one, some layers another. (The last files of 145-half
@@ -92,68 +92,31 @@ class Diary:
         return "; ".join(words)
 
 
-_TENTHS = ({"*": 1.0}, {"*": 0.1}, {"*": 0.01}, {"*": 0.001})
+def _by_hand(source: str, length: int, tenths: tuple[int, ...], slow: int, frozen: int) -> Diary:
+    """Most are one story: tenths of the rate; conv1 slow and the lighting off; conv1 frozen."""
+    entries = [Entry(at, {"*": 10.0**-number}) for number, at in enumerate((0, *tenths))]
+    entries += [Entry(slow, {"conv1": 0.001}, light_off=True), Entry(frozen, {"conv1": 0.0})]
+    return Diary(source, length, tuple(sorted(entries, key=lambda entry: entry.at)))
+
+
 _OLD = ("conv1", "conv2", "conv3", "conv4", "conv5")  # what the six-conv net had from another
 _LAYERS_146 = {"conv6": 0.2}
 
 DIARIES = {
-    "145": Diary(
-        "params 145, ILSVRC-2012",
-        91,
-        (
-            Entry(0, _TENTHS[0]),
-            Entry(25, _TENTHS[1]),
-            Entry(51, _TENTHS[2]),
-            Entry(67, {"conv1": 0.001}, light_off=True),
-            Entry(72, {"conv1": 0.0}),
-            Entry(79, _TENTHS[3]),
-        ),
-    ),
-    "145-half": Diary(
-        "params 145-half, ILSVRC-2010",
-        96,
-        (
-            Entry(0, _TENTHS[0]),
-            Entry(20, _TENTHS[1]),
-            Entry(48, _TENTHS[2]),
-            Entry(66, {"conv1": 0.001}, light_off=True),
-            Entry(72, {"conv1": 0.0}),
-        ),
-    ),
+    "145": _by_hand("params 145, ILSVRC-2012", 91, (25, 51, 79), 67, 72),
+    "145-half": _by_hand("params 145-half, ILSVRC-2010", 96, (20, 48), 66, 72),
     "147": Diary(
         "params 147, ILSVRC-2012",
         90,
         (
-            Entry(0, _TENTHS[0]),
-            Entry(23, _TENTHS[1]),
-            Entry(51, _TENTHS[2]),
+            Entry(0, {"*": 1.0}),
+            Entry(23, {"*": 0.1}),
+            Entry(51, {"*": 0.01}),
             Entry(79, {"conv1": 0.0, "*": 0.001}),
         ),
     ),
-    "148": Diary(
-        "params 148, ILSVRC-2012",
-        97,
-        (
-            Entry(0, _TENTHS[0]),
-            Entry(22, _TENTHS[1]),
-            Entry(44, _TENTHS[2]),
-            Entry(69, {"conv1": 0.001}, light_off=True),
-            Entry(73, {"conv1": 0.0}),
-            Entry(86, _TENTHS[3]),
-        ),
-    ),
-    "150": Diary(
-        "params 150, ILSVRC-2012",
-        92,
-        (
-            Entry(0, _TENTHS[0]),
-            Entry(25, _TENTHS[1]),
-            Entry(49, _TENTHS[2]),
-            Entry(66, {"conv1": 0.001}, light_off=True),
-            Entry(72, {"conv1": 0.0}),
-            Entry(79, _TENTHS[3]),
-        ),
-    ),
+    "148": _by_hand("params 148, ILSVRC-2012", 97, (22, 44, 86), 69, 73),
+    "150": _by_hand("params 150, ILSVRC-2012", 92, (25, 49, 79), 66, 72),
     "146-2009": Diary(
         "params 146-2009, conv1 to conv5 from 145",
         6.6491,

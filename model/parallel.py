@@ -133,15 +133,15 @@ class Columns(Alone):
     def whole_net(self) -> Net:
         column = self._column
         device, classes = column.conv1.weight.device, column.fc8.out_features
-        net = AlexNet(classes, column.options)
-        net.load_state_dict(self.whole(dict(column.state_dict())))
+        with torch.device("meta"):  # its own weights are never looked at
+            net = AlexNet(classes, column.options)
+        net.load_state_dict(self.whole(dict(column.state_dict())), assign=True)
         return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _all_of(self, own: Tensor, most: int) -> list[Tensor]:
         """Each process's share; shares may differ by one, which collectives do not allow."""
-        short = most - len(own)
-        parts = gather(torch.cat([own, own[:1]]) if short else own)
-        return parts  # the last is the short one, and what it has too much lies at the end
+        # Only the last can be the short one, so what it has too much lies at the end.
+        return gather(torch.cat([own, own[:1]]) if len(own) < most else own)
 
 
 def share_work(config: Config, recipe: Recipe, classes: int, stats: Stats, team: Team, device: torch.device) -> Alone:

@@ -5,6 +5,7 @@ In:  a layer's name.  Out: its rate.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 CLASSES_2012 = 1000
 RATE_2012 = 0.01
@@ -56,3 +57,21 @@ class Place:
     def done(self) -> int:
         """Steps that are done."""
         return self.epoch * self.steps + self.step
+
+
+class Schedule:
+    """Rates at each place of a run. What one has seen, `state` says and `restore` takes; most see nothing."""
+
+    def rates(self, rate: float, place: Place) -> Rates:
+        """The rates at a place of a run that was given `rate`."""
+        raise NotImplementedError
+
+    def see(self, error: float) -> None:
+        """Take note of an epoch's validation error, 0..1."""
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen, as plain values."""
+        return {}
+
+    def restore(self, seen: Mapping[str, Any]) -> None:
+        """Go on from what it had seen."""

@@ -14,7 +14,8 @@ from ..pipeline.stats import LIGHTING_SCALES
 from .alexnet import NetOptions
 from .diaries import DIARIES, Diary
 from .optim import DECAY
-from .schedules import SCHEDULES, OneCycle, Plateau, Schedule
+from .rates import Schedule
+from .schedules import SCHEDULES, OneCycle, Plateau
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from .alexnet import AlexNet
 from .columns import OnePlace
 from .optim import Momentum2012, PlainSgd
 from .other import Other
+from .rates import Schedule
 from .recipes import Recipe
-from .schedules import Plateau, Schedule
+from .schedules import Plateau
 
 Net = AlexNet | Other
 

@@ -10,7 +10,6 @@ import torch
 from ..pipeline.errors import TrainingError
 from ..pipeline.stall import Lap
 from . import checkpoint as checkpoints
-from . import schedules
 from .alexnet import HEAD, NetOptions
 from .metrics import Sums
 from .recipes import Recipe
@@ -42,7 +41,7 @@ def save(trainer: "Trainer", best: bool) -> None:
             "decode": trainer.decode,
             "model": model,
             "velocity": velocity,
-            "schedule": schedules.state(trainer.schedule),
+            "schedule": trainer.schedule.state(),
             "early_stop": vars(trainer.early_stop),
             "best_error": trainer.best_error,
             "in_epoch": in_epoch.values(),
@@ -87,7 +86,7 @@ def restore(trainer: "Trainer", saved: dict) -> None:
         trainer.net.load_state_dict(trainer.work.part(saved["model"]))
         trainer.optimizer.restore(trainer.work.part(saved["velocity"]))
         trainer.epoch, trainer.step = saved["epoch"], saved["step"]
-        schedules.restore(trainer.schedule, saved.get("schedule", saved.get("plateau", {})))
+        trainer.schedule.restore(saved.get("schedule", saved.get("plateau", {})))
         early = saved.get("early_stop", vars(EarlyStop()))
         trainer.early_stop.best, trainer.early_stop.waited = early["best"], early["waited"]
         trainer.best_error = saved["best_error"]

@@ -1,7 +1,7 @@
 """The rates of each layer at each step: the diaries of 2012, the text's plateau, one cycle.
 
 In:  a place in the run.  Out: Rates. Schedules know nothing of nets, data or devices.
-What a schedule has seen, `state` says and `restore` takes: a resumed run goes on in the middle of it.
+The diaries are in diaries.py. A resumed run goes on in the middle of what its schedule has seen.
 """
 
 import math
@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .diaries import Diary
-from .rates import Place, Rates
+from .rates import Place, Rates, Schedule
 
 
 @dataclass
-class Plateau:
+class Plateau(Schedule):
     """The text's schedule: divide the rate by 10 when the validation error stops improving, three times.
 
     The text does not say how long to wait; `patience` epochs without a better error is ours.
@@ -40,9 +39,17 @@ class Plateau:
         if self.waited >= self.patience and self.drops < self.MOST_DROPS:
             self.drops, self.waited = self.drops + 1, 0
 
+    def state(self) -> dict[str, Any]:
+        """What it has seen, as plain values."""
+        return asdict(self)
+
+    def restore(self, seen: Mapping[str, Any]) -> None:
+        """Go on from what it had seen."""
+        vars(self).update(seen)
+
 
 @dataclass(frozen=True)
-class OneCycle:
+class OneCycle(Schedule):
     """From a small rate up to the highest and down to nothing, step by step (Smith and Topin, 2018).
 
     Attributes:
@@ -62,26 +69,7 @@ class OneCycle:
         return Rates(rate * 0.5 * (1 + math.cos(math.pi * (done - self.rise) / (1 - self.rise))))
 
 
-Schedule = Diary | Plateau | OneCycle
 SCHEDULES = ("diary", "plateau", "one-cycle")
-
-
-def see(schedule: Schedule, error: float) -> None:
-    """Tell a schedule an epoch's validation error, 0..1."""
-    if isinstance(schedule, Plateau):
-        schedule.see(error)
-
-
-def state(schedule: Schedule) -> dict[str, Any]:
-    """What it has seen, as plain values."""
-    return asdict(schedule) if isinstance(schedule, Plateau) else {}
-
-
-def restore(schedule: Schedule, seen: Mapping[str, Any]) -> None:
-    """Go on from what it had seen."""
-    if isinstance(schedule, Plateau):
-        for name, value in seen.items():
-            setattr(schedule, name, value)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from ..pipeline.shardset import ShardSet
 from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.stats import Stats
 from ..pipeline.stream import Batch
-from . import resume, schedules
+from . import resume
 from .config import Config
 from .distributed import Team, own_device
 from .evaluate import evaluate
@@ -262,7 +262,7 @@ class Trainer:
             }
             better = result.top1_error < self.best_error
             self.best_error = min(self.best_error, result.top1_error)
-            schedules.see(self.schedule, result.top1_error)
+            self.schedule.see(result.top1_error)
             self.early_stop.see(result.top1_error)
         self.epoch, self.step, self.in_epoch, self.epoch_lap = self.epoch + 1, 0, Sums(), Lap(0.0, 0.0)
         log.write(line)

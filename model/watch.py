@@ -82,6 +82,7 @@ def dead_share(net: AlexNet, images: Tensor) -> float:
     training = net.training
     net.eval()
     try:
-        return float((net.hidden(images) <= 0).all(dim=0).float().mean())
+        activities = net.place.meet(net.hidden(images))  # both halves, of columns
+        return float((activities <= 0).all(dim=0).float().mean())
     finally:
         net.train(training)

@@ -5,13 +5,16 @@ A test that changes a set copies it first (`shutil.copytree`).
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import tiny
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.build import build
 from alexnet_dali.pipeline.options import BuildOptions
 from alexnet_dali.pipeline.sources import find_photos
+from alexnet_dali.tools import console
 from alexnet_dali.tools.sample_photos import make_photos
 from hypothesis import settings
 from PIL import Image
@@ -70,3 +73,38 @@ def odd_photos(tmp_path_factory):
 def short_side_shards(odd_photos, tmp_path_factory):
     """The odd photos whole, as JPEG, their short side 256: `--fit short-side`."""
     return build_set(odd_photos, tmp_path_factory.mktemp("shared") / "short_side", shard_records=6, fit="short-side")
+
+
+@pytest.fixture
+def in_process(capsys):
+    """Run a command here as a shell would: exit code, standard output, standard error; never a traceback."""
+
+    def calling(command, *arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            console.run(command, [str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return ended.value.code, said.out, said.err
+
+    return calling
+
+
+@pytest.fixture
+def threads_for_workers(monkeypatch):
+    """Let threads of this process be the workers of a command's module."""
+
+    @contextmanager
+    def threads(workers):
+        with ThreadPoolExecutor(workers or 1) as executor:
+            yield executor
+
+    return lambda module: monkeypatch.setattr(f"alexnet_dali.tools.{module}.worker_pool", threads)
+
+
+@pytest.fixture(scope="module")
+def small_nets():
+    """Make nets of few hidden units, see tiny.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.shrink(patch)
+        yield

@@ -2,24 +2,18 @@
 
 import json
 import time
+from functools import partial
 
 import pytest
-from alexnet_dali.tools import console, measure
+from alexnet_dali.tools import measure
 from alexnet_dali.tools.bench import bench
 from alexnet_dali.tools.measure import Row
 
 
 @pytest.fixture
-def call(capsys):
-    """Run alexnet-bench in this process: exit code, standard output, standard error."""
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            console.run(bench, [str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
-
-    return calling
+def call(in_process):
+    """Run alexnet-bench."""
+    return partial(in_process, bench)
 
 
 CASES = [

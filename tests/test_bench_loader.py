@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 import simplejpeg
 import stored
 import torch
-from alexnet_dali.tools import cold, console, loader_process, loader_rounds
+from alexnet_dali.tools import cold, loader_process, loader_rounds
 from alexnet_dali.tools.bench import bench
 from alexnet_dali.tools.loader_cases import CASES
 from alexnet_dali.tools.loader_process import LoaderFailedError, LoaderProcess, Rounds
@@ -54,16 +55,9 @@ for name in names:
 
 
 @pytest.fixture
-def call(capsys):
-    """Run alexnet-bench in this process: exit code, standard output, standard error."""
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            console.run(bench, [str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
-
-    return calling
+def call(in_process):
+    """Run alexnet-bench."""
+    return partial(in_process, bench)
 
 
 def processes_of(folder):

@@ -1,6 +1,7 @@
 """`alexnet-bench train` measures the nets that it names: small runs of the real command; no figure is judged."""
 
 import json
+from functools import partial
 from itertools import repeat
 
 import pytest
@@ -10,7 +11,6 @@ from alexnet_dali.model.lrn import AcrossMaps
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.loader import train_stream
 from alexnet_dali.pipeline.plan import Plan
-from alexnet_dali.tools import console
 from alexnet_dali.tools.bench import bench
 from alexnet_dali.tools.bench_train import NAMES, ratios
 from alexnet_dali.tools.train_cases import Case, Steps, TorchNorm, make
@@ -19,17 +19,10 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def call(capsys, monkeypatch):
-    """Run alexnet-bench on small nets in this process: exit code, standard output, standard error."""
+def call(in_process, monkeypatch):
+    """Run alexnet-bench on small nets."""
     tiny.shrink(monkeypatch)
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            console.run(bench, [str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
-
-    return calling
+    return partial(in_process, bench)
 
 
 def test_every_case_is_measured(call, shards, tmp_path):

@@ -18,7 +18,6 @@ from alexnet_dali.pipeline.listing import listing_of, read_listing
 from alexnet_dali.pipeline.loader import views_stream
 from alexnet_dali.pipeline.shardset import Split, open_shard_set
 from alexnet_dali.pipeline.sources import LABEL_ORDERS
-from alexnet_dali.tools import console
 from alexnet_dali.tools.evaluate import evaluate_runs
 from alexnet_dali.tools.predictions import Predictions
 from unlabelled import make_unlabelled
@@ -26,15 +25,11 @@ from unlabelled import make_unlabelled
 CLASSES = 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.shrink(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("small_nets")
 
 
 @pytest.fixture(scope="module")
-def runs(shards, tmp_path_factory):
+def runs(shards, small_nets, tmp_path_factory):
     """Two runs of two steps on 60 photos of 4 classes, 20 of them to test in shards of 16."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
@@ -44,18 +39,9 @@ def runs(shards, tmp_path_factory):
 
 
 @pytest.fixture
-def call(capfd):
-    """Run alexnet-eval to its exit: its code, and what it said on both outputs."""
-
-    def calling(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            console.run(evaluate_runs, [str(argument) for argument in arguments] + ["--device", "cpu"])
-        said = capfd.readouterr()
-        assert "Traceback" not in said.err
-        return left.value.code, said.out, said.err
-
-    return calling
+def call(in_process):
+    """Run alexnet-eval."""
+    return lambda *arguments: in_process(evaluate_runs, *arguments, "--device", "cpu")
 
 
 def rows_of(file):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from alexnet_dali.pipeline.census import census
 from alexnet_dali.pipeline.contact_sheet import CELL, MARGIN, TITLE, choose, class_title, contact_sheet
 from alexnet_dali.pipeline.errors import ShardError
 from alexnet_dali.pipeline.shardset import open_shard_set
-from alexnet_dali.tools.console import run
 from alexnet_dali.tools.info import describe, table
 from alexnet_dali.tools.prep import prep
 from PIL import Image
@@ -22,15 +22,9 @@ from unlabelled import make_unlabelled
 
 
 @pytest.fixture
-def call(capsys):
-    """Run a command in this process: exit code, standard output and standard error."""
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            run(prep, [str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return calling
+def call(in_process):
+    """Run alexnet-prep."""
+    return partial(in_process, prep)
 
 
 def edited(root, copy, change):

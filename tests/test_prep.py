@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.sources import WHAT
-from alexnet_dali.tools.console import run
 from alexnet_dali.tools.prep import COMMANDS, prep
 from alexnet_dali.tools.sample_photos import make_photos
 
@@ -45,22 +43,10 @@ def finished(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process, its workers being threads: exit code, standard output and standard error."""
-
-    @contextmanager
-    def threads(workers):
-        with ThreadPoolExecutor(workers) as executor:
-            yield executor
-
-    monkeypatch.setattr("alexnet_dali.tools.build_lmdb.worker_pool", threads)
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            run(prep, [str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return calling
+def call(in_process, threads_for_workers):
+    """Run alexnet-prep, its workers being threads."""
+    threads_for_workers("build_lmdb")
+    return partial(in_process, prep)
 
 
 def contents(folder):

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future
+from functools import partial
 
 import pytest
 from alexnet_dali.pipeline import stats
@@ -21,7 +21,6 @@ from alexnet_dali.pipeline.repair import repair
 from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.sources import find_photos
 from alexnet_dali.pipeline.verify import verify
-from alexnet_dali.tools.console import run
 from alexnet_dali.tools.prep import prep
 from alexnet_dali.tools.sample_photos import make_photos
 
@@ -271,22 +270,10 @@ def test_whatever_call_fails_it_can_be_run_again(whole, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process, its workers being threads: exit code, standard output and standard error."""
-
-    @contextmanager
-    def threads(workers):
-        with ThreadPoolExecutor(workers or 1) as executor:
-            yield executor
-
-    monkeypatch.setattr("alexnet_dali.tools.verify.worker_pool", threads)
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            run(prep, [str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return calling
+def call(in_process, threads_for_workers):
+    """Run alexnet-prep, its workers being threads."""
+    threads_for_workers("verify")
+    return partial(in_process, prep)
 
 
 def test_the_command_says_what_it_did(call, whole, copy):

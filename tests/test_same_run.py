@@ -149,6 +149,29 @@ def test_a_signal_to_one_stops_and_saves_all(runs, tmp_path, whom):
     assert_same(runs / "columns", run, exactly=True)
 
 
+def test_a_signal_before_the_first_step_is_a_signal(runs, tmp_path):
+    process = start(runs, tmp_path / "run", *NEW, *SPLITS["columns"])
+    while len(ranks_of(process)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, aside = finish(process, 128 + signal.SIGTERM)
+    assert "--resume" not in aside and not (tmp_path / "run" / "last.pt").exists()  # nothing to go on from
+
+
+def test_a_second_ctrl_c_ends_all_at_once(runs, tmp_path):
+    run = tmp_path / "run"
+    process = start(runs, run, *NEW, *SPLITS["columns"])
+    wait_for_step(process, run, 1)
+    stopped = ranks_of(process)[1]
+    os.kill(stopped, signal.SIGSTOP)  # or all would be saved before the second comes
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    finish(process, 128 + signal.SIGINT)
+    assert not Path(f"/proc/{stopped}").exists()
+
+
 def test_a_rank_that_hangs_is_named(runs, tmp_path):
     run = tmp_path / "run"
     process = start(runs, run, *NEW, *SPLITS["columns"], "--timeout", "20")

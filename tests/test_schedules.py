@@ -5,7 +5,6 @@ import math
 from itertools import pairwise
 
 import pytest
-from alexnet_dali.model import schedules
 from alexnet_dali.model.diaries import DIARIES, STEP, Diary, Entry
 from alexnet_dali.model.rates import Place, Rates, first_rate
 from alexnet_dali.model.schedules import EarlyStop, OneCycle, Plateau
@@ -263,7 +262,7 @@ def test_the_plateau_divides_by_ten_after_its_patience_three_times_at_most():
     plateau = Plateau(patience=3)
     seen = []
     for error in [0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.7, 0.75, 0.69, 0.7, 0.7, 0.7, *[0.7] * 12]:
-        schedules.see(plateau, error)
+        plateau.see(error)
         seen.append(plateau.drops)
     #  0.9  0.8: better; two without; 0.7: better, just in time; three without: a drop; 0.69: better; then for ever
     assert seen == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, *[3] * 9]
@@ -290,9 +289,9 @@ def test_a_plateau_goes_on_in_the_middle_of_what_it_has_seen():
     for error in errors:
         whole.see(error)
         part.see(error)
-        seen = json.loads(json.dumps(schedules.state(part)))
+        seen = json.loads(json.dumps(part.state()))
         part = Plateau()
-        schedules.restore(part, seen)
+        part.restore(seen)
         assert part == whole
     assert (whole.drops, whole.waited) == (2, 1)
 
@@ -301,9 +300,9 @@ def test_a_plateau_goes_on_in_the_middle_of_what_it_has_seen():
 def test_the_others_see_nothing(schedule):
     place = Place(30, 0, 10, 91)
     before = schedule.rates(0.01, place)
-    schedules.see(schedule, 0.9)
-    assert schedules.state(schedule) == {}
-    schedules.restore(schedule, {})
+    schedule.see(0.9)
+    assert schedule.state() == {}
+    schedule.restore({})
     assert schedule.rates(0.01, place) == before
 
 

@@ -1,5 +1,7 @@
 """How many processes, which way, and what they must have in common; which errors are a missing process."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -7,6 +9,7 @@ from alexnet_dali.model.distributed import Team
 from alexnet_dali.model.schedules import EarlyStop
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import UsageError
+from alexnet_dali.tools.introduction import _missing_classes
 from alexnet_dali.tools.sharing import facts, shared_work, world_size
 
 CPU = torch.device("cpu")
@@ -92,3 +95,12 @@ def test_an_early_stop_is_over_and_says_so():
         assert not stop.now
         stop.see(error)
     assert stop.now and stop.waited == 2
+
+
+def test_a_class_without_photos_to_train_on_is_said(tmp_path):
+    shard_set = tiny.few_shards(tmp_path)
+    assert _missing_classes(shard_set) == []
+    (said,) = _missing_classes(replace(shard_set, classes=(*shard_set.classes, *(f"n{k}" for k in range(1, 7)))))
+    assert said == (
+        "warning: 6 classes have no photos to train on, and the net will learn never to say: n1, n2, n3, n4, n5, ..."
+    )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from functools import partial
 
 import pytest
 from alexnet_dali.pipeline import stage as module
@@ -17,7 +18,6 @@ from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.stage import stage
-from alexnet_dali.tools.console import run
 from alexnet_dali.tools.prep import prep
 
 
@@ -213,15 +213,9 @@ def test_whatever_call_fails_nothing_half_done_is_left(shards, tmp_path, monkeyp
 
 
 @pytest.fixture
-def call(capsys):
-    """Run a command in this process: exit code, standard output and standard error."""
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            run(prep, [str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return calling
+def call(in_process):
+    """Run alexnet-prep."""
+    return partial(in_process, prep)
 
 
 def test_the_command_says_what_it_did(call, shards, tmp_path):

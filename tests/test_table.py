@@ -2,25 +2,20 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import tiny
 from alexnet_dali.model import checkpoint
-from alexnet_dali.tools import console
 from alexnet_dali.tools.bench import bench
 from alexnet_dali.tools.table_parts import parts
 from alexnet_dali.tools.table_rows import Ours, distinct, read_result
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.shrink(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("small_nets")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(small_nets, tmp_path_factory):
     """A real run of two epochs."""
     folder = tmp_path_factory.mktemp("table")
     tiny.trainer_of(tiny.few_shards(folder), folder / "run").train()
@@ -28,17 +23,9 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys):
-    """Run alexnet-bench table: exit code, standard output, standard error."""
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            console.run(bench, ["table", *map(str, arguments)])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return ended.value.code, said.out, said.err
-
-    return calling
+def call(in_process):
+    """Run alexnet-bench table."""
+    return partial(in_process, bench, "table")
 
 
 def written(file, runs, **changes):

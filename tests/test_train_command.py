@@ -28,11 +28,7 @@ from tiny import assert_same_run
 SHORT = ("--device", "cpu", "--epochs", "2", "--batch-size", "2", "--log-every", "2")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.shrink(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("small_nets")
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,7 @@ from conftest import build_set
 from PIL import Image
 from tiny import HIDDEN, LAYERS, assert_same_run, trainer_of
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.shrink(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("small_nets")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 
 import lmdb
 import numpy as np
@@ -24,7 +24,6 @@ from alexnet_dali.pipeline.shards import ShardFile, sha256_of, write_shard
 from alexnet_dali.pipeline.sources import find_photos
 from alexnet_dali.pipeline.verify import described, verify
 from alexnet_dali.pipeline.workers import worker_pool
-from alexnet_dali.tools.console import run
 from alexnet_dali.tools.prep import prep
 from PIL import Image
 from unlabelled import make_unlabelled
@@ -456,22 +455,10 @@ def test_a_whole_shard_that_was_written_anew_is_whole(paged):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process, its workers being threads: exit code, standard output and standard error."""
-
-    @contextmanager
-    def threads(workers):
-        with ThreadPoolExecutor(workers or 1) as executor:
-            yield executor
-
-    monkeypatch.setattr("alexnet_dali.tools.verify.worker_pool", threads)
-
-    def calling(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            run(prep, [str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return calling
+def call(in_process, threads_for_workers):
+    """Run alexnet-prep, its workers being threads."""
+    threads_for_workers("verify")
+    return partial(in_process, prep)
 
 
 def test_a_whole_set_is_one_line(call, shards):

@@ -8,7 +8,7 @@ import numpy as np
 from ..model.diaries import Diary
 from ..model.rates import CLASSES_2012, RATE_2012, first_rate
 from ..model.registry import ALEXNET
-from ..model.schedules import OneCycle
+from ..model.schedules import OneCycle, Plateau
 from ..model.trainer import Trainer
 from ..pipeline.census import census
 from ..pipeline.errors import ShardError
@@ -46,7 +46,7 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
         lines.append(f"one cycle: the rate rises for {schedule.rise:.0%} of the run, and falls to nothing")
     elif not shard_set.has("val"):
         lines.append("the rate stays, since without val no error tells when to lower it")
-    else:
+    elif isinstance(schedule, Plateau):
         lines.append(f"rate/10 when val error has not improved for {schedule.patience} epochs, three times")
     if trainer.team.ranks > 1:
         share = -(-config.batch_size // trainer.team.ranks)
