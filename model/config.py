@@ -35,6 +35,7 @@ class Config:
         model: the net, as `registry.resolve` names it.
         crop: side of the window that it looks at, pixels.
         processes, parallel: how many share the work, and how: `columns` or `data`; one, `alone`.
+        schedule: of the rates: `diary`, `plateau`, `steps` or `one-cycle`; "", the recipe's.
         early_stop: epochs without a better validation error after which the run ends; 0, never.
         init_from: the checkpoint whose weights it began with; "", none.
     """
@@ -55,6 +56,7 @@ class Config:
     crop: int = 224
     processes: int = 1
     parallel: str = "alone"
+    schedule: str = ""
     early_stop: int = 0
     init_from: str = ""
 

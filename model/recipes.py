@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from ..pipeline.errors import UsageError
 from ..pipeline.loader import Light
 from ..pipeline.plan import Augmentation
+from ..pipeline.resized import ResizedCrop
 from ..pipeline.stats import LIGHTING_SCALES
 from .alexnet import NetOptions
 from .diaries import DIARIES, Diary
 from .optim import DECAY
 from .rates import Schedule
-from .schedules import SCHEDULES, OneCycle, Plateau
+from .schedules import SCHEDULES, OneCycle, Plateau, Steps
+
+EPOCHS_OF_PATIENCE = 18  # epochs of a run for each epoch that a plateau waits: 5 of 90
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,11 @@ class Recipe:
         lighting: `stddev`, `eigenvalue` or `none`.
         divide: by 1.1 after the lighting.
         decay, decay_biases: of weights, and whether of biases too.
-        schedule: `diary`, `plateau` or `one-cycle`.
+        schedule: `diary`, `plateau`, `steps` or `one-cycle`.
         diary, diary_after: which one; and which, where the net goes on from another run's weights (--init-from).
         takes: layers that such a net takes from there; (), all but the last.
         random_crop: whether windows are drawn; otherwise the centre, still flipped.
+        resized: whether windows of any size and shape are drawn, and resized.
         rate: to begin with; 0, what belongs to the number of classes.
         precision: where the user says nothing; "", what belongs to the device.
         batch_size, epochs: where the user says nothing.
@@ -56,6 +60,7 @@ class Recipe:
     diary_after: str = "146-2012"
     takes: tuple[str, ...] = ()
     random_crop: bool = True
+    resized: bool = False
     rate: float = 0.0
     precision: str = ""
     batch_size: int = 128
@@ -74,7 +79,8 @@ class Recipe:
     @property
     def augmentation(self) -> Augmentation:
         """What the plan draws."""
-        return Augmentation(crop=self.crop, shared=self.shared, random_crop=self.random_crop)
+        resized = ResizedCrop() if self.resized else None
+        return Augmentation(crop=self.crop, shared=self.shared, random_crop=self.random_crop, resized=resized)
 
     def with_weights(self) -> "Recipe":
         """What it is where the net begins with another run's weights: slower where they come from there."""
@@ -87,11 +93,12 @@ class Recipe:
         off = DIARIES[self.diary].light_epochs(epochs) if self.schedule == "diary" else None
         return Light(self.lighting, self.divide, off)
 
-    def rates(self) -> Schedule:
-        """The schedule of its rates, at the beginning."""
+    def rates(self, epochs: int) -> Schedule:
+        """The schedule of its rates, at the beginning of a run of so many epochs."""
         made: dict[str, Callable[[], Schedule]] = {
             "diary": lambda: self._diary,
-            "plateau": Plateau,
+            "plateau": lambda: Plateau(patience=max(1, epochs // EPOCHS_OF_PATIENCE)),
+            "steps": Steps,
             "one-cycle": OneCycle,
         }
         return made[self.schedule]()
@@ -233,6 +240,21 @@ _VARIANTS = (
         schedule="one-cycle",
         rate=0.05,
         precision="bf16",
+        epochs=90,
+    ),
+    _variant(
+        "torchvision",
+        "torchvision's reference settings, for --model NET: resized crops, a tenth of the rate after each third",
+        {"pool_before_relu": False, "within_map": False},
+        shared=1,
+        mean="rgb",
+        lighting="none",
+        divide=False,
+        resized=True,
+        decay=1e-4,
+        decay_biases=True,
+        schedule="steps",
+        batch_size=256,
         epochs=90,
     ),
 )

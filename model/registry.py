@@ -8,9 +8,9 @@ In:  a name.  Out: a net, and how it is trained. Both libraries are imported onl
 What the trainer asks of a net: logits of `net(images, *masks)`, and `dropout_shape`, of those masks (see dropout.py).
 
 The rule and the diary of 2012 are AlexNet's own. Other nets are moved by plain SGD, momentum 0.9, weight decay 1e-4 but
-not of norms and biases; the rate begins at 0.1 with batch norm and 0.01 without, for a batch of 256, and is divided by
-10 when the validation error stops improving. The recipe still says how pictures are varied, but for the program's
-sharing of one crop by 32 pictures.
+not of norms and biases; the rate begins at 0.1 with batch norm and 0.01 without, for a batch of 256. Where the recipe
+has a diary, it is divided by 10 when the validation error stops improving instead. The recipe still says how pictures
+are varied, but for the program's sharing of one crop by 32 pictures.
 """
 
 import difflib
@@ -28,14 +28,13 @@ from .optim import Momentum2012, PlainSgd
 from .other import Other
 from .rates import Schedule
 from .recipes import Recipe
-from .schedules import Plateau
+from .schedules import SCHEDULES
 
 Net = AlexNet | Other
 
 ALEXNET = "alexnet"
 DECAY = 1e-4
 RATE_WITH_BATCH_NORM, RATE, BATCH_OF_RATE = 0.1, 0.01, 256
-EPOCHS_OF_PATIENCE = 18  # epochs of a run for each epoch that the rate waits: 5 of 90, as AlexNet's
 # Their second and third classifier are left off; torchvision warns unless told how to initialise.
 AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 CROPS = {"inception_v3": 299}  # torchvision's that are made for other pictures than 224x224
@@ -93,10 +92,20 @@ def crop_for(model: str, asked: int, size: int, chosen: Recipe) -> int:
     return crop
 
 
-def recipe_for(model: str, crop: int, chosen: Recipe) -> Recipe:
-    """What a recipe means for a net: pictures as it says; for other nets than AlexNet the rest as in the module."""
+def recipe_for(model: str, crop: int, chosen: Recipe, schedule: str = "") -> Recipe:
+    """What a recipe means for a net: pictures as it says; for other nets than AlexNet the rest as in the module.
+
+    Args:
+        schedule: in place of the recipe's; "", its own.
+    Raises:
+        UsageError: there is no such schedule, or it is not for this net.
+    """
+    if schedule not in ("", *SCHEDULES):
+        raise UsageError(f"--schedule {schedule}: there is none", f"choose one of {', '.join(SCHEDULES)}")
     if model == ALEXNET:
-        return chosen
+        return replace(chosen, schedule=schedule or chosen.schedule)
+    if schedule == "diary":
+        raise UsageError(f"--schedule diary: was written by hand for alexnet, not for {model}", "choose another")
     return replace(
         chosen,
         summary=f"{model} by plain SGD, on the pictures of {chosen.name}",
@@ -104,7 +113,7 @@ def recipe_for(model: str, crop: int, chosen: Recipe) -> Recipe:
         shared=1,
         decay=DECAY,
         decay_biases=False,
-        schedule="plateau",
+        schedule=schedule or ("plateau" if chosen.schedule == "diary" else chosen.schedule),
     )
 
 
@@ -134,8 +143,8 @@ def first_rate_for(model: str, classes: int, batch_size: int) -> float:
 def movement(net: Net, chosen: Recipe, epochs: int) -> tuple[Momentum2012 | PlainSgd, Schedule]:
     """How a net's weights move: the update rule, and the schedule of its rates."""
     if isinstance(net, AlexNet):
-        return Momentum2012(net, decay=chosen.decay, decay_biases=chosen.decay_biases), chosen.rates()
-    return PlainSgd(net, decay=chosen.decay), Plateau(patience=max(1, epochs // EPOCHS_OF_PATIENCE))
+        return Momentum2012(net, decay=chosen.decay, decay_biases=chosen.decay_biases), chosen.rates(epochs)
+    return PlainSgd(net, decay=chosen.decay), chosen.rates(epochs)
 
 
 def _make(model: str, classes: int) -> nn.Module:

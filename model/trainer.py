@@ -63,7 +63,8 @@ class Trainer:
     ):
         self.config, self.shard_set, self.stats, self.run, self.team = config, shard_set, stats, run, team or Team()
         chosen = recipe(config.recipe)
-        self.recipe = recipe_for(config.model, config.crop, chosen.with_weights() if config.init_from else chosen)
+        chosen = chosen.with_weights() if config.init_from else chosen
+        self.recipe = recipe_for(config.model, config.crop, chosen, config.schedule)
         self.device = own_device(torch.device(config.device), self.team.local_rank)
         set_precision(config.precision)
         self.plan = Plan(

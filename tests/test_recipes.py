@@ -9,8 +9,10 @@ from alexnet_dali.model.alexnet import CONV1_EDGE, AlexNet, NetOptions
 from alexnet_dali.model.diaries import DIARIES
 from alexnet_dali.model.lrn import AcrossMaps, WithinMap
 from alexnet_dali.model.recipes import RECIPES, Recipe, paper, recipe, source2012
-from alexnet_dali.model.schedules import OneCycle, Plateau
+from alexnet_dali.model.schedules import OneCycle, Plateau, Steps
 from alexnet_dali.pipeline.errors import UsageError
+from alexnet_dali.pipeline.plan import Augmentation
+from alexnet_dali.pipeline.resized import ResizedCrop
 
 # knob, how to read it off a recipe, paper, source2012
 KNOBS = [
@@ -111,7 +113,25 @@ DIFFERENCES: dict[str, tuple[dict, dict]] = {
             "epochs": 90,
         },
     ),
+    "torchvision": (
+        {"pool_before_relu": False, "within_map": False},
+        {
+            "shared": 1,
+            "mean": "rgb",
+            "lighting": "none",
+            "divide": False,
+            "resized": True,
+            "decay": 1e-4,
+            "decay_biases": True,
+            "schedule": "steps",
+            "batch_size": 256,
+            "epochs": 90,
+        },
+    ),
 }
+
+
+SCHEDULES_OF_NOW = {"paper": Plateau(patience=5), "modern": OneCycle(), "torchvision": Steps()}
 
 
 def test_all_recipes_are_in_the_table():
@@ -132,24 +152,24 @@ def test_what_the_authors_reached_is_told_of_each_net_alone():
     """40.7 / 18.2 is source2012's; a recipe that says nothing must not inherit it."""
     told = {name: recipe(name).published for name in RECIPES if recipe(name).published}
     assert len(set(told.values())) == len(told) - 1  # no dropout and no crops: "substantial overfitting", both
-    assert not {"paper", "six-conv-2011", "tanh", "modern"} & set(told)
+    assert not {"paper", "six-conv-2011", "tanh", "modern", "torchvision"} & set(told)
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_a_recipe_runs_as_long_as_its_diary(name):
     ours = recipe(name)
-    schedule = ours.rates()
+    schedule = ours.rates(ours.epochs)
     if ours.schedule == "diary":
         assert schedule == DIARIES[ours.diary] and ours.epochs == DIARIES[ours.diary].epochs
     else:
-        assert schedule == {"paper": Plateau(), "modern": OneCycle()}[name] and ours.epochs == 90
+        assert schedule == SCHEDULES_OF_NOW[name] and ours.epochs == 90
 
 
 def test_each_run_has_a_plateau_of_its_own():
-    one = paper().rates()
+    one = paper().rates(90)
     assert isinstance(one, Plateau)
     one.see(0.5)
-    assert paper().rates() == Plateau()
+    assert paper().rates(90) == Plateau()
 
 
 @pytest.mark.parametrize(
@@ -164,10 +184,10 @@ def test_each_run_has_a_plateau_of_its_own():
 def test_with_weights_of_another_run_it_goes_slower(name, diary, epochs):
     ours = recipe(name)
     assert ours.with_weights() == replace(ours, diary=diary, epochs=epochs)
-    assert ours.with_weights().rates() == DIARIES[diary]
+    assert ours.with_weights().rates(90) == DIARIES[diary]
 
 
-@pytest.mark.parametrize("name", ["paper", "modern"])
+@pytest.mark.parametrize("name", ["paper", "modern", "torchvision"])
 def test_a_schedule_without_a_diary_is_the_same_with_weights(name):
     assert recipe(name).with_weights() == recipe(name)
 
@@ -181,6 +201,7 @@ def test_a_schedule_without_a_diary_is_the_same_with_weights(name):
         ("pool-2x2", ("stddev", 1 / 1.1), ("stddev", 1 / 1.1), None),
         ("no-lighting", ("none", 1.0), ("none", 1.0), 67),
         ("modern", ("eigenvalue", 1.0), ("eigenvalue", 1.0), None),
+        ("torchvision", ("none", 1.0), ("none", 1.0), None),
     ],
 )
 def test_the_lighting_of_the_others(name, first, last, until):
@@ -191,6 +212,13 @@ def test_the_lighting_of_the_others(name, first, last, until):
 
 def test_no_crops_is_the_central_window():
     assert not recipe("no-crops").augmentation.random_crop
+
+
+def test_the_reference_of_torchvision_resizes_its_windows():
+    assert recipe("torchvision").augmentation == Augmentation(
+        resized=ResizedCrop(area=(0.08, 1.0), aspect=(3 / 4, 4 / 3))
+    )
+    assert [name for name in RECIPES if recipe(name).augmentation.resized] == ["torchvision"]
 
 
 def test_a_net_of_every_recipe_can_be_made(monkeypatch):

@@ -1,6 +1,7 @@
 """Nets by name: which one a name is, that others train, stop, resume and are evaluated as AlexNet is."""
 
 import builtins
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -16,7 +17,7 @@ from alexnet_dali.model.other import Other
 from alexnet_dali.model.rates import Rates
 from alexnet_dali.model.recipes import paper, recipe, source2012
 from alexnet_dali.model.registry import crop_for, first_rate_for, make_net, movement, recipe_for, resolve
-from alexnet_dali.model.schedules import Plateau
+from alexnet_dali.model.schedules import OneCycle, Plateau, Steps
 from alexnet_dali.model.trainer import Trainer
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
@@ -189,9 +190,9 @@ def test_weights_come_from_the_seed_and_leave_torchs_generator_alone(measured):
 
 def test_alexnet_is_trained_as_ever():
     for chosen, expected in ((source2012(), DIARIES["145"]), (paper(), Plateau(patience=5))):
-        assert recipe_for("alexnet", 224, chosen) is chosen
+        assert recipe_for("alexnet", 224, chosen) == chosen
         net = AlexNet(4, chosen.net)
-        optimizer, schedule = movement(net, chosen, 10)
+        optimizer, schedule = movement(net, chosen, 90)
         assert isinstance(optimizer, Momentum2012) and schedule == expected
 
 
@@ -203,6 +204,7 @@ def test_other_nets_have_the_recipes_pictures_and_plain_sgd(measured):
     optimizer, schedule = movement(net, chosen, 90)
     assert isinstance(optimizer, PlainSgd) and schedule == Plateau(patience=5)
     assert [movement(net, chosen, epochs)[1] for epochs in (1, 35, 36)] == [Plateau(1), Plateau(1), Plateau(2)]
+    assert recipe_for("resnet18", 160, recipe("modern")).schedule == "one-cycle"
     decayed, free = optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"], decayed["momentum"]) == (1e-4, 0.0, 0.9)
     names = {parameter: name for name, parameter in net.named_parameters()}
@@ -210,6 +212,17 @@ def test_other_nets_have_the_recipes_pictures_and_plain_sgd(measured):
         "fc.bias"
     }
     assert len(decayed["params"]) + len(free["params"]) == len(names) == 62
+
+
+def test_another_schedule_can_be_asked_for():
+    ours = recipe_for("alexnet", 224, source2012(), "one-cycle")
+    assert ours == replace(source2012(), schedule="one-cycle") and ours.rates(10) == OneCycle()
+    assert ours.light(91).until_epoch is None  # the diary's, and there is none
+    assert recipe_for("resnet18", 224, source2012(), "steps").rates(10) == Steps()
+    with pytest.raises(UsageError, match="was written by hand for alexnet, not for resnet18"):
+        recipe_for("resnet18", 224, source2012(), "diary")
+    with pytest.raises(UsageError, match="--schedule cosine: there is none"):
+        recipe_for("alexnet", 224, source2012(), "cosine")
 
 
 @pytest.mark.parametrize("model, batch, rate", [("resnet18", 256, 0.1), ("resnet18", 64, 0.025), ("vgg11", 256, 0.01)])

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from alexnet_dali.model.diaries import DIARIES, STEP, Diary, Entry
 from alexnet_dali.model.rates import Place, Rates, first_rate
-from alexnet_dali.model.schedules import EarlyStop, OneCycle, Plateau
+from alexnet_dali.model.schedules import EarlyStop, OneCycle, Plateau, Steps
 
 STEPS = 1000  # of an epoch
 D145 = DIARIES["145"]
@@ -296,7 +296,7 @@ def test_a_plateau_goes_on_in_the_middle_of_what_it_has_seen():
     assert (whole.drops, whole.waited) == (2, 1)
 
 
-@pytest.mark.parametrize("schedule", [D145, OneCycle()], ids=["diary", "one-cycle"])
+@pytest.mark.parametrize("schedule", [D145, Steps(), OneCycle()], ids=["diary", "steps", "one-cycle"])
 def test_the_others_see_nothing(schedule):
     place = Place(30, 0, 10, 91)
     before = schedule.rates(0.01, place)
@@ -304,6 +304,17 @@ def test_the_others_see_nothing(schedule):
     assert schedule.state() == {}
     schedule.restore({})
     assert schedule.rates(0.01, place) == before
+
+
+@pytest.mark.parametrize(
+    "epochs, lengths", [(90, [30, 30, 30]), (10, [4, 3, 3]), (3, [1, 1, 1]), (2, [1, 1]), (1, [1])]
+)
+def test_steps_are_a_tenth_after_each_third(epochs, lengths):
+    rates = [Steps().rates(0.1, Place(epoch, 9, 10, epochs)) for epoch in range(epochs)]
+    expected = [rate for rate, length in zip((0.1, 0.01, 0.001), lengths, strict=False) for _ in range(length)]
+    assert [each.weights for each in rates] == pytest.approx(expected)
+    assert Steps().rates(0.1, Place(epochs, 0, 10, epochs)).weights == pytest.approx(0.001)  # and stays
+    assert all(each.of("conv1", "bias") == each.weights for each in rates)
 
 
 def test_one_cycle_rises_along_a_line_and_falls_along_half_a_cosine():

@@ -127,7 +127,7 @@ def test_a_rate_that_was_asked_for_is_used(few, tmp_path, run_command):
         train, "--shards", few.root, "--run", run, *SHORT, "--rate", 0.002, "--steps", 1, "--recipe", "paper"
     )
     assert code == 0 and "\nrate 0.002\n" in out
-    assert "rate/10 when val error has not improved for 5 epochs, three times" in out
+    assert "rate/10 when val error has not improved for 1 epoch, three times" in out
     config = checkpoint.load(run / "last.pt")["config"]
     assert (config["rate"], config["recipe"], config["steps"]) == (0.002, "paper", 1)
 
@@ -163,6 +163,7 @@ def test_defaults_are_the_recipes(few, tmp_path, run_command, monkeypatch):
         "crop": 224,
         "processes": 1,
         "parallel": "alone",
+        "schedule": "diary",
         "early_stop": 0,
         "init_from": "",
     }
@@ -174,6 +175,18 @@ def test_recipes_are_listed(run_command):
     assert [line.split()[0] for line in out.splitlines()] == list(RECIPES)
     assert all(RECIPES[line.split()[0]]().summary in line for line in out.splitlines())
     assert out.splitlines()[0].endswith("  [40.7 / 18.2 val 2012, ten views]") and "[]" not in out
+
+
+def test_another_schedule_than_the_recipes(few, tmp_path, run_command):
+    run = tmp_path / "run"
+    code, out, _ = run_command(
+        train, "--shards", few.root, "--run", run, *SHORT, "--schedule", "steps", "--steps", 1, "--log-every", 1
+    )
+    assert code == 0 and "rate/10 after each third of the run" in out and "diary" not in out.partition("\n")[2]
+    code, _, err = run_command(train, "--run", run, "--resume", "--schedule", "one-cycle")
+    assert code == 2 and "--schedule was steps, not one-cycle" in err
+    code, _, err = run_command(train, "--shards", few.root, "--model", "resnet18", "--schedule", "diary")
+    assert code == 2 and "--schedule diary: was written by hand for alexnet, not for resnet18" in err
 
 
 def test_the_modern_recipe_brings_its_rate_and_precision(few, tmp_path, run_command):

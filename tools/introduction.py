@@ -1,14 +1,16 @@
-"""What `alexnet-train` says before the first step: the run, its rate and its schedule.
+"""What `alexnet-train` says before the first step: the recipes there are; the run, its rate and its schedule.
 
 In:  a Trainer.  Out: lines for people.
 """
 
+import click
 import numpy as np
 
 from ..model.diaries import Diary
 from ..model.rates import CLASSES_2012, RATE_2012, first_rate
+from ..model.recipes import RECIPES, recipe
 from ..model.registry import ALEXNET
-from ..model.schedules import OneCycle, Plateau
+from ..model.schedules import OneCycle, Plateau, Steps
 from ..model.trainer import Trainer
 from ..pipeline.census import census
 from ..pipeline.errors import ShardError
@@ -44,10 +46,13 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
         lines.append(f"the diary of {schedule.source}: {schedule.told(trainer.plan.steps, config.epochs)}")
     elif isinstance(schedule, OneCycle):
         lines.append(f"one cycle: the rate rises for {schedule.rise:.0%} of the run, and falls to nothing")
+    elif isinstance(schedule, Steps):
+        lines.append("rate/10 after each third of the run")
     elif not shard_set.has("val"):
         lines.append("the rate stays, since without val no error tells when to lower it")
     elif isinstance(schedule, Plateau):
-        lines.append(f"rate/10 when val error has not improved for {schedule.patience} epochs, three times")
+        waits = f"{schedule.patience} epoch" + ("s" if schedule.patience > 1 else "")
+        lines.append(f"rate/10 when val error has not improved for {waits}, three times")
     if trainer.team.ranks > 1:
         share = -(-config.batch_size // trainer.team.ranks)
         lines.append(
@@ -75,3 +80,13 @@ def _missing_classes(shard_set: ShardSet) -> list[str]:
     names = ", ".join(str(name) for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
     are = "classes have" if len(empty) > 1 else "class has"
     return [f"warning: {len(empty)} {are} no photos to train on, and the net will learn never to say: {names}"]
+
+
+def list_recipes(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Print the table of recipes."""
+    if not wanted:
+        return
+    for name in RECIPES:
+        each = recipe(name)
+        click.echo(f"{name:<14}  {each.summary}" + (f"  [{each.published}]" if each.published else ""))
+    context.exit()

@@ -18,7 +18,8 @@ from ..model.parallel import PARALLEL
 from ..model.precision import PRECISIONS, default_precision
 from ..model.rates import first_rate
 from ..model.recipes import RECIPES, recipe
-from ..model.registry import ALEXNET, crop_for, first_rate_for, resolve
+from ..model.registry import ALEXNET, crop_for, first_rate_for, recipe_for, resolve
+from ..model.schedules import SCHEDULES
 from ..model.trainer import Trainer
 from ..pipeline import stats as statistics
 from ..pipeline.choice import WAYS
@@ -26,7 +27,7 @@ from ..pipeline.errors import TrainingError, UsageError
 from ..pipeline.files import locked, write_json
 from ..pipeline.shardset import ShardSet, open_shard_set
 from . import console
-from .introduction import introduction
+from .introduction import introduction, list_recipes
 from .launch import ended_with_parent, launch
 from .lines import Lines
 from .max_stall import Percent, check_stall
@@ -34,16 +35,6 @@ from .process import pick_device, stop_on_signals
 from .sharing import facts, shared_work, world_size
 
 FOLDER = click.Path(path_type=Path)
-
-
-def list_recipes(context: click.Context, option: click.Parameter, wanted: bool) -> None:
-    """Print the table of recipes."""
-    if not wanted:
-        return
-    for name in RECIPES:
-        each = recipe(name)
-        click.echo(f"{name:<14}  {each.summary}" + (f"  [{each.published}]" if each.published else ""))
-    context.exit()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,6 +60,7 @@ def list_recipes(context: click.Context, option: click.Parameter, wanted: bool) 
 @click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps in all, if that is sooner.")
 @click.option("--batch-size", type=click.IntRange(1), help="Of the global batch.  [default: the recipe's, 128]")
 @click.option("--rate", type=float, help="To begin with.  [default: 0.01 at 1,000 classes, less for fewer]")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the rate.  [default: the recipe's]")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: fp32 on the CPU, tf32 on a GPU]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -234,6 +226,8 @@ def _new_config(
     chosen, model = recipe(recipe_name), options["model"]
     chosen = chosen.with_weights() if init_from else chosen
     classes, batch_size = len(shard_set.classes), options["batch_size"] or chosen.batch_size
+    crop = crop_for(model, options["crop"] or 0, shard_set.size, chosen)
+    chosen = recipe_for(model, crop, chosen, options["schedule"] or "")
     first = chosen.rate or first_rate(classes) if model == ALEXNET else first_rate_for(model, classes, batch_size)
     return Config(
         shards=str(shards),
@@ -250,9 +244,10 @@ def _new_config(
         precision=options["precision"] or chosen.precision or default_precision(device),
         model=model,
         **shared,
+        schedule=chosen.schedule,
         early_stop=options["early_stop"],
         init_from=str(checkpoints.run_checkpoint(init_from).resolve()) if init_from else "",
-        crop=crop_for(model, options["crop"] or 0, shard_set.size, chosen),
+        crop=crop,
     )
 
 
