@@ -1,0 +1,18 @@
+"""`alexnet-figures`: pictures of what a run learned, the paper's figures first.
+
+    command.py        the command, one file for each figure
+    look.py           colours, sizes, PNG and SVG: the same for all
+    runs.py           a run and its shard set, opened for a figure
+
+    kernels.py        figure 3: the first layer's kernels, the two columns apart
+    predictions.py    figure 4, left: photos with their five most probable labels
+    neighbours.py     figure 4, right: the nearest training photos
+    relu_vs_tanh.py   figure 1: two nonlinearities on a small net
+    curves.py         loss, errors, rate, speed and stall share over epochs
+    augmentation.py   one photo, and what the stream makes of it
+    confusion.py      what classes are taken for
+    per_class.py      each class's error
+
+A figure is drawn by a function that takes plain values and a Look and gives a matplotlib Figure: commands save it,
+report.py puts it into a page.
+"""

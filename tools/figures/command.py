@@ -1,0 +1,43 @@
+"""`alexnet-figures`: a group of commands, each imported when it is asked for."""
+
+import click
+
+from .. import console
+
+COMMANDS = {
+    "kernels": "figures.kernels:kernels",
+    "predictions": "figures.predictions:predictions",
+    "neighbours": "figures.neighbours:neighbours",
+    "curves": "figures.curves:curves",
+    "relu-vs-tanh": "figures.relu_vs_tanh:relu_vs_tanh",
+    "lrn": "figures.relu_vs_tanh:lrn",
+    "augmentation": "figures.augmentation:augmentation",
+    "confusion": "figures.confusion:confusion",
+    "per-class": "figures.per_class:per_class",
+    "index": "figures.index:index",
+    "search": "figures.search:search",
+    "codes": "figures.codes:codes",
+    "report": "figures.report:report",
+}
+
+
+@click.group(
+    cls=console.LazyGroup,
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="alexnet-dali")
+def figures():
+    """Draw what a run learned, as PNG and SVG; search among its training photos; write a report.
+
+    \b
+    Examples:
+      alexnet-figures kernels runs/source2012
+      alexnet-figures curves runs/source2012 runs/modern
+      alexnet-figures report runs/source2012
+    """
+
+
+def main() -> None:
+    """Entry of the console script."""
+    console.run(figures)
