@@ -19,6 +19,7 @@
     watch.py       known failures are said, not suffered
     precision.py   fp32, tf32, bf16
     metrics.py     metrics.jsonl; running sums
+    kernels.py     the first layer's kernels after each epoch
     checkpoint.py  atomic, safe to load, exact resume
     portable.py    weights that travel: safetensors and a model card
     onnx_export.py the net as ONNX, checked

@@ -10,6 +10,7 @@ import torch
 from ..pipeline.errors import TrainingError
 from ..pipeline.stall import Lap
 from . import checkpoint as checkpoints
+from . import kernels
 from .alexnet import HEAD, NetOptions
 from .metrics import Sums
 from .recipes import Recipe
@@ -52,6 +53,8 @@ def save(trainer: "Trainer", best: bool) -> None:
             "stats": checkpoints.stats_to_save(trainer.stats),
         }
         try:
+            if trainer.step == 0:  # before the checkpoint: what lies beyond it is dropped when the run goes on
+                kernels.keep(trainer.run, trainer.epoch, model)
             checkpoints.save(written, state)
             if best:  # the best first: killed here, it goes on from the last before it, and comes to the same best
                 checkpoints.name_too(written, last)
@@ -62,6 +65,13 @@ def save(trainer: "Trainer", best: bool) -> None:
         raise failure
     if failed:
         raise TrainingError(f"rank 0: {failed}", "see what rank 0 said")
+
+
+def first_kernels(trainer: "Trainer") -> None:
+    """Keep the first layer's kernels as they are before the first step; every process must ask for it."""
+    weights = trainer.work.whole(kernels.first_kernels(trainer.net.state_dict()))
+    if trainer.team.first:
+        kernels.keep(trainer.run, 0, weights)
 
 
 def restore(trainer: "Trainer", saved: dict) -> None:

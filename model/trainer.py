@@ -1,6 +1,6 @@
 """The loop: batches in, a trained net out, one screen from batch to update (paper, section 5).
 
-In:  a Config, a shard set, its statistics.  Out: `last.pt`, `best.pt`, `metrics.jsonl` in the run's folder.
+In:  a Config, a shard set, its statistics.  Out: `last.pt`, `best.pt`, `metrics.jsonl`, `kernels/` in the run's folder.
 The position (epoch, step) is all that resuming needs: the plan knows the rest. On the CPU a run that was stopped
 and resumed ends with the same weights, bit for bit, as one that was not.
 """
@@ -22,7 +22,7 @@ from ..pipeline.shardset import ShardSet
 from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.stats import Stats
 from ..pipeline.stream import Batch
-from . import resume
+from . import kernels, resume
 from .config import Config
 from .distributed import Team, own_device
 from .evaluate import evaluate
@@ -122,6 +122,9 @@ class Trainer:
         """
         if self.team.first:
             cut(self.run / "metrics.jsonl", self.epoch, self.steps_done)
+            kernels.drop_after(self.run, self.epoch)
+        if self.steps_done == 0:
+            resume.first_kernels(self)
         log = Metrics(self.run if self.team.first else None)
         began = time.perf_counter()
         try:

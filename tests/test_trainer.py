@@ -373,13 +373,13 @@ def test_best_is_the_epoch_of_the_lowest_error(few, tmp_path, monkeypatch):
     assert (best["epoch"], best["best_error"], last["epoch"], last["best_error"]) == (2, 0.5, 4, 0.5)
     assert torch.equal(best["model"]["conv1.weight"], weights[1])
     assert torch.equal(last["model"]["conv1.weight"], weights[3])
-    assert sorted(path.name for path in run.iterdir()) == ["best.pt", "last.pt", "metrics.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == ["best.pt", "kernels", "last.pt", "metrics.jsonl"]
 
 
 def test_without_val_there_is_no_best(unseen, tmp_path):
     run = tmp_path / "run"
     assert trainer_of(unseen, run, epochs=1, batch_size=6).train()
-    assert sorted(path.name for path in run.iterdir()) == ["last.pt", "metrics.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == ["kernels", "last.pt", "metrics.jsonl"]
     (line,) = metrics.read(run / "metrics.jsonl")
     assert line["kind"] == "epoch" and not [name for name in line if name.startswith("val")]
 

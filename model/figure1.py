@@ -1,0 +1,294 @@
+"""Small nets side by side, each at its own best rate: what figure 1 of the paper shows, and section 3.3's ablation.
+
+In:  a shard set, two kinds of net, rates to try.  Out: each net's error, epoch by epoch.
+Photos come from the product's own stream: whole, in the plan's order, less the mean image, and nothing else is done
+to them. Every epoch of every net is saved: what was stopped goes on, and what is there is not trained again.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..pipeline.errors import ShardError, TrainingError, UsageError
+from ..pipeline.loader import Light, train_stream
+from ..pipeline.plan import Augmentation, BatchPlan, Plan
+from ..pipeline.shardset import ShardSet
+from ..pipeline.stats import Stats
+from . import checkpoint as checkpoints
+from .evaluate import evaluate
+from .optim import Momentum2012
+from .precision import autocast, set_precision
+from .rates import Rates
+from .small import DECAYS, SIDES, SmallNet
+
+BATCH = 128
+BIAS_RATE = 2.0  # times that of the weights, as in the layer file
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the two nets that are compared.
+
+    Attributes:
+        name: of its files.
+        activation, norm: see SmallNet.
+        decay: with the layer file's weight decay; figure 1's nets are not regularised in any way.
+    """
+
+    name: str
+    activation: str = "relu"
+    norm: bool = False
+    decay: bool = False
+
+
+@dataclass
+class Curve:
+    """A net's way at one rate.
+
+    Attributes:
+        errors: of each epoch, 0..1: of the training photos while it was trained, as the program of 2012 printed it.
+        val_errors: behind each epoch, of the validation photos; empty where nobody asked.
+        broken: its loss, or its weights, were not finite in the epoch after.
+    """
+
+    kind: str
+    rate: float
+    errors: list[float]
+    val_errors: list[float]
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all nets of a comparison have in common.
+
+    Attributes:
+        rates: to try.
+        epochs: of each net in the end.
+        try_epochs: of each rate before one is chosen.
+        target: a net ends with the epoch whose training error is this or less; None, none does.
+        validate: measure the validation error behind each epoch, and choose the rate by it.
+    """
+
+    rates: tuple[float, ...]
+    epochs: int
+    try_epochs: int = 2
+    target: float | None = None
+    validate: bool = False
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self):
+        if not self.rates:
+            raise UsageError("no rate to try", "such as --rates 0.001,0.003,0.01")
+        wrong = [rate for rate in self.rates if not (math.isfinite(rate) and rate > 0)]
+        if wrong:
+            raise UsageError(f"a rate of {wrong[0]:g} is not a number above 0", "such as --rates 0.001,0.003,0.01")
+        if len(set(self.rates)) < len(self.rates):
+            raise UsageError("a rate is there twice", "name each once in --rates")
+        if self.target is not None and not 0 < self.target < 1:
+            raise UsageError(f"a target of {self.target:g} is not an error between 0 and 1", "the paper's is 0.25")
+
+
+class Unvaried(Plan):
+    """A plan whose pictures are never reflected: figure 1 is without regularisation of any kind."""
+
+    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[BatchPlan]:
+        """The plan's batches, each picture as it is."""
+        return (replace(batch, flip=np.zeros_like(batch.flip)) for batch in super().batches(epoch, step))
+
+
+class Stopped(Exception):
+    """Somebody asked for the end, and what was whole is saved."""
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """A shard set, and the folder where what was tried on it is kept.
+
+    Args:
+        report: called with the curve and the seconds of the epoch that it got.
+        stop: asked after each step.
+    """
+
+    shard_set: ShardSet
+    stats: Stats
+    folder: Path
+    settings: Settings
+    device: torch.device
+    report: Callable[[Curve, float], Any] = lambda curve, seconds: None
+    stop: Callable[[], bool] = lambda: False
+
+    def compare(self, kinds: Sequence[Kind]) -> list[tuple[Curve, list[Curve]]]:
+        """Try all rates of each kind, choose, and train what was chosen to the end.
+
+        Returns:
+            For each kind the chosen curve, and those of all rates.
+        Raises:
+            TrainingError: no rate of a kind keeps the loss finite.
+            Stopped: `stop` said so.
+        """
+        tried = [[self.train(kind, rate, self.settings.try_epochs) for rate in self.settings.rates] for kind in kinds]
+        return [(self._best(kind, curves), curves) for kind, curves in zip(kinds, tried, strict=True)]
+
+    def _best(self, kind: Kind, curves: list[Curve]) -> Curve:
+        while True:
+            place = curves.index(choose(curves, self.settings))
+            curves[place] = self.train(kind, curves[place].rate, self.settings.epochs)
+            if not curves[place].broken:
+                return curves[place]
+
+    def train(self, kind: Kind, rate: float, epochs: int) -> Curve:
+        """Train a net at a rate until it has so many epochs, or the target, or breaks; go on with what is saved."""
+        curve, file = Curve(kind.name, rate, [], []), self.folder / f"{kind.name}-{rate:g}.pt"
+        saved = checkpoints.load(file) if file.exists() else None
+        if saved:
+            curve = Curve(**saved["curve"])
+        if self._done(curve, epochs):
+            return curve
+        net, optimizer = self._make(kind, saved)
+        plan = Unvaried(
+            self.shard_set.split("train").records,
+            BATCH,
+            self.settings.seed,
+            self.shard_set.size,
+            Augmentation(self.shard_set.size, random_crop=False),
+        )
+        with train_stream(
+            self.shard_set,
+            self.stats,
+            plan,
+            epoch=len(curve.errors),
+            light=Light("none"),
+            device=self.device,
+            decode="threads",
+        ) as stream:
+            while not self._done(curve, epochs):
+                began = time.monotonic()
+                error = self._epoch(net, optimizer, rate, islice(stream, plan.steps))
+                curve.broken = error is None
+                if error is not None:
+                    validated = self._validate(net)
+                    curve.errors.append(error)
+                    curve.val_errors += validated
+                checkpoints.save(
+                    file, {"model": net.state_dict(), "velocity": optimizer.velocities(), "curve": vars(curve)}
+                )
+                self.report(curve, time.monotonic() - began)
+        return curve
+
+    def _done(self, curve: Curve, epochs: int) -> bool:
+        reached = self.settings.target is not None and min(curve.errors, default=1.0) <= self.settings.target
+        return curve.broken or reached or len(curve.errors) >= epochs
+
+    def _make(self, kind: Kind, saved: dict | None) -> tuple[SmallNet, Momentum2012]:
+        set_precision(self.settings.precision)
+        net = SmallNet(
+            len(self.shard_set.classes), self.shard_set.size, kind.activation, kind.norm, self.settings.seed
+        )
+        net.to(self.device).to(memory_format=torch.channels_last)
+        optimizer = Momentum2012(net)
+        for group in optimizer.param_groups:
+            layer, _, what = group["name"].rpartition(".")
+            group["decay"] = DECAYS[layer] if kind.decay and what == "weight" else 0.0
+        if saved:
+            net.load_state_dict(saved["model"])
+            optimizer.restore(saved["velocity"])
+        return net, optimizer
+
+    def _epoch(self, net: SmallNet, optimizer: Momentum2012, rate: float, batches: Iterator) -> float | None:
+        """Train on an epoch's batches; the share that was wrong, or None where the net broke."""
+        optimizer.set_rates(Rates(rate, BIAS_RATE * rate))
+        wrong, images = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        for batch in batches:
+            if batch.unlabelled:
+                raise ShardError(
+                    f"{self.shard_set.root}: train has records without a label", "use a set that has labels"
+                )
+            with autocast(self.device, self.settings.precision):
+                logits = net(batch.images)
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(logits.float(), batch.labels).backward()
+            optimizer.step()
+            wrong, images = wrong + (logits.detach().argmax(dim=1) != batch.labels).sum(), images + len(batch.labels)
+            if self.stop():
+                raise Stopped
+        if not all(bool(parameter.isfinite().all()) for parameter in net.parameters()):
+            return None  # once a loss is not finite, neither are the weights
+        return float(wrong) / images
+
+    def _validate(self, net: SmallNet) -> list[float]:
+        if not self.settings.validate:
+            return []
+        result = evaluate(
+            [net],
+            self.shard_set,
+            self.stats,
+            crop=self.shard_set.size,
+            device=self.device,
+            precision=self.settings.precision,
+            decode="threads",
+            stop=self.stop,
+        )
+        if result is None:
+            raise Stopped
+        return [result.top1_error]
+
+
+def choose(curves: Sequence[Curve], settings: Settings) -> Curve:
+    """The best rate: the least error behind the last of `try_epochs`, or sooner at the target; of equals the smaller.
+
+    The error is that of validation where it is measured, else that of training. Broken ones are out.
+
+    Raises:
+        TrainingError: all are broken.
+    """
+    sound = [curve for curve in curves if not curve.broken]
+    if not sound:
+        tried = ", ".join(f"{curve.rate:g}" for curve in curves)
+        raise TrainingError(
+            f"{curves[0].kind}: at no rate of {tried} does the loss stay finite", "try smaller ones with --rates"
+        )
+
+    def rank(curve: Curve) -> tuple[float, float, float]:
+        seen = (curve.val_errors if settings.validate else curve.errors)[: settings.try_epochs]
+        return len(seen), seen[-1], curve.rate  # fewer epochs: it was at the target already
+
+    return min(sound, key=rank)
+
+
+def epochs_to(errors: Sequence[float], target: float) -> float | None:
+    """Epochs until an error is the target, along straight lines between epochs; None where it never is.
+
+    Args:
+        errors: behind epoch 1, 2 and so on. Nothing is known of before, so at once is after one epoch.
+    """
+    for place, error in enumerate(errors):
+        if error <= target:
+            before = errors[place - 1] if place else error
+            return place + 1 - (target - error) / (before - error) if before > error else float(place + 1)
+    return None
+
+
+def check_size(shard_set: ShardSet) -> None:
+    """Check that the small net is one for a set's pictures.
+
+    Raises:
+        UsageError: they are too small or too large.
+    """
+    least, most = SIDES
+    if not least <= shard_set.size <= most:
+        raise UsageError(
+            f"{shard_set.root}: pictures of {shard_set.size}x{shard_set.size}, but the four-layer net is for 32x32 "
+            f"({least} to {most} will do)",
+            "build a set of small ones: alexnet-prep build-lmdb PHOTOS --size 32 --out small, then "
+            "alexnet-prep pca-stats --shards small",
+        )
