@@ -238,7 +238,7 @@ _VARIANTS = (
         divide=False,
         mean="rgb",
         schedule="one-cycle",
-        rate=0.05,
+        rate=0.01,
         precision="bf16",
         epochs=90,
     ),

@@ -108,7 +108,7 @@ DIFFERENCES: dict[str, tuple[dict, dict]] = {
             "divide": False,
             "mean": "rgb",
             "schedule": "one-cycle",
-            "rate": 0.05,
+            "rate": 0.01,
             "precision": "bf16",
             "epochs": 90,
         },

@@ -194,10 +194,10 @@ def test_the_modern_recipe_brings_its_rate_and_precision(few, tmp_path, run_comm
     code, out, _ = run_command(
         train, "--shards", few.root, "--run", run, *SHORT, "--recipe", "modern", "--steps", 1, "--batch-size", 4
     )
-    assert code == 0 and "\nrate 0.05\n" in out and "bf16 on cpu" in out
+    assert code == 0 and "\nrate 0.01\n" in out and "bf16 on cpu" in out
     assert "one cycle: the rate rises for 20% of the run, and falls to nothing" in out
     config = checkpoint.load(run / "last.pt")["config"]
-    assert (config["rate"], config["precision"], config["recipe"]) == (0.05, "bf16", "modern")
+    assert (config["rate"], config["precision"], config["recipe"]) == (0.01, "bf16", "modern")
 
 
 def test_a_run_begins_with_the_weights_of_another(few, trained, tmp_path, run_command):

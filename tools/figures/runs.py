@@ -15,6 +15,19 @@ from ...pipeline.errors import UsageError
 from ...pipeline.shardset import ShardSet, open_shard_set
 from ..process import pick_device
 
+# Imagenette's folders are called by WordNet's numbers, and nothing in it says what they mean.
+IMAGENETTE = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
 FOLDER = click.Path(path_type=Path)
 RUN = click.argument("run", type=FOLDER)
 OUT = click.option("--out", type=FOLDER, help="Folder of the figures.  [default: RUN/figures]")
@@ -41,10 +54,10 @@ class Opened:
 
     @property
     def names(self) -> list[str]:
-        """A name for people of each class: its first word where the set has words, else its folder's name."""
+        """A name for people of each class: the first of its words, or Imagenette's, else its folder's name."""
         entries = self.shard_set.manifest["classes"]
         return [
-            short_name(entry.get("words", "") or name)
+            short_name(entry.get("words", "") or IMAGENETTE.get(name, name))
             for entry, name in zip(entries, self.shard_set.classes, strict=True)
         ]
 
