@@ -115,7 +115,7 @@ class Laboratory:
     """A shard set, and the folder where what was tried on it is kept.
 
     Args:
-        report: called with the curve and the seconds of the epoch that it got.
+        report: called with a curve and the seconds of the epoch that it got, 0 where it was there already.
         stop: asked after each step.
     """
 
@@ -136,7 +136,8 @@ class Laboratory:
             TrainingError: no rate of a kind keeps the loss finite.
             Stopped: `stop` said so.
         """
-        tried = [[self.train(kind, rate, self.settings.try_epochs) for rate in self.settings.rates] for kind in kinds]
+        few = min(self.settings.try_epochs, self.settings.epochs)
+        tried = [[self.train(kind, rate, few) for rate in self.settings.rates] for kind in kinds]
         return [(self._best(kind, curves), curves) for kind, curves in zip(kinds, tried, strict=True)]
 
     def _best(self, kind: Kind, curves: list[Curve]) -> Curve:
@@ -152,8 +153,9 @@ class Laboratory:
         saved = checkpoints.load(file) if file.exists() else None
         if saved:
             curve = Curve(**saved["curve"])
+            self.report(self._asked(curve), 0.0)
         if self._done(curve, epochs):
-            return curve
+            return self._asked(curve)
         net, optimizer = self._make(kind, saved)
         plan = Unvaried(
             self.shard_set.split("train").records,
@@ -183,11 +185,20 @@ class Laboratory:
                     file, {"model": net.state_dict(), "velocity": optimizer.velocities(), "curve": vars(curve)}
                 )
                 self.report(curve, time.monotonic() - began)
-        return curve
+        return self._asked(curve)
 
     def _done(self, curve: Curve, epochs: int) -> bool:
         reached = self.settings.target is not None and min(curve.errors, default=1.0) <= self.settings.target
         return curve.broken or reached or len(curve.errors) >= epochs
+
+    def _asked(self, curve: Curve) -> Curve:
+        """As far as these settings would have gone: an earlier call may have had more epochs, or a lower target."""
+        far = self.settings.epochs
+        if self.settings.target is not None:
+            hits = (place + 1 for place, error in enumerate(curve.errors) if error <= self.settings.target)
+            far = min(far, next(hits, far))
+        broken = curve.broken and len(curve.errors) < far
+        return replace(curve, errors=curve.errors[:far], val_errors=curve.val_errors[:far], broken=broken)
 
     def _make(self, kind: Kind, saved: dict | None) -> tuple[SmallNet, Momentum2012]:
         set_precision(self.settings.precision)

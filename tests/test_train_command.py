@@ -61,6 +61,11 @@ def trained(few, tmp_path_factory):
     return run
 
 
+def bytes_of(run):
+    """All that a run has written but its configuration."""
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "config.json"}
+
+
 @pytest.fixture
 def copied(trained, tmp_path):
     """A copy of that run to spoil."""
@@ -288,10 +293,10 @@ def test_statistics_of_another_set(few, shards, tmp_path, run_command):
 
 
 def test_a_run_is_not_written_over(few, trained, run_command):
-    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    before = bytes_of(trained)
     code, _, err = run_command(train, "--shards", few.root, "--run", trained, *SHORT)
     assert code == 2 and f"error: {trained}: holds a run already" in err and "--resume" in err
-    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+    assert bytes_of(trained) == before
 
 
 def test_nothing_to_resume(few, tmp_path, run_command):
@@ -312,18 +317,18 @@ def test_nothing_to_resume(few, tmp_path, run_command):
     ids=str,
 )
 def test_resume_refuses_other_options_by_name(trained, run_command, options, told):
-    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    before = bytes_of(trained)
     code, _, err = run_command(train, "--run", trained, "--device", "cpu", "--resume", *options)
     assert code == 2 and "error: --resume goes on with the run as it was: " in err and told in err
     assert "leave these options out" in err
-    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+    assert bytes_of(trained) == before
 
 
 def test_resume_of_a_finished_run_has_nothing_to_do(trained, run_command):
-    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.name != "config.json"}
+    before = bytes_of(trained)
     code, out, _ = run_command(train, "--run", trained, "--device", "cpu", "--resume")
     assert code == 0 and f"{trained}: all 6 steps are done; more with --epochs or --steps" in out
-    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.name != "config.json"} == before
+    assert bytes_of(trained) == before
 
 
 def test_resume_with_more_epochs_goes_on(copied, run_command):
