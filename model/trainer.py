@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -48,6 +49,7 @@ class Trainer:
     Attributes:
         epoch, step: the position: whole epochs done, and steps of the present one.
         best_error: lowest top-1 validation error so far.
+        examples: the first batch of the last evaluation: records of val, labels, probabilities.
         images, meter: trained on by all processes since this one began, and its stall meter.
     """
 
@@ -82,6 +84,7 @@ class Trainer:
         self.epoch = self.step = 0
         self.decode = config.decode  # as it was chosen, once it was: on a GPU another decoder rounds otherwise
         self.best_error = math.inf
+        self.examples: tuple[np.ndarray, torch.Tensor, torch.Tensor] | None = None
         self.early_stop = EarlyStop(config.early_stop)
         self.in_epoch, self.window = Sums(), Sums()
         self.watch = Watch(len(shard_set.classes))
@@ -243,7 +246,7 @@ class Trainer:
         self._checked_loss(self.work.totals(self.window))
         better = False
         if self.shard_set.has("val"):
-            began = time.monotonic()
+            began, self.examples = time.monotonic(), None
             result = evaluate(
                 [self.work.whole_net()],
                 self.shard_set,
@@ -253,6 +256,7 @@ class Trainer:
                 device=self.device,
                 precision=self.config.precision,
                 decode=self.decode,
+                see=self._see,
                 stop=stop,
                 team=self.team,
             )
@@ -273,6 +277,9 @@ class Trainer:
         report(line)
         self._save(log, better)
         return True
+
+    def _see(self, records: np.ndarray, labels: torch.Tensor, probabilities: torch.Tensor) -> None:
+        self.examples = self.examples or (records, labels, probabilities)
 
     def _take_time(self) -> None:
         now = self.meter.total()

@@ -33,6 +33,7 @@ from .lines import Lines
 from .max_stall import Percent, check_stall
 from .process import pick_device, stop_on_signals
 from .sharing import facts, shared_work, world_size
+from .tracking import tracked
 
 FOLDER = click.Path(path_type=Path)
 
@@ -101,10 +102,13 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--early-stop", type=click.IntRange(0), default=0, help="End after so many epochs without a better error."
 )
+@click.option("--wandb", is_flag=True, help="Show the run in Weights & Biases too, where wandb is installed.")
 @click.option("--list-recipes", is_flag=True, is_eager=True, expose_value=False, callback=list_recipes, help="And end.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run from its last checkpoint.")
 @click.pass_context
-def train(context, shards, run, recipe_name, max_stall, resume, processes, parallel, timeout, init_from, **options):
+def train(
+    context, shards, run, recipe_name, max_stall, resume, processes, parallel, timeout, init_from, wandb, **options
+):
     """Train the net of 2012, or another, on a shard set.
 
     Ctrl-C finishes the step and saves; --resume goes on to the same weights as if nothing had happened.
@@ -150,7 +154,7 @@ def train(context, shards, run, recipe_name, max_stall, resume, processes, paral
         context.exit(launch(config.processes, sys.argv[1:]))
     team = join(device, timeout)
     try:
-        ended = _run(config, shard_set, run, saved, init_from, team, resume, max_stall)
+        ended = _run(config, shard_set, run, saved, init_from, team, resume, max_stall, wandb)
     except RuntimeError as error:
         told = team.explain(error)
         if told is error:
@@ -170,6 +174,7 @@ def _run(
     team: Team,
     resume: bool,
     max_stall: float | None,
+    wandb: bool,
 ) -> int:
     """Train as one of the processes; the exit code."""
     stats = statistics.load(shard_set)
@@ -192,9 +197,10 @@ def _run(
         if team.first:
             write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
         show = Lines(trainer)
-        with stop_on_signals() as stop:
+        quiet = nullcontext(lambda line: None)
+        with tracked(trainer, show, wandb) if team.first else quiet as report, stop_on_signals() as stop:
             ended_with_parent(partial(os.kill, os.getpid(), signal.SIGTERM))
-            ended = trainer.train(show if team.first else (lambda line: None), stop)
+            ended = trainer.train(report, stop)
     for line in show.closing():
         _say(team, line)
     if not ended:

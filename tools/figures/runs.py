@@ -54,12 +54,8 @@ class Opened:
 
     @property
     def names(self) -> list[str]:
-        """A name for people of each class: the first of its words, or Imagenette's, else its folder's name."""
-        entries = self.shard_set.manifest["classes"]
-        return [
-            short_name(entry.get("words", "") or IMAGENETTE.get(name, name))
-            for entry, name in zip(entries, self.shard_set.classes, strict=True)
-        ]
+        """A name for people of each class."""
+        return names_of(self.shard_set)
 
 
 def open_run(run: Path, shards: Path | None, device: str = "auto") -> Opened:
@@ -82,6 +78,15 @@ def open_run(run: Path, shards: Path | None, device: str = "auto") -> Opened:
 def folder_for(run: Path, out: Path | None) -> Path:
     """Where a run's figures go: as asked, else beside its checkpoints."""
     return out or (run if run.is_dir() else run.parent) / "figures"
+
+
+def names_of(shard_set: ShardSet) -> list[str]:
+    """A name for people of each class: the first of its words, or Imagenette's, else its folder's name."""
+    entries = shard_set.manifest["classes"]
+    return [
+        short_name(entry.get("words", "") or IMAGENETTE.get(name, name))
+        for entry, name in zip(entries, shard_set.classes, strict=True)
+    ]
 
 
 def short_name(words: str) -> str:
