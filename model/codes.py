@@ -1,10 +1,11 @@
-"""Short binary codes of the vectors, by an auto-encoder: photos alike have codes alike (section 7 of the paper's outlook).
+"""Short binary codes of the vectors, by an auto-encoder: alike photos have alike codes (the paper's section 6.1).
 
 In:  float32 vectors (n, dimensions).  Out: an Encoder, and packed bits.
 
 The encoder is one linear layer and a threshold, the decoder one linear layer. Both begin as the best linear ones: the
 principal components, turned so that signs lose least (Gong and Lazebnik 2011, ITQ). Training then lowers the error of
-what is decoded from the bits themselves: forward, a unit is -1 or 1; backward, it is the tanh that it approximates.
+what is decoded, from units of tanh that grow steeper with every epoch until they are bits; the layers count whose bits
+left least error, also where those are the first.
 Krizhevsky and Hinton (2011) stacked layers of Boltzmann machines for the same purpose.
 """
 
@@ -21,6 +22,7 @@ from ..pipeline.errors import UsageError
 SAMPLE = 20_000  # vectors to train on, 330 MB: a linear layer needs no more
 TURNS = 30  # of the rotation
 BATCH, RATE = 256, 0.01  # the rate as a share of a weight, a step
+STEEP = (4.0, 20.0)  # of tanh, in the first epoch and in the last: almost a threshold
 ROWS = 4096  # encoded at once
 
 
@@ -44,7 +46,7 @@ class Encoder:
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """Codes of vectors, which may be memory-mapped: uint8 (n, bits / 8), the first bit the highest of its byte."""
         codes = np.empty((len(vectors), self.bits // 8), np.uint8)
-        mean, weight = self.mean.numpy(), np.ascontiguousarray(self.weight.numpy().T)
+        mean, weight = self.mean.numpy(), self.weight.numpy().T
         for top in range(0, len(vectors), ROWS):
             codes[top : top + ROWS] = np.packbits((vectors[top : top + ROWS] - mean) @ weight > 0, axis=1)
         return codes
@@ -99,20 +101,28 @@ def train(
     layers = [layer.requires_grad_() for layer in (weight, back, bias)]
     rule = torch.optim.Adam([{"params": [layer], "lr": RATE * size} for layer, size in zip(layers, sizes, strict=True)])
     falling = torch.optim.lr_scheduler.LambdaLR(rule, lambda epoch: 1 - epoch / max(epochs, 1))
-    for _ in range(epochs):
+    best, least = weight.detach().clone(), _unexplained(weight, back, bias, x)
+    for epoch in range(epochs):
+        steep = STEEP[0] * (STEEP[1] / STEEP[0]) ** ((epoch + 1) / epochs)
         for some in torch.randperm(len(x), generator=generator).split(BATCH):
             picked = x[some]
-            soft = torch.tanh(picked @ weight.T)
-            hard = soft + (_signs(soft) - soft).detach()  # forward the bits, backward the tanh
-            loss = (hard @ back + bias - picked).square().sum(dim=1).mean()
+            loss = (torch.tanh(steep * (picked @ weight.T)) @ back + bias - picked).square().sum(dim=1).mean()
             rule.zero_grad()
             loss.backward()
             rule.step()
         falling.step()
+        now = _unexplained(weight, back, bias, x)
+        if now < least:
+            best, least = weight.detach().clone(), now
         advance(1)
-    with torch.no_grad():
-        left = (_signs(x @ weight.T) @ back + bias - x).square().sum() / x.square().sum().clamp_min(1e-30)
-    return Encoder(mean, weight.detach()), float(left)
+    return Encoder(mean, best), least
+
+
+@torch.no_grad()
+def _unexplained(weight: Tensor, back: Tensor, bias: Tensor, x: Tensor) -> float:
+    """The share of the variance that the bits themselves do not explain."""
+    left = (_signs(x @ weight.T) @ back + bias - x).square().sum()
+    return float(left / x.square().sum().clamp_min(1e-30))
 
 
 def _signs(units: Tensor) -> Tensor:

@@ -13,7 +13,10 @@ from .alexnet import ACTIVATIONS
 from .lrn import WithinMap
 
 SIDE = 32  # of the photos that the layer file is for
-SIDES = (16, 64)  # that the net adapts to: below, its last map is a pixel or two; above, its one dense layer outgrows it
+SIDES = (
+    16,
+    64,
+)  # that the net adapts to: below, its last map is a pixel or two; above, its one dense layer outgrows it
 MAPS = (32, 32, 64)
 STDS = {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01}
 DECAYS = {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 1.0}  # of weights; biases do not decay
@@ -32,7 +35,9 @@ class SmallNet(nn.Module):
         seed: of the initial weights, which are the same with both activations, with and without norms.
     """
 
-    def __init__(self, classes: int = 10, side: int = SIDE, activation: str = "relu", norm: bool = False, seed: int = 0):
+    def __init__(
+        self, classes: int = 10, side: int = SIDE, activation: str = "relu", norm: bool = False, seed: int = 0
+    ):
         super().__init__()
         last = pooled(pooled(pooled(side)))
         self.conv1 = nn.Conv2d(3, MAPS[0], 5, padding=2)
