@@ -25,6 +25,12 @@
     onnx_export.py the net as ONNX, checked
     converters.py  weights of torchvision's and Caffe's layout
     confusion.py   errors by class, and what the worst are taken for
+    features.py    the last hidden layer's activities
+    nearest.py     which vectors are nearest, exactly
+    codes.py       short binary codes of them
+    small.py       a net of four layers for small pictures
+    contest.py     two kinds of it, each at its best rate
+    figure1.py     their training
     evaluate.py    top-1 and top-5 error, any views, one net or several
 
 Imports pipeline, never tools.
