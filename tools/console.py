@@ -94,7 +94,8 @@ def progress(label: str, total: int, unit: str = "images"):
     done, before, said = 0, 0, started  # before: done by an earlier run
 
     def rate() -> str:
-        return f"{(done - before) / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
+        value = (done - before) / max(time.monotonic() - started, 1e-9)
+        return f"{value:,.0f} {unit}/s" if value >= 10 or value == 0 else f"{value:.1g} {unit}/s"
 
     if sys.stderr.isatty():
         bar: Any
