@@ -2,7 +2,13 @@
 
     command.py        the command, one file for each figure
     look.py           colours, sizes, PNG and SVG: the same for all
+    sheet.py          a figure laid out in inches
+    saved.py          light, and dark where it was asked for
     runs.py           a run and its shard set, opened for a figure
+    passes.py         one pass over a split for all that want one
+    answers.py        what the net says of each photo, and which are worth a look
+    first_layer.py    kernels of checkpoints and epochs
+    varied.py         one photo through the real stream
 
     kernels.py        figure 3: the first layer's kernels, the two columns apart
     predictions.py    figure 4, left: photos with their five most probable labels

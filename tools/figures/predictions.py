@@ -1,0 +1,132 @@
+"""`alexnet-figures predictions`: photos and the five labels that the net finds most probable (paper, figure 4, left).
+
+In:  a run and its shard set.  Out: a sheet of photos, bars below each; the right label's bar in another colour.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from ...pipeline.dataset import ShardDataset
+from ...pipeline.errors import UsageError
+from ...pipeline.shardset import ShardSet
+from ...pipeline.stats import central_square
+from .answers import PICKS, Answer, Answers
+from .look import LIGHT, Look
+from .passes import look_at
+from .runs import folder_for, of_a_run, open_run
+from .saved import DARK_OPTION, write
+from .sheet import MARGIN, Sheet, text_width
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH, ACROSS, GAP = 2.1, 4, 0.3  # inches of a photo; photos in a row; inches between them
+CAPTION, ROW, BAR = 0.62, 0.25, 0.055  # inches: the true label, an answer, its bar
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@of_a_run
+@click.option("--pick", type=click.Choice(PICKS), default="mixed", show_default=True, help="Which photos.")
+@click.option("--count", type=click.IntRange(1, 100), default=8, show_default=True, help="How many.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random ones.")
+@click.option(
+    "--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Averaged, as alexnet-eval."
+)
+@DARK_OPTION
+def predictions(run, out, shards, split, device, pick, count, seed, views, dark):
+    """Draw photos with RUN's five most probable labels as bars: figure 4 of the paper, left.
+
+    best: the surest and right, worst: the surest and wrong, each class in turn; mixed: some of each and some at random.
+
+    \b
+    Examples:
+      alexnet-figures predictions runs/source2012
+      alexnet-figures predictions runs/source2012 --pick worst --count 12 --views 10
+    """
+    opened = open_run(run, shards, device)
+    answers = Answers()
+    result = look_at(opened, split, answers.see, int(views))
+    picked = answers.pick(pick, count, seed)
+    if not picked:
+        never = {"best": "right", "worst": "wrong"}[pick]
+        raise UsageError(f"{run}: not one photo of {split} is {never}", "choose another --pick")
+    about = (
+        f"{result.images:,} photos of {split}, {views} view{'s' * (views != '1')}: top-1 error "
+        f"{100 * result.top1_error:.1f}%, top-5 error {100 * result.top5_error:.1f}%."
+    )
+    photos = stored_photos(opened.shard_set, split, [one.record for one in picked])
+    write(
+        lambda look: draw(photos, picked, opened.names, opened.shard_set.classes, about, look),
+        folder_for(run, out),
+        "predictions",
+        dark,
+    )
+
+
+def draw(
+    photos: Sequence[np.ndarray],
+    answers: Sequence[Answer],
+    names: Sequence[str],
+    folders: Sequence[str],
+    about: str = "",
+    look: Look = LIGHT,
+) -> "Figure":
+    """Draw photos and what they are taken for.
+
+    Args:
+        photos: uint8 (side, side, 3), one an answer.
+        names, folders: of the classes, for people and as they are stored.
+        about: a sentence below the title.
+    """
+    top = max(len(one.labels) for one in answers)
+    across = min(len(answers), ACROSS)
+    tall = WIDTH + CAPTION + top * ROW + 0.38
+    rows = -(-len(answers) // ACROSS)
+    width = 2 * MARGIN + max(across, 2) * WIDTH + (max(across, 2) - 1) * GAP
+    sheet = Sheet(width, 0.95 + rows * tall, look)
+    sheet.head(f"The {top} most probable labels", about)
+    for place, (photo, answer) in enumerate(zip(photos, answers, strict=True)):
+        x, y = MARGIN + place % ACROSS * (WIDTH + GAP), 0.95 + place // ACROSS * tall
+        sheet.picture(x, y, photo, WIDTH)
+        _caption(sheet, x, y + WIDTH, answer, names, folders)
+        for row, (label, share) in enumerate(zip(answer.labels, answer.probabilities, strict=True)):
+            _answer(sheet, x, y + WIDTH + CAPTION + row * ROW, label, names[label], share, label == answer.label)
+    return sheet.figure
+
+
+def stored_photos(shard_set: ShardSet, split: str, records: Sequence[int]) -> list[np.ndarray]:
+    """The central squares of some records, uint8 (size, size, 3)."""
+    dataset = ShardDataset(shard_set, split)
+    return [central_square(np.asarray(dataset[record][0]), shard_set.size) for record in records]
+
+
+def _caption(sheet: Sheet, x: float, y: float, answer: Answer, names: Sequence[str], folders: Sequence[str]) -> None:
+    """What the photo shows, by name and by number, and what probability it was given."""
+    name, folder = names[answer.label], folders[answer.label]
+    why = text_width(answer.why, 6.5)
+    sheet.text(x, y + 0.2, name, 10, weight="bold", room=WIDTH - why - 0.08)
+    sheet.text(x + WIDTH, y + 0.2, answer.why, 6.5, color=sheet.look.faint, align="right")
+    numbers = f"label {answer.label}" + (f" · {folder}" if folder != name else "")
+    given = f"given {percent(answer.own)}"
+    sheet.text(x, y + 0.37, numbers, 7, color=sheet.look.faint, room=WIDTH - text_width(given, 7) - 0.08)
+    sheet.text(x + WIDTH, y + 0.37, given, 7, color=sheet.look.faint, align="right")
+
+
+def _answer(sheet: Sheet, x: float, y: float, label: int, name: str, share: float, right: bool) -> None:
+    look, weight = sheet.look, "bold" if right else "normal"
+    number = 0.06 + text_width("0" * max(2, len(str(label))), 6.5)
+    sheet.text(x + number - 0.06, y, str(label), 6.5, color=look.faint, align="right")
+    sheet.text(
+        x + number, y, name, 8, color=look.right if right else look.ink, weight=weight, room=WIDTH - number - 0.5
+    )
+    sheet.text(x + WIDTH, y, percent(share), 7.5, color=look.right if right else look.faint, align="right")
+    sheet.bar(x, y + 0.045, WIDTH, BAR, look.grid)
+    sheet.bar(x, y + 0.045, WIDTH * share, BAR, look.right if right else look.wrong)
+
+
+def percent(share: float) -> str:
+    """A probability in few letters."""
+    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"
