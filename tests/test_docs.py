@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 import pytest
 from alexnet_dali.tools.bench import bench
+from alexnet_dali.tools.demo import demo
 from alexnet_dali.tools.evaluate import evaluate_runs
+from alexnet_dali.tools.figures.command import figures
 from alexnet_dali.tools.prep import prep
 from alexnet_dali.tools.train import train
 from alexnet_dali.tools.weights import weights
@@ -23,6 +25,8 @@ COMMANDS = {
     "alexnet-eval": evaluate_runs,
     "alexnet-bench": bench,
     "alexnet-weights": weights,
+    "alexnet-figures": figures,
+    "alexnet-demo": demo,
 }
 
 

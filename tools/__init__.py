@@ -16,10 +16,14 @@
       introduction.py    what it says first; lines.py, while it trains
       sharing.py         how many processes, and which way
       launch.py          starts them, passes signals on, says who failed
+      tracking.py        TensorBoard, Weights & Biases
       max_stall.py       --max-stall: percentages, and the error at the end
     evaluate.py        alexnet-eval
       predictions.py     its submission file
     weights.py         alexnet-weights: export, import
+    figures/           alexnet-figures: a folder with a map of its own
+    demo.py            alexnet-demo: demo_page.py, Gradio's page; demo_guard.py, what it may be asked;
+                         demo_looks.py, demo_crop.py: what is seen; demo_html.py, in words and pictures
     bench.py           alexnet-bench, and under it:
       bench_prep.py      prep; prep_cases.py has what it measures
       bench_loader.py    loader; loader_*.py and rival*.py: what it measures; cold.py, an empty cache; bars.py, the plot

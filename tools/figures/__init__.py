@@ -22,7 +22,7 @@
     per_class.py      each class's error
     index.py, search.py, codes.py, vectors.py
                       the training photos by what the net sees (section 6.1)
-    report.py         all of it on one page
+    report.py         all of it on one page; report_parts.py its words, report_pictures.py its figures
 
 A figure is drawn by a function that takes plain values and a Look and gives a matplotlib Figure: commands save it,
 report.py puts it into a page.

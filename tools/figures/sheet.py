@@ -104,6 +104,7 @@ def text_width(words: str, points: float, weight: str = "normal") -> float:
 
 def shorten(words: str, room: float, points: float, weight: str = "normal") -> str:
     """The words, or as many of their letters as there is room for, in inches, and an ellipsis."""
+    room += 1e-6  # where the room was measured by these very words
     if text_width(words, points, weight) <= room:
         return words
     low, high = 0, len(words)

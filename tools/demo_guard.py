@@ -1,0 +1,64 @@
+"""What a browser may ask of alexnet-demo's server, and what it may load: nothing that is not the page's own.
+
+In:  requests and answers of an ASGI application.  Out: the same, or a refusal.
+Gradio checks the paths of files that it is told to look at only where its own `launch` serves it, and of addresses
+fetches what is there (6.31); so both are refused here.
+"""
+
+import json
+from pathlib import Path
+
+# Whatever Gradio's page or a library in it might want from elsewhere, the browser refuses.
+POLICY = "; ".join(
+    [
+        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:",
+        "object-src 'none'",
+        "frame-ancestors 'self'",
+        "form-action 'self'",
+    ]
+)
+
+
+def guard(app, uploads: Path) -> None:
+    """Put the guard before all of an application's answers.
+
+    Args:
+        app: a FastAPI application.
+        uploads: the folder whose files a browser may name: its own uploads.
+    """
+    from fastapi import Request, Response
+
+    @app.middleware("http")
+    async def checked(request: Request, call_next):
+        sends_files = request.headers.get("content-type", "").startswith("multipart/form-data")
+        if request.method == "POST" and not sends_files and names_foreign_files(await request.body(), uploads):
+            return Response("only uploads can be looked at", status_code=403)
+        response = await call_next(request)
+        if response.status_code == 404 and request.url.path.endswith("/upload_progress"):
+            # Gradio's page asks after uploads that it has refused itself, and shows a 404 in the console (6.31).
+            response = Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+def names_foreign_files(body: bytes, uploads: Path) -> bool:
+    """Whether a request's JSON names a file, or an address, outside the folder of uploads."""
+    try:
+        waiting = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return False  # not JSON: Gradio does not read it either
+    inside = uploads.resolve()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            path = one.get("path")
+            try:
+                if isinstance(path, str) and inside not in Path(path).resolve().parents:
+                    return True
+            except (OSError, ValueError):  # no path at all: a zero byte, a name too long
+                return True
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return False
