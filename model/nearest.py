@@ -25,7 +25,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.nd
     lengths = _squares(queries)
     best = np.full((len(queries), count), np.inf, np.float32)  # approximate squared distances, unordered
     slack = np.zeros(len(queries))
-    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # query, index, squared distance
+    indices, distances = np.zeros((len(queries), count), np.int64), np.full((len(queries), count), np.inf)
     for top in range(0, len(vectors), ROWS):
         some = np.asarray(vectors[top : top + ROWS])
         squares = _squares(some)
@@ -39,11 +39,15 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.nd
             squared += squares
             squared += lengths[part, None]
             best[part] = _smallest(np.concatenate([best[part], _smallest(squared, count)], axis=1), count)
-            query, index = np.nonzero(squared <= (best[part].max(axis=1) + slack[part])[:, None])
-            kept.append((query + left, index + top, squared[query, index]))
-    query, index, squared = (np.concatenate(column) for column in zip(*kept, strict=True))
-    within = squared <= (best.max(axis=1) + slack)[query]
-    return _in_order(vectors, queries, query[within], index[within], count)
+            near = squared <= (best[part].max(axis=1) + slack[part])[:, None]
+            for query in left + np.flatnonzero(near.any(axis=1)):  # in order at once: nothing grows with the vectors
+                candidates = np.flatnonzero(near[query - left])
+                found, apart = among(some, queries[query], candidates, count)
+                apart = np.concatenate([distances[query], apart])
+                found = np.concatenate([indices[query], found + top])
+                order = np.lexsort((found, apart))[:count]
+                indices[query], distances[query] = found[order], apart[order]
+    return indices, distances
 
 
 def among(vectors: np.ndarray, query: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,16 +111,6 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
 def _distances(vectors: np.ndarray, query: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     some = np.asarray(vectors[candidates], np.float64) - query
     return np.sqrt(_squares(some))
-
-
-def _in_order(vectors, queries, query, index, count) -> tuple[np.ndarray, np.ndarray]:
-    """The candidates of each query by exact distance, then by index."""
-    indices, distances = np.empty((len(queries), count), np.int64), np.empty((len(queries), count))
-    order = np.argsort(query, kind="stable")
-    ends = np.searchsorted(query[order], np.arange(1, len(queries)))
-    for place, candidates in enumerate(np.split(index[order], ends)):
-        indices[place], distances[place] = among(vectors, queries[place], candidates, count)
-    return indices, distances
 
 
 def _words(codes: np.ndarray) -> np.ndarray:

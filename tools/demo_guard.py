@@ -8,6 +8,7 @@ fetches what is there (6.31); so both are refused here.
 import json
 from pathlib import Path
 
+LONGEST = 1 << 20  # bytes of a request that is no upload: all of it is held in memory
 # Whatever Gradio's page or a library in it might want from elsewhere, the browser refuses.
 POLICY = "; ".join(
     [
@@ -30,7 +31,10 @@ def guard(app, uploads: Path) -> None:
 
     @app.middleware("http")
     async def checked(request: Request, call_next):
+        length = request.headers.get("content-length", "")
         sends_files = request.headers.get("content-type", "").startswith("multipart/form-data")
+        if request.method == "POST" and not sends_files and not (length.isdecimal() and int(length) <= LONGEST):
+            return Response("too long, or of unknown length", status_code=413)
         if request.method == "POST" and not sends_files and names_foreign_files(await request.body(), uploads):
             return Response("only uploads can be looked at", status_code=403)
         response = await call_next(request)

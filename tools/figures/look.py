@@ -4,6 +4,7 @@ In:  a matplotlib Figure.  Out: NAME.png and NAME.svg.
 Figures are drawn without pyplot: nothing is kept between two of them, and no display is needed.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,9 +81,12 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     files = []
     for form, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": "alexnet-figures"})):
         target = folder / f"{name}.{form}"
-        beside = target.with_name(f".{target.name}.part")
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
-            figure.savefig(beside, format=form, metadata=about, facecolor=figure.get_facecolor())
-        beside.replace(target)
+        beside = target.with_name(f".{target.name}.{os.getpid()}.part")  # two commands may draw one figure
+        try:
+            with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+                figure.savefig(beside, format=form, metadata=about, facecolor=figure.get_facecolor())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
         files.append(target)
     return files
