@@ -4,26 +4,37 @@ In:  plain values and tensors.  Out: `last.pt` and `best.pt`, and back, checked.
 `weights_only=True`: nothing is unpickled but tensors and plain values, so a stranger's file cannot run code.
 """
 
+import errno
 import os
 import shutil
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..pipeline.errors import TrainingError, UsageError
-from ..pipeline.files import write_atomically
+from ..pipeline.files import sync_folder, write_atomically
 from ..pipeline.shardset import ShardSet
 from ..pipeline.stats import Stats
 from .alexnet import NetOptions
+from .config import Config
 from .recipes import Recipe, recipe
 from .registry import ALEXNET, Net, make_net, recipe_for
+from .written import writing
 
 FORMAT = "alexnet-dali checkpoint"
 VERSION = 1
+OF_THE_FILE = (None, errno.EINVAL, errno.EISDIR)  # errors of the system that a damaged file causes; others the disk
+PARTS: dict[str, type] = {  # what going on takes of it
+    **dict.fromkeys(("config", "recipe", "model", "velocity"), dict),
+    **dict.fromkeys(("classes", "in_epoch", "window", "epoch_seconds"), list),
+    **dict.fromkeys(("epoch", "step"), int),
+    **{"shards": str, "best_error": float},
+}
 STATS = ("mean_image", "mean_rgb", "covariance", "eigenvalues", "eigenvectors")  # arrays of Stats, in its order
 
 
@@ -33,12 +44,8 @@ def save(path: Path, checkpoint: dict) -> None:
     Raises:
         TrainingError: it cannot be written.
     """
-    try:
+    with writing(path):
         write_atomically(path, lambda file: torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file))
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise TrainingError(
-            f"{path}: cannot be written: {error}", "make room; then go on with --resume from the last checkpoint"
-        ) from error
 
 
 def load(path: Path) -> dict:
@@ -60,6 +67,10 @@ def load(path: Path) -> dict:
             f"{path}: no such checkpoint", "name a folder that alexnet-train wrote, runs/source2012 say"
         ) from None
     except Exception as error:  # zipfile and torch raise whatever they like at a damaged file
+        if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
+            raise TrainingError(
+                f"{path}: cannot be read: {error}", "see that you may read it, and to its disk"
+            ) from None
         raise TrainingError(
             f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
             f"use another checkpoint of that run: {', '.join(_others(path)) or 'there is none'}",
@@ -154,11 +165,40 @@ def fits_this_version(file: Path):
     """
     try:
         yield
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise TrainingError(
             f"{file}: of another net: {' '.join(str(error).split())[:200]}",
             "use the version of alexnet-dali that wrote it",
         ) from None
+
+
+def check_run(saved: dict, file: Path) -> dict:
+    """Check that a checkpoint holds what a run needs to go on; what its values say is checked where they are used.
+
+    Returns:
+        The checkpoint.
+    Raises:
+        TrainingError: something is missing, or is of another type.
+    """
+    with fits_this_version(file):
+        for name, kind in PARTS.items():
+            check_kind(name, saved[name], kind)
+        for field in fields(Config):
+            if field.name in saved["config"] or field.default is MISSING:
+                check_kind(field.name, saved["config"][field.name], field.type)
+        if min(saved["epoch"], saved["step"]) < 0 or [len(saved[name]) for name in ("in_epoch", "window")] != [4, 4]:
+            raise ValueError("its place or its sums are none")
+        if "processes" in saved["config"] and "parallel" not in saved["config"]:
+            raise KeyError("parallel")
+        torch.device(saved["config"]["device"])
+    return saved
+
+
+def check_kind(name: str, value: object, kind: object) -> None:
+    """Raise a TypeError where a value of a checkpoint is of another type than it was written with."""
+    kinds = (int, float) if kind is float else (kind,)
+    if not isinstance(value, kinds):  # type: ignore[arg-type]
+        raise TypeError(f"its {name} is of type {type(value).__name__}")
 
 
 def stats_to_save(stats: Stats) -> dict:
@@ -178,7 +218,7 @@ def check_classes(classes: list[str], shard_set: ShardSet, file: Path) -> None:
     """
     if list(classes) != list(shard_set.classes):
         raise TrainingError(
-            f"{file}: trained on {len(classes)} classes ({', '.join(classes[:3])}, ...), but "
+            f"{file}: trained on {len(classes)} classes ({', '.join(map(str, classes[:3]))}, ...), but "
             f"{shard_set.root} has {len(shard_set.classes)} "
             f"({', '.join(shard_set.classes[:3])}, ...)",
             "use the shard set it was trained on, or one built from the same class folders",
@@ -186,14 +226,26 @@ def check_classes(classes: list[str], shard_set: ShardSet, file: Path) -> None:
 
 
 def name_too(file: Path, other: Path) -> None:
-    """Make `other` another name of a checkpoint; the next save replaces one name and leaves the other's file alone."""
+    """Make `other` another name of a checkpoint; the next save replaces one name and leaves the other's file alone.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
     beside = other.with_name(f".{other.name}.part")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(file, beside)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(file, beside)
-    os.replace(beside, other)
+    with writing(other):
+        beside.unlink(missing_ok=True)
+        try:
+            os.link(file, beside)
+        except OSError:  # a file system without hard links: a copy, on the disk before it has the name
+            with open(file, "rb") as saved:
+                write_atomically(other, partial(shutil.copyfileobj, saved))
+            return
+        try:
+            os.replace(beside, other)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        sync_folder(other.parent)
 
 
 def _check_sums(path: Path) -> None:
@@ -202,6 +254,9 @@ def _check_sums(path: Path) -> None:
     Without this a flipped bit is a wrong weight, and nobody is told (torch 2.14).
     """
     with zipfile.ZipFile(path) as archive:
+        packed = next((part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED), None)
+        if packed:  # torch packs nothing; 200 kB can unpack to a gigabyte of memory
+            raise zipfile.BadZipFile(f"{packed} is compressed, and was not written by torch.save")
         damaged = archive.testzip()
         # torch writes no attributes; where they call a part a folder, it reads nothing of it and goes on
         damaged = damaged or next((part.filename for part in archive.infolist() if part.external_attr), None)

@@ -11,43 +11,45 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..pipeline.errors import TrainingError
 from ..pipeline.files import write_atomically
+from .written import writing
 
 FOLDER = "kernels"
 
 
-def first_kernels(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def first_kernels(weights: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
     """The kernels that look at the picture's three colours, by their parameter's name; {}, if there are none."""
     for name, tensor in weights.items():
-        if tensor.ndim == 4 and tensor.shape[1] == 3:
+        if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == 3:
             return {name: tensor}
     return {}
 
 
-def keep(run: Path, epoch: int, weights: Mapping[str, Tensor]) -> None:
+def keep(run: Path, epoch: int, weights: Mapping[str, Tensor | None]) -> None:
     """Write them down as they are after so many epochs.
 
     Raises:
         TrainingError: the file cannot be written.
     """
     for tensor in first_kernels(weights).values():
+        assert tensor is not None, "first_kernels gives none that is not there"
         values, file = io.BytesIO(), run / FOLDER / f"{epoch:05}.npy"
         np.save(values, tensor.detach().float().cpu().contiguous().numpy())
-        try:
+        with writing(file):
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, values.getvalue())
-        except OSError as error:
-            raise TrainingError(
-                f"{file}: cannot be written: {error}", "make room; then go on with --resume from the last checkpoint"
-            ) from error
 
 
 def drop_after(run: Path, epoch: int) -> None:
-    """Remove what lies beyond a checkpoint of so many epochs."""
+    """Remove what lies beyond a checkpoint of so many epochs.
+
+    Raises:
+        TrainingError: it cannot be removed.
+    """
     for number, file in _files(run).items():
         if number > epoch:
-            file.unlink(missing_ok=True)
+            with writing(file):
+                file.unlink(missing_ok=True)
 
 
 def read(run: Path) -> dict[int, np.ndarray]:

@@ -5,6 +5,7 @@ In:  dictionaries.  Out: a file that a killed run leaves readable and a resumed 
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..pipeline.files import write_atomically
 from ..pipeline.stages import Stages
 from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.verdict import shares
+from .written import writing
 
 
 @dataclass
@@ -54,22 +56,26 @@ class Metrics:
     """Appends lines to a run's metrics.jsonl; without a run, to nothing: of several processes one writes."""
 
     def __init__(self, run: Path | None):
-        path = run / "metrics.jsonl" if run else os.devnull
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
+        self._path = run / "metrics.jsonl" if run else Path(os.devnull)
+        with writing(self._path):
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
 
     def write(self, line: dict) -> None:
         """Append a line; it is in the file when this returns, though perhaps not yet on the disk."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Make all lines durable, as a checkpoint is about to be."""
-        if self._file.name != os.devnull:
-            os.fsync(self._file.fileno())
+        if self._path != Path(os.devnull):
+            with writing(self._path):
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError):  # of a line that could not be written, and was told: it would be tried again here
+            self._file.close()
 
 
 def read(path: Path) -> list[dict]:
@@ -88,7 +94,10 @@ def read(path: Path) -> list[dict]:
 
 def cut(path: Path, epochs: int, step: int) -> None:
     """Drop what lies beyond a checkpoint of `epochs` whole epochs and `step` steps in all."""
-    kept = [
-        line for line in read(path) if line["step"] <= step and not (line["kind"] == "epoch" and line["epoch"] > epochs)
-    ]
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    with writing(path):
+        kept = [
+            line
+            for line in read(path)
+            if line["step"] <= step and not (line["kind"] == "epoch" and line["epoch"] > epochs)
+        ]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

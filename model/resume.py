@@ -3,6 +3,7 @@
 In:  a Trainer.  Out: `last.pt` and `best.pt` in its folder, of the whole net; or the Trainer as it was.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,8 +97,11 @@ def restore(trainer: "Trainer", saved: dict) -> None:
         trainer.net.load_state_dict(trainer.work.part(saved["model"]))
         trainer.optimizer.restore(trainer.work.part(saved["velocity"]))
         trainer.epoch, trainer.step = saved["epoch"], saved["step"]
-        trainer.schedule.restore(saved.get("schedule", saved.get("plateau", {})))
-        early = saved.get("early_stop", vars(EarlyStop()))
+        schedule, early = saved.get("schedule", saved.get("plateau", {})), saved.get("early_stop", vars(EarlyStop()))
+        for own, there in ((trainer.schedule.state(), schedule), (vars(trainer.early_stop), early)):
+            for name in own.keys() & there.keys():
+                checkpoints.check_kind(name, there[name], type(own[name]))
+        trainer.schedule.restore(schedule)
         trainer.early_stop.best, trainer.early_stop.waited = early["best"], early["waited"]
         trainer.best_error = saved["best_error"]
         if trainer.config.decode == "auto":
@@ -113,7 +117,16 @@ def begin_with(trainer: "Trainer", first: dict) -> None:
     Raises:
         TrainingError: a layer there has another shape.
     """
-    there = first["model"]
+    with checkpoints.fits_this_version(Path(trainer.config.init_from)):
+        taken = _taken(trainer, first["model"])
+        with torch.no_grad():
+            here = dict(trainer.net.state_dict())
+            for name, tensor in trainer.work.part(taken).items():
+                here[name].copy_(tensor)
+
+
+def _taken(trainer: "Trainer", there: dict) -> dict:
+    """What a net takes of another's weights."""
     here = dict(trainer.net.state_dict())
     taken = {}
     for name, own in here.items():
@@ -129,6 +142,4 @@ def begin_with(trainer: "Trainer", first: dict) -> None:
                 "name a run of a net with the same layers",
             )
         taken[name] = there[name]
-    with torch.no_grad():
-        for name, tensor in trainer.work.part(taken).items():
-            here[name].copy_(tensor)
+    return taken

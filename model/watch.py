@@ -14,6 +14,7 @@ from .registry import Net
 
 NEAR = 0.02  # of ln(classes), in nats
 BEGIN_AGAIN = "begin again with a smaller --rate; the last checkpoint is from before and is kept"
+NAMED = ", and --resume --log-every 1 goes on from there and names the step"
 PATIENCE = 100  # steps; a net of 1,000 classes may take 2,000 before it begins to learn
 
 
@@ -33,7 +34,9 @@ class Watch:
             TrainingError: it is not finite.
         """
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} between steps {first} and {last}", BEGIN_AGAIN)
+            if first == last:
+                raise TrainingError(f"the loss is {loss} at step {last}", BEGIN_AGAIN)
+            raise TrainingError(f"the loss is {loss} between steps {first} and {last}", BEGIN_AGAIN + NAMED)
 
     def check_weights(self, net: nn.Module, step: int) -> None:
         """Check that all weights are finite: a step can break them though its own loss, taken before, is sound.

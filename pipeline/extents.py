@@ -1,8 +1,9 @@
 """Where the records of a shard lie in its file, read off LMDB's own pages without touching a record.
 
-In:  a data.mdb of format 1.  Out: offset and length of every value, in key order.  Neither lmdb nor torch.
-LMDB's own lookup touches every page of the value that it finds, which on a cold file is the very wait that reading
-ahead is to avoid. A hint and nothing more: what a record is, LMDB says; pages that make no sense give nothing.
+In:  a data.mdb of format 1, as shards.py writes it.  Out: offset and length of every value, in key order.
+Neither lmdb nor torch. LMDB's own lookup touches every page of the value that it finds, which on a cold file is the
+very wait that reading ahead is to avoid; and it believes its pages, where one flipped bit leads out of the file and
+ends the process. So a shard whose pages make no sense here is not opened.
 """
 
 import os
@@ -21,6 +22,7 @@ _BRANCH, _LEAF, _ELSEWHERE = 0x01, 0x02, 0x01  # flags of pages; of a node whose
 _TREE = "IHH5Q"
 _META = struct.Struct(f"<16xII16x{_TREE}{_TREE}QQ")
 _MAGIC, _FORMAT = 0xBEEFC0DE, 1
+_KEY = 8  # bytes of a key
 _MOST_PAGES = np.uint64(1 << 40)  # more are nonsense, and would not fit 64 bits as bytes
 
 
@@ -28,13 +30,20 @@ def extents(file: int) -> np.ndarray:
     """Find the values of the file behind a descriptor.
 
     Returns:
-        int64 (records, 2): offset and length in bytes, in key order; (0, 2) where the file is not understood.
+        int64 (records, 2): offset and length in bytes, in key order; (0, 2) where the file is not understood, or its
+        keys are not of eight bytes or not in order.
     """
     try:
         found = _walk(file)
     except (struct.error, ValueError, IndexError, OverflowError):  # what reading past an end comes to
         found = []
     return np.concatenate(found) if found else np.empty((0, 2), np.int64)
+
+
+def do_not_overlap(places: np.ndarray) -> bool:
+    """Whether values, int64 (records, 2) of offset and length, share no byte: two keys would lead to one record."""
+    places = places[np.argsort(places[:, 0])]
+    return bool((places[:-1].sum(axis=1) <= places[1:, 0]).all())
 
 
 def _walk(file: int) -> list[np.ndarray]:
@@ -45,7 +54,7 @@ def _walk(file: int) -> list[np.ndarray]:
     if any(meta[:2] != (_MAGIC, _FORMAT) for meta in metas) or not 512 <= page_size <= 1 << 16:
         return []
     *_, branches, leaves, _, _, root, _, _ = max(metas, key=lambda meta: meta[-1])  # the later transaction's
-    ahead, found = [root], []
+    ahead, found, keys = [root], [], [np.empty((0, _KEY), np.uint8)]
     while ahead and branches + leaves > 0:  # a tree with a loop in it ends too
         branches -= 1
         offset = ahead.pop() * page_size
@@ -58,7 +67,10 @@ def _walk(file: int) -> list[np.ndarray]:
             ahead += (numbers | nodes["flags"].astype(np.int64) << 32)[::-1].tolist()
         elif flags & _LEAF:
             found.append(_values(page, offset, page_size, starts, nodes, numbers))
-    sound = all((values >= 0).all() and (values.sum(axis=1) <= size).all() for values in found)
+            keys.append(_gathered(page, starts + _NODE.itemsize, _KEY)[nodes["key"] == _KEY])
+    every = np.concatenate(keys).view(">u8")[:, 0]  # a flipped bit in a key makes a record go by another's number
+    ascending = len(every) == sum(map(len, found)) and (every[:-1] < every[1:]).all()
+    sound = ascending and all((values >= 0).all() and (values.sum(axis=1) <= size).all() for values in found)
     return found if sound and not ahead else []
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from . import datum
 from .errors import ShardError
+from .open_files import OpenFilesError, make_room
 from .photo import UNLABELLED
-from .shards import OpenFilesError, Shard, make_room, mend, open_shard
+from .shards import Shard, mend, open_shard
 from .shardset import ShardSet
 
 
@@ -32,6 +33,15 @@ class Payloads:
     labels: np.ndarray
     sides: np.ndarray
     shards: tuple[Shard, ...] = ()
+
+    def check(self) -> None:
+        """See that the views still are what they were.
+
+        Raises:
+            ShardError: a shard was written to.
+        """
+        for shard in self.shards:
+            shard.check()
 
 
 class Feed:
@@ -58,10 +68,12 @@ class Feed:
         Args:
             records: int64 (n,), 0..len-1, in any order.
         Raises:
-            ShardError: a record is missing or damaged; the message names shard and record.
+            ShardError: a record is missing or damaged; the message names shard and record. Or a shard was written to.
             OpenFilesError: too many files are open.
         """
         numbers = np.searchsorted(self._ends, records, side="right")
+        for number in self._shards.keys() & set(numbers.tolist()):
+            self._shards[number].check()
         data, labels, sides = [], np.empty(len(records), np.int64), np.empty((len(records), 2), np.int64)
         for place, (number, record) in enumerate(zip(numbers.tolist(), records.tolist(), strict=True)):
             payload = self._parse(number, record)

@@ -7,6 +7,7 @@ makes Photos of them.
 
 import errno
 import os
+import stat
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ SPLITS = ("train", "val", "test")
 PARQUET = ".parquet"
 UNLABELLED = -1
 LOST_ALONE = frozenset(  # errors that one photo can have while the disk is well
-    [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR]
+    [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENXIO]
 )
 _OPEN_ARCHIVES = 64  # file handles a process keeps; ILSVRC has 3 archives, a WebDataset thousands
 
@@ -105,8 +106,7 @@ def read_photo(root: Path, photo: Photo) -> bytes:
         SourceError: its archive cannot be read, or ends within the photo: many are.
     """
     if not photo.archive:
-        with open(os.path.join(root, photo.path), "rb", buffering=0) as file:
-            return file.read()
+        return _whole(os.path.join(root, photo.path))
     path = root / photo.archive
     try:
         data = os.pread(_archive(path), photo.bytes, photo.offset)
@@ -118,6 +118,16 @@ def read_photo(root: Path, photo: Photo) -> bytes:
     if len(data) != photo.bytes:
         raise SourceError(f"{path}: ends within {photo.path}", "copy the archive again: it is shorter than it was")
     return data
+
+
+def _whole(path: str) -> bytes:
+    """A file's bytes. What was a file when it was found may be a pipe by now, to be waited for, or /dev/zero."""
+    mode = os.stat(path).st_mode  # opened with O_NONBLOCK instead, a file that Samba has lent out would be an error
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+        raise OSError(number, os.strerror(number), path)
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 class _Archives(threading.local):

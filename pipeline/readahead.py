@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .extents import extents
-from .shards import make_room
+from .open_files import make_room
 
 THREADS = 2  # of waiting, not of work: each has a batch under way
 CALM, _SAMPLE = 16, 8  # after so many batches that were there, one record in so many is asked about: a set in memory

@@ -5,17 +5,13 @@ LMDB's file format 1, which DALI's own reader, Caffe and every older tool read; 
 Neither DALI nor torch is imported.
 """
 
-import errno
 import hashlib
 import os
-import resource
 import secrets
 import shutil
 import struct
-import threading
 import weakref
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +19,12 @@ from typing import Any
 import lmdb
 
 from .errors import ShardError
+from .extents import do_not_overlap, extents
 from .files import sync_folder
+from .open_files import OpenFilesError, too_many
 
 MAP_BYTES = 1 << 36  # address space only: the file grows by what is written. 5,000 records of 13 MB
 COMMIT_EVERY = 1000  # records, as Caffe does: bounds the dirty pages in memory
-SPARE_FILES = 64  # that a process may open beside those it has open and those that are to come
 
 # The first meta page: 16 bytes of page header, then magic and version (mdb.c, struct MDB_meta).
 _META = struct.Struct("=II")
@@ -51,52 +48,6 @@ def key(index: int) -> bytes:
 def mend(shard: Path) -> str:
     """The hint for a damaged shard of a set."""
     return f"alexnet-prep verify --shards {shard.parents[1]} --repair finds and rebuilds what is damaged"
-
-
-class OpenFilesError(ShardError):
-    """A shard could not be opened because of how many files are open, which says nothing about the shard."""
-
-    def __init__(self, message: str, hint: str = ""):
-        super().__init__(
-            message, hint or "raise the limit of open files (ulimit -n), or build with more --shard-records"
-        )
-
-
-_to_come: "weakref.WeakKeyDictionary[object, int]" = weakref.WeakKeyDictionary()
-_counting = threading.Lock()
-
-
-def make_room(owner: object, files: int) -> bool:
-    """Raise this process's limit of open files, where what is open and what is to come would not fit under it.
-
-    Args:
-        owner: who will open them, as long as it lives.
-        files: how many.
-    Returns:
-        Whether there is room now; there is not where the hard limit, which only root may raise, is too low.
-    """
-    with _counting:
-        _to_come[owner] = files
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        try:
-            present = len(os.listdir("/dev/fd"))
-        except OSError:  # no handle is left for this either
-            present = soft
-        wanted = present + sum(_to_come.values()) + SPARE_FILES  # what is open of it already counts twice: no harm
-        if soft == resource.RLIM_INFINITY or wanted <= soft:
-            return True
-        allowed = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-            soft = allowed
-        return wanted <= soft
-
-
-def _too_many(error: Exception) -> bool:
-    """Whether a limit of open files, the process's or the machine's, is what was met; LMDB tells that in words."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    return any(os.strerror(number) in str(error) for number in (errno.EMFILE, errno.ENFILE))
 
 
 def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
@@ -164,7 +115,7 @@ def check_format(data: Path) -> None:
         with open(data, "rb") as file:
             head = file.read(64)
     except OSError as error:
-        if _too_many(error):
+        if too_many(error):
             raise OpenFilesError(f"{data}: {error.strerror}") from None
         raise ShardError(f"{data}: {error.strerror}", "build the shard set again, or copy it completely") from None
     if len(head) < 64:
@@ -201,11 +152,13 @@ class Shard:
     def __init__(self, path: Path, file: ShardFile):
         data = path / "data.mdb"
         check_format(data)
-        size = data.stat().st_size
-        if size != file.bytes:  # a truncated map would kill the process at the first touch
+        status = data.stat()
+        if status.st_size != file.bytes:  # a truncated map would kill the process at the first touch
             raise ShardError(
-                f"{data}: {size:,} bytes, but dataset.json says {file.bytes:,}", "copy or build the shard set again"
+                f"{data}: {status.st_size:,} bytes, but dataset.json says {file.bytes:,}",
+                "copy or build the shard set again",
             )
+        self._data, self._opened = os.fspath(data), _identity(status)
         self.path = path
         self.records = file.records
         self._process = os.getpid()
@@ -213,7 +166,7 @@ class Shard:
             self._environment = lmdb.open(os.fsencode(path), readonly=True, lock=False, max_readers=1, create=False)
             self._transaction = self._environment.begin(buffers=True)
         except lmdb.Error as error:
-            if _too_many(error):
+            if too_many(error):
                 raise OpenFilesError(f"{path}: {str(error).rpartition(': ')[2]}") from None
             raise ShardError(f"{path}: {error}", "copy or build the shard set again") from None
         entries = self._environment.stat()["entries"]
@@ -221,6 +174,29 @@ class Shard:
             self._environment.close()  # at once: whoever keeps the error would keep it open, and nobody could open it
             raise ShardError(
                 f"{data}: {entries} records, but dataset.json says {file.records}", "copy or build the shard set again"
+            )
+        if not _leads_to_records(data, file.records):
+            self._environment.close()
+            raise ShardError(
+                f"{data}: damaged: its pages do not lead to {file.records} records", "copy or build the shard set again"
+            )
+
+    def check(self) -> None:
+        """See that nobody has written to the file since it was opened: what is cut off kills the process when touched.
+
+        That it was removed or replaced is harmless: the map is of the old file, as long as it lives.
+
+        Raises:
+            ShardError: it was changed in place.
+        """
+        try:
+            now = _identity(os.stat(self._data))
+        except OSError:
+            return
+        if now[:2] == self._opened[:2] and now != self._opened:
+            raise ShardError(
+                f"{self._data}: was written to while it was read: {now[2]:,} bytes, {self._opened[2]:,} before",
+                "copy or build the shard set again, beside the old one and not over it, and resume",
             )
 
     def value(self, index: int) -> memoryview:
@@ -238,6 +214,26 @@ class Shard:
         environment = self.__dict__.get("_environment")
         if environment is not None and self._process == os.getpid():
             environment.close()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    """Which file it is, and in what state."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _leads_to_records(data: Path, records: int) -> bool:
+    """Whether every record has a place of its own in the file: liblmdb would follow a flipped bit out of the map."""
+    try:
+        handle = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if too_many(error):
+            raise OpenFilesError(f"{data}: {error.strerror}") from None
+        raise ShardError(f"{data}: {error.strerror}", "copy or build the shard set again") from None
+    try:
+        places = extents(handle)
+    finally:
+        os.close(handle)
+    return len(places) == records and do_not_overlap(places)
 
 
 _open: "weakref.WeakValueDictionary[tuple, Shard]" = weakref.WeakValueDictionary()

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from .decoder import DecodeFault, Decoder, Decoding, Windows
-from .errors import StreamError
+from .errors import ShardError, StreamError
 from .feed import Feed, Payloads
 from .plan import BatchPlan
 from .readahead import ReadAhead
@@ -123,8 +123,13 @@ class Source:
         return job.arrays
 
     def used(self, wait: Callable[[], object] = lambda: None) -> Job:
-        """The batch that DALI has just given; `wait` returns when its copies to a GPU are done."""
+        """The batch that DALI has just given; `wait` returns when its copies to a GPU are done.
+
+        Raises:
+            ShardError: a shard was written to meanwhile.
+        """
         job = self._handed.popleft()
+        job.payloads.check()
         self._behind.append((job, wait))
         if len(self._behind) > _KEPT_BEHIND:
             old, done = self._behind.popleft()
@@ -137,6 +142,8 @@ class Source:
         if self._failure is not None:
             return self._failure
         for job in self._handed:
+            if changed := _changed(job.payloads):
+                return changed
             for place in range(len(job.records) if self._decoder is None and self._feed.encoded else 0):
                 if _fault(job.payloads, place):
                     return self._named(DecodeFault(place), job)
@@ -182,6 +189,8 @@ class Source:
         """The error, or for a picture that does not decode one that names its record."""
         if not isinstance(error, DecodeFault):
             return error
+        if changed := _changed(job.payloads):
+            return changed
         record = int(job.records[error.place])
         return StreamError(f"{self._feed.name(record)}: {_fault(job.payloads, error.place)}", self._feed.hint(record))
 
@@ -189,6 +198,15 @@ class Source:
 def _ahead(records: int) -> int:
     """How many batches of so many records are read ahead."""
     return max(DECODED + 1, min(AHEAD, AHEAD_RECORDS // max(records, 1)))
+
+
+def _changed(payloads: Payloads) -> ShardError | None:
+    """That a shard was written to, before anyone looks into it again."""
+    try:
+        payloads.check()
+    except ShardError as error:
+        return error
+    return None
 
 
 def _fault(payloads: Payloads, place: int) -> str:

@@ -42,9 +42,12 @@ def worker_pool(workers: int = 0):
     """Yield an executor of `workers` processes, by default one a core."""
     count = workers or available_cores()
     others = set(multiprocessing.active_children())
-    pool = WorkerPool(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
-    )
+    try:
+        pool = WorkerPool(
+            count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
+        )
+    except OSError as error:  # says no more than `Read-only file system`: semaphores are files there
+        raise OSError(error.errno, error.strerror, error.filename or "/dev/shm") from error
     try:
         # A terminal sends Ctrl-C to all; the parent decides. Blocked here, it stays blocked in the children from
         # their first instruction on.

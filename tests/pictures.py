@@ -1,6 +1,7 @@
 """Pictures that tests make, and the files of them."""
 
 import io
+from functools import cache
 
 import cv2
 import numpy as np
@@ -26,3 +27,11 @@ def saved(image, kind="JPEG", **options):
 
 def opened(data):
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@cache
+def slow():
+    """A photo whose decoding takes some seconds: who is to be killed over it is on it for so long."""
+    photo = saved(np.full((7000, 7000, 3), 90, np.uint8), progressive=True)
+    last = photo[photo.rindex(b"\xff\xda") : -2]
+    return photo[:-2] + last * 90 + photo[-2:]  # the last scan again and again, up to the most that are accepted

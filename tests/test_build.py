@@ -30,6 +30,7 @@ from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.sources import Source, find_photos
 from alexnet_dali.pipeline.workers import worker_pool
 from alexnet_dali.tools.sample_photos import make_photos
+from pictures import slow
 from PIL import Image
 
 SMALL = BuildOptions(size=32, shard_records=4)
@@ -535,8 +536,7 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
     source = find_photos(photos)
     held = next(photos / path for path, (shard, _) in by_path(undisturbed).items() if shard == "train/00002.lmdb")
     photo = held.read_bytes()
-    held.unlink()
-    os.mkfifo(held)  # the worker waits here until it is killed
+    held.write_bytes(slow())  # the worker is here until it is killed
 
     def kill():
         end = time.monotonic() + 20
@@ -554,7 +554,6 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
         "run the same command again, it goes on where it stopped; with fewer --workers if memory was short; "
         "if it dies there again, take that photo away and report it"
     )
-    held.unlink()
     held.write_bytes(photo)
     rest = Here()
     build(source, out, SMALL, rest)
@@ -581,8 +580,7 @@ def test_of_several_workers_the_dead_one_is_named(tiny, tmp_path):
     chosen = [by_path(tmp_path / "whole")[photo.path][0] for photo in source.splits["train"]]
     held = [source.splits["train"][chosen.index(f"train/0000{shard}.lmdb")].path for shard in (0, 1)]
     for path in held:
-        (photos / path).unlink()
-        os.mkfifo(photos / path)  # both workers wait
+        (photos / path).write_bytes(slow())  # both workers are here for seconds
 
     def kill():
         end = time.monotonic() + 20

@@ -21,6 +21,7 @@ from alexnet_dali.pipeline.shard_job import at_work
 from alexnet_dali.pipeline.sources import find_photos
 from alexnet_dali.tools.sample_photos import make_photos
 from distributed import Client
+from pictures import slow
 
 SMALL = BuildOptions(size=32, shard_records=4)
 
@@ -117,7 +118,7 @@ def test_a_worker_is_killed_and_the_bytes_are_the_same(scheduler, workers, photo
     source = find_photos(copy)
     held = copy / source.splits["train"][7].path
     held.rename(tmp_path / "away")
-    os.mkfifo(held)  # a worker waits here until it is killed
+    held.write_bytes(slow())  # a worker is here until it is killed
     killed = []
 
     def kill():
@@ -143,8 +144,7 @@ def test_a_photo_that_kills_every_worker_is_named(photos, tmp_path):
     copy, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "out"
     source = find_photos(copy)
     held = copy / source.splits["train"][7].path
-    held.unlink()
-    os.mkfifo(held)
+    held.write_bytes(slow())
     name = str(held.relative_to(copy))
 
     def kill():

@@ -83,3 +83,19 @@ def test_codes_of_fewest_different_bits(length, old_numpy, monkeypatch):
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(bits, np.take_along_axis(apart, expected, axis=1))
     assert nearest_codes(columns_of(codes), queries, 500)[0].shape == (5, 80)
+
+
+def test_vectors_that_lie_close_together_are_told_apart_a_block_at_a_time(monkeypatch):
+    """Float32 products cannot tell them apart: all are candidates, but never more than a block at once."""
+    random = np.random.default_rng(3)
+    vectors = (100 + random.normal(size=(500, 64)) * 1e-3).astype(np.float32)
+    queries = vectors[[7, 400]] + np.float32(1e-4)
+    seen = []
+    monkeypatch.setattr(module, "ROWS", 64)
+    whole = among
+    monkeypatch.setattr(module, "among", lambda *given: (seen.append(len(given[2])), whole(*given))[1])
+    indices, distances = nearest(vectors, queries, 5)
+    exact = np.linalg.norm(vectors.astype(np.float64)[None] - queries.astype(np.float64)[:, None], axis=2)
+    expected = np.argsort(exact, axis=1, kind="stable")[:, :5]
+    assert np.array_equal(indices, expected) and np.allclose(distances, np.take_along_axis(exact, expected, axis=1))
+    assert max(seen) == 64 and len(seen) == 2 * 8

@@ -26,8 +26,11 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     """Run a click command as a process would and exit with its code; never returns."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a file may be called what no encoding has
+    output = sys.stdout
     try:
         code = command.main(args=arguments, standalone_mode=False)
+    except SystemExit as end:  # click's own way when a reader leaves: it wraps the outputs and exits with 1
+        code = end.code if sys.stdout is output else 0
     except click.exceptions.Abort:
         click.echo("stopped; run the same command again to go on", err=True)
         code = INTERRUPTED
@@ -55,12 +58,20 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         click.echo("  try: a smaller --batch-size; what was saved is kept", err=True)
         code = 1
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
+        name = f"{error.filename}: " if error.filename else "" if _here() else "the present folder is gone: "
         click.echo(f"error: {name}{error.strerror or error}", err=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             click.echo("  try: make room, then run the same command again: what is done is kept", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _here() -> bool:
+    """Whether the present folder is still there: a deleted one is an error without a name."""
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 class LazyGroup(click.Group):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import click
 import numpy as np
 
 from ..model import kernels
@@ -53,9 +54,17 @@ class Tracking:
         self._shown = trainer.epoch if trainer.steps_done else -1  # epochs whose kernels were shown
         self._trackers: list[Tracker] = []
         if importlib.util.find_spec("tensorboard"):
-            self._trackers.append(TensorBoard(trainer))
+            try:
+                self._trackers.append(TensorBoard(trainer))
+            except Exception as error:  # of theirs, whatever it is
+                _warn("TensorBoard", error)
         if wandb:
-            self._trackers.append(Wandb(trainer))
+            try:
+                self._trackers.append(Wandb(trainer))
+            except UsageError:
+                raise
+            except Exception as error:  # of theirs, whatever it is
+                _warn("wandb", error)
 
     def __call__(self, line: dict) -> None:
         """Take a line of the metrics; warnings and notes are for the terminal."""
@@ -67,14 +76,21 @@ class Tracking:
             values |= {f"epoch_{name}": line[name] for name in ("loss", "top1_error")}
             self._predictions(line["step"])
             self._kernels()
-        for tracker in self._trackers:
-            tracker.curves(values, line["step"])
+        self._each("curves", values, line["step"])
 
     def close(self) -> None:
         """Show what the last epoch has left, and end."""
         self._kernels()
-        for tracker in self._trackers:
-            tracker.close()
+        self._each("close")
+
+    def _each(self, what: str, *given: Any) -> None:
+        """Give it to every tracker; one that cannot be written gets no more, and the run goes on."""
+        for tracker in list(self._trackers):
+            try:
+                getattr(tracker, what)(*given)
+            except Exception as error:  # of theirs, whatever it is
+                self._trackers.remove(tracker)
+                _warn(type(tracker).__name__, error)
 
     def _kernels(self) -> None:
         """Those that were kept since the last time: an epoch is saved after its line."""
@@ -86,8 +102,7 @@ class Tracking:
             if self._shown < epoch <= self._trainer.epoch:
                 self._shown = epoch
                 pixels = mosaic(colours(weights), ACROSS, "#ffffff", TIMES)
-                for tracker in self._trackers:
-                    tracker.picture("kernels", pixels, epoch * self._trainer.plan.steps)
+                self._each("picture", "kernels", pixels, epoch * self._trainer.plan.steps)
 
     def _predictions(self, step: int) -> None:
         """What the net says of a few photos of val, the same after every epoch."""
@@ -98,12 +113,12 @@ class Tracking:
         from .figures.runs import names_of
 
         shard_set, answers = self._trainer.shard_set, Answers()
-        answers.see(*(part[:PHOTOS] for part in self._trainer.examples))
+        records, labels, probabilities = self._trainer.examples
+        answers.see(records[:PHOTOS], labels[:PHOTOS], probabilities[:PHOTOS])
         picked = answers.pick("random", PHOTOS)
         photos = stored_photos(shard_set, "val", [one.record for one in picked])
         pixels = drawn(draw(photos, picked, names_of(shard_set), shard_set.classes))
-        for tracker in self._trackers:
-            tracker.picture("predictions", pixels, step)
+        self._each("picture", "predictions", pixels, step)
 
 
 @contextmanager
@@ -187,6 +202,10 @@ def drawn(figure: Any) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def _warn(name: str, error: Exception) -> None:
+    click.echo(f"warning: {name} gets no more of this run: {error}; metrics.jsonl has all of it", err=True)
 
 
 def _own_id(run: Path) -> str:

@@ -21,10 +21,11 @@ from ..model.recipes import RECIPES, recipe
 from ..model.registry import ALEXNET, crop_for, first_rate_for, recipe_for, resolve
 from ..model.schedules import SCHEDULES
 from ..model.trainer import Trainer
+from ..model.written import held, writing
 from ..pipeline import stats as statistics
 from ..pipeline.choice import WAYS
 from ..pipeline.errors import TrainingError, UsageError
-from ..pipeline.files import locked, write_json
+from ..pipeline.files import write_json
 from ..pipeline.shardset import ShardSet, open_shard_set
 from . import console
 from .introduction import introduction, list_recipes
@@ -181,7 +182,7 @@ def _run(
     if saved:
         _check_same(saved, shard_set, run)
     first = checkpoints.load(checkpoints.run_checkpoint(init_from)) if init_from and not saved else None
-    with locked(run) if team.first else nullcontext():
+    with held(run) if team.first else nullcontext():
         if team.ranks > 1:
             team.check_same(facts(config, shard_set, stats, saved, first))
         trainer = Trainer(config, shard_set, stats, run, saved, first, team)
@@ -195,7 +196,8 @@ def _run(
             _say(team, f"{run}: {more}")
             return 0
         if team.first:
-            write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
+            with writing(run / "config.json"):
+                write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
         show = Lines(trainer)
         quiet = nullcontext(lambda line: None)
         with tracked(trainer, show, wandb) if team.first else quiet as report, stop_on_signals() as stop:
@@ -263,7 +265,7 @@ def _last_checkpoint(run: Path) -> dict:
             f"{run}: nothing to resume there (no last.pt)",
             "name the run's folder with --run, or begin one without --resume",
         )
-    return checkpoints.load(run / "last.pt")
+    return checkpoints.check_run(checkpoints.load(run / "last.pt"), run / "last.pt")
 
 
 def _check_same(saved: dict, shard_set: ShardSet, run: Path) -> None:
