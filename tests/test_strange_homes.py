@@ -249,7 +249,7 @@ def test_a_terminal_that_hangs_up(photos, tmp_path):
         env=home.environment,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it would be ignored
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509, nohup ignores it
     )
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.25)
