@@ -34,7 +34,7 @@ from .rates import Place, Rates
 from .recipes import recipe
 from .registry import movement, recipe_for
 from .schedules import EarlyStop
-from .watch import Watch
+from .watch import Watch, photos_of
 
 Report = Callable[[dict], Any]
 
@@ -210,7 +210,7 @@ class Trainer:
 
     def _log_step(self, batch: Batch, log: Metrics, report: Report) -> None:
         window = self.work.totals(self.window)  # waits for the device, once in log_every steps
-        loss = self._checked_loss(window)
+        loss = self._checked_loss(window, lambda: photos_of(batch, self.shard_set))
         lap, images = self.meter.lap(), self.images - self.images_at_line
         self.window, self.images_at_line = Sums(), self.images
         line = self._line("step", window, images, lap)
@@ -234,10 +234,10 @@ class Trainer:
             **self.shares.since_last(kind),
         }
 
-    def _checked_loss(self, window: Sums) -> float:
+    def _checked_loss(self, window: Sums, photos: Callable[[], str] = lambda: "") -> float:
         """The mean loss since the last line; not finite, it ends the run."""
         loss = float(window.loss) / max(window.steps, 1)
-        self.watch.check(loss, self.steps_done - window.steps + 1, self.steps_done)
+        self.watch.check(loss, self.steps_done - window.steps + 1, self.steps_done, photos)
         return loss
 
     def _end_epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:

@@ -4,17 +4,22 @@ In:  the losses of a run.  Out: an error, or a sentence to print once.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ..pipeline.errors import TrainingError
+from ..pipeline.feed import Feed
+from ..pipeline.shardset import ShardSet
+from ..pipeline.stream import Batch
 from .alexnet import AlexNet
 from .registry import Net
 
 NEAR = 0.02  # of ln(classes), in nats
 BEGIN_AGAIN = "begin again with a smaller --rate; the last checkpoint is from before and is kept"
 NAMED = ", and --resume --log-every 1 goes on from there and names the step"
+NAMED_PHOTOS = 3
 PATIENCE = 100  # steps; a net of 1,000 classes may take 2,000 before it begins to learn
 
 
@@ -27,15 +32,17 @@ class Watch:
         self._since: int | None = None
         self._said = False
 
-    def check(self, loss: float, first: int, last: int) -> None:
+    def check(self, loss: float, first: int, last: int, photos: Callable[[], str] = lambda: "") -> None:
         """Check a window's mean loss.
 
+        Args:
+            photos: what is to be said of the photos of step `last`; asked where it alone can be to blame.
         Raises:
             TrainingError: it is not finite.
         """
         if not math.isfinite(loss):
             if first == last:
-                raise TrainingError(f"the loss is {loss} at step {last}", BEGIN_AGAIN)
+                raise TrainingError(f"the loss is {loss} at step {last}{photos()}", BEGIN_AGAIN)
             raise TrainingError(f"the loss is {loss} between steps {first} and {last}", BEGIN_AGAIN + NAMED)
 
     def check_weights(self, net: nn.Module, step: int) -> None:
@@ -77,6 +84,18 @@ class Watch:
                 else "It may still begin to learn."
             )
         )
+
+
+def photos_of(batch: Batch, shard_set: ShardSet) -> str:
+    """Which photos of a step are not finite numbers as the net saw them, or that all are, by shard and record."""
+    images, plan, count = batch.images, batch.plan, len(batch.records)
+    if plan is not None and len(images) != count:  # of columns each holds the pictures of both, and its own records
+        images = images[plan.start - plan.step * plan.batch_size :][:count]
+    sound = images.isfinite().flatten(start_dim=1).all(dim=1).cpu().numpy()
+    feed, some = Feed(shard_set, "train"), batch.records[sound if sound.all() else ~sound]
+    named = "; ".join(feed.name(record) for record in some[:NAMED_PHOTOS].tolist())
+    more = f"; and {len(some) - NAMED_PHOTOS:,} more" if len(some) > NAMED_PHOTOS else ""
+    return f"; its photos are {'all' if sound.all() else 'not'} finite numbers: {named}{more}"
 
 
 @torch.no_grad()

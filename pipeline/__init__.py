@@ -31,10 +31,11 @@
     plan.py       the epoch as a pure function: order and augmentation draws
     resized.py    windows of random area and aspect, from the plan's words
     views.py      the windows of test pictures
-    feed.py       planned records as views of the memory map
+    feed.py       planned records, read from their shards
     inputs.py     the numbers of a batch, as the graph or the threads take them
     decoder.py    threads that decode and cut; buffers.py, the ring they fill; cut.py, one window on a CPU core
-    readahead.py  records brought into memory before they are needed; extents.py, where they lie in the file
+    readahead.py  records brought into memory before they are needed
+    extents.py    where records lie in a shard's file, read off its pages
     source.py     what DALI calls for its next batch
     choice.py     who decodes faster here, threads or DALI
     operators.py  the steps the graphs are made of

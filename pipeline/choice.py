@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 
 from .errors import AlexnetError, UsageError
+from .feed import Feed
 from .readahead import ReadAhead
 from .stream import Stream
 
@@ -33,14 +34,12 @@ def check(decode: str) -> None:
         raise UsageError(f"nobody decodes by {decode!r}", "choose auto, threads or dali")
 
 
-def choose(
-    make: Callable[[str], Stream], key: Hashable, shards: list, records: Iterable[np.ndarray]
-) -> tuple[str, str]:
+def choose(make: Callable[[str], Stream], key: Hashable, feed: Feed, records: Iterable[np.ndarray]) -> tuple[str, str]:
     """Measure both ways, once for each `key` in this process.
 
     Args:
         make: makes the run's stream in a way, from its first batch on.
-        shards: of the split, as ReadAhead takes them.
+        feed: of the split; it is closed.
         records: of the first batches, int64 (n,) each: brought into memory first, so that none pays for the disk.
     Returns:
         the way, and a sentence; the sentence is empty where too little was there to measure.
@@ -48,7 +47,7 @@ def choose(
         what the first way raised, where none works.
     """
     if key not in _known:
-        with closing(ReadAhead(shards)) as reader:
+        with closing(feed), closing(ReadAhead(feed)) as reader:
             for reading in [reader.want(batch) for batch in islice(records, WARM_UP + MEASURED)]:
                 reading.result()
         tried = {way: _rate(make, way) for way in WAYS}

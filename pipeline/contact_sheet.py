@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .census import census
 from .errors import ShardError
-from .shards import open_shard
+from .shards import Shard
 from .shardset import ShardSet
 from .stats import record_pixels
 
@@ -104,9 +104,9 @@ def class_title(shard_set: ShardSet, label: int) -> str:
 
 def _picture(shard_set: ShardSet, split: str, place: Place) -> Image.Image:
     folder, file = shard_set.splits[split].shards[place.shard]
-    shard = open_shard(folder, file)  # held as long as its views are used
+    shard = Shard(folder, file)
     try:
-        pixels = record_pixels(shard.value(place.index)).copy()
+        pixels = record_pixels(shard.value(place.index))
     except (ShardError, ValueError) as error:
         raise ShardError(
             f"{folder}, record {place.index}: {error}", f"alexnet-prep verify --shards {shard_set.root}"

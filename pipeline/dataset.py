@@ -96,21 +96,17 @@ class ShardDataset(Dataset):
         return labels
 
     def _opened_here(self) -> Feed:
-        """The shards as this process opened them: an LMDB environment must not cross a fork."""
+        """The shards as this process opened them: at a fork another thread may have held the Feed's lock."""
         if self._process != os.getpid():
             self._feed, self._process = Feed(self.shard_set, self.split), os.getpid()
         return self._feed
-
-    def __getstate__(self) -> dict:
-        # A Feed that has read holds memory maps; the copy opens its own.
-        return {**self.__dict__, "_feed": Feed(self.shard_set, self.split), "_process": None}
 
 
 def _picture(payloads: Payloads, feed: Feed, record: int) -> Image.Image:
     """Decode a record; by Pillow, so that the pixels are ImageFolder's."""
     (data,), (height, width) = payloads.data, payloads.sides[0]
     if not feed.encoded:
-        return Image.fromarray(data.copy())  # the memory map may be closed before the picture is looked at
+        return Image.fromarray(data)  # which keeps the memory, since nobody releases it
     try:
         picture = Image.open(io.BytesIO(data.tobytes()), formats=["JPEG"]).convert("RGB")
         if picture.size != (width, height):

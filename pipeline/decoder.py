@@ -72,7 +72,7 @@ class Decoder:
         return job
 
     def close(self) -> None:
-        """Stop, and wait for the pictures under way: they are read from the memory map."""
+        """Stop, and wait for the pictures under way."""
         finish(self._pool)
 
 
@@ -99,7 +99,7 @@ class Decoding:
             DecodeFault: the first that is damaged.
         """
         tasks, self.tasks = self.tasks[::-1], []
-        while tasks:  # a fault must not be found from its own frames, or they would keep the memory map
+        while tasks:  # a fault must not be found from its own frames, or they would keep the batch
             tasks.pop().result()
         return self._pictures
 

@@ -22,7 +22,7 @@ from . import datum
 from .errors import ShardError
 from .files import write_atomically
 from .listing import Row, read_listing
-from .shards import ShardFile, key, open_shard
+from .shards import Shard, ShardFile, key
 
 WORK = ".export"  # folder of what is under way
 UNLABELLED = "unlabelled"  # the class folder of label -1
@@ -83,7 +83,7 @@ def _records(job: ExportJob) -> Iterator[tuple[str, str, bytes | memoryview, dat
     """Name, suffix, payload, record and row of every record, in key order."""
     folder = job.root / job.path
     rows = read_listing(folder)
-    shard = open_shard(folder, job.file)
+    shard = Shard(folder, job.file)
     hint = f"alexnet-prep verify --shards {job.root} says what is damaged, and with --repair rebuilds it"
     if len(rows) != shard.records:
         raise ShardError(f"{folder}: {shard.records:,} records, but its CSV has {len(rows):,} rows", hint)

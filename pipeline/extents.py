@@ -1,15 +1,16 @@
 """Where the records of a shard lie in its file, read off LMDB's own pages without touching a record.
 
 In:  a data.mdb of format 1, as shards.py writes it.  Out: offset and length of every value, in key order.
-Neither lmdb nor torch. LMDB's own lookup touches every page of the value that it finds, which on a cold file is the
-very wait that reading ahead is to avoid; and it believes its pages, where one flipped bit leads out of the file and
-ends the process. So a shard whose pages make no sense here is not opened.
+Neither lmdb nor torch. liblmdb reads by a map of the file and believes its pages: one flipped bit that leads out of
+the file, a file that was cut short, or a disk that fails ends the process. Here each of them is an error.
 """
 
 import os
 import struct
 
 import numpy as np
+
+from .errors import ShardError
 
 # mdb.c: a page begins with its number, 2 unused bytes, flags, and the ends of the list of node offsets behind them;
 # a node with two halves of a number, flags and the length of its key. All little-endian.
@@ -23,6 +24,7 @@ _TREE = "IHH5Q"
 _META = struct.Struct(f"<16xII16x{_TREE}{_TREE}QQ")
 _MAGIC, _FORMAT = 0xBEEFC0DE, 1
 _KEY = 8  # bytes of a key
+_NONSENSE = "its pages do not lead to its records"
 _MOST_PAGES = np.uint64(1 << 40)  # more are nonsense, and would not fit 64 bits as bytes
 
 
@@ -30,33 +32,36 @@ def extents(file: int) -> np.ndarray:
     """Find the values of the file behind a descriptor.
 
     Returns:
-        int64 (records, 2): offset and length in bytes, in key order; (0, 2) where the file is not understood, or its
-        keys are not of eight bytes or not in order.
+        int64 (records, 2): offset and length in bytes of record 0, 1, ...; inside the file, and none shares a byte.
+    Raises:
+        ShardError: the pages make no sense, or the keys are not b"00000000", b"00000001", ... without a gap.
+        OSError: the file cannot be read.
     """
     try:
-        found = _walk(file)
+        places, keys = _walk(file)
     except (struct.error, ValueError, IndexError, OverflowError):  # what reading past an end comes to
-        found = []
-    return np.concatenate(found) if found else np.empty((0, 2), np.int64)
+        raise ShardError(_NONSENSE) from None
+    expected = _digits(len(keys))
+    wrong = (keys != expected).any(axis=1).nonzero()[0]
+    if len(wrong):
+        raise ShardError(f"no record {wrong[0]} where it should be")
+    in_file = np.argsort(places[:, 0])
+    if (places[in_file][:-1].sum(axis=1) > places[in_file][1:, 0]).any():
+        raise ShardError("two of its records share bytes")
+    return places
 
 
-def do_not_overlap(places: np.ndarray) -> bool:
-    """Whether values, int64 (records, 2) of offset and length, share no byte: two keys would lead to one record."""
-    places = places[np.argsort(places[:, 0])]
-    return bool((places[:-1].sum(axis=1) <= places[1:, 0]).all())
-
-
-def _walk(file: int) -> list[np.ndarray]:
+def _walk(file: int) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets and lengths, int64 (records, 2), and keys, uint8 (records, 8), in the order of the tree."""
     size = os.fstat(file).st_size
     first = _META.unpack(os.pread(file, _META.size, 0))
     page_size = first[2]
     metas = [first, _META.unpack(os.pread(file, _META.size, page_size))]
     if any(meta[:2] != (_MAGIC, _FORMAT) for meta in metas) or not 512 <= page_size <= 1 << 16:
-        return []
-    *_, branches, leaves, _, _, root, _, _ = max(metas, key=lambda meta: meta[-1])  # the later transaction's
-    ahead, found, keys = [root], [], [np.empty((0, _KEY), np.uint8)]
-    while ahead and branches + leaves > 0:  # a tree with a loop in it ends too
-        branches -= 1
+        raise ValueError
+    *_, branches, leaves, _, entries, root, _, _ = max(metas, key=lambda meta: meta[-1])  # the later transaction's
+    ahead, places, keys = [root] if entries else [], [np.empty((0, 2), np.int64)], [np.empty((0, _KEY), np.uint8)]
+    for _ in range(branches + leaves):  # a tree with a loop in it ends too
         offset = ahead.pop() * page_size
         page = os.pread(file, page_size, offset)
         _, _, flags, lower, _ = _PAGE.unpack_from(page)
@@ -65,13 +70,21 @@ def _walk(file: int) -> list[np.ndarray]:
         numbers = nodes["low"].astype(np.int64) | nodes["high"].astype(np.int64) << 16
         if flags & _BRANCH:
             ahead += (numbers | nodes["flags"].astype(np.int64) << 32)[::-1].tolist()
-        elif flags & _LEAF:
-            found.append(_values(page, offset, page_size, starts, nodes, numbers))
-            keys.append(_gathered(page, starts + _NODE.itemsize, _KEY)[nodes["key"] == _KEY])
-    every = np.concatenate(keys).view(">u8")[:, 0]  # a flipped bit in a key makes a record go by another's number
-    ascending = len(every) == sum(map(len, found)) and (every[:-1] < every[1:]).all()
-    sound = ascending and all((values >= 0).all() and (values.sum(axis=1) <= size).all() for values in found)
-    return found if sound and not ahead else []
+        elif flags & _LEAF and (nodes["key"] == _KEY).all():
+            places.append(_values(page, offset, page_size, starts, nodes, numbers))
+            keys.append(_gathered(page, starts + _NODE.itemsize, _KEY))
+        else:
+            raise ValueError
+    every = np.concatenate(places)
+    if ahead or len(every) != entries or (every < 0).any() or (every.sum(axis=1) > size).any():
+        raise ValueError
+    return every, np.concatenate(keys)
+
+
+def _digits(count: int) -> np.ndarray:
+    """The keys of records 0..count-1: uint8 (count, 8) of ASCII digits."""
+    powers = 10 ** np.arange(_KEY - 1, -1, -1)
+    return (np.arange(count)[:, None] // powers % 10 + ord("0")).astype(np.uint8)
 
 
 def _values(page: bytes, offset: int, page_size: int, starts, nodes, lengths) -> np.ndarray:

@@ -207,10 +207,9 @@ def _stream(
 
     if decode != "auto":
         return make(decode)
-    shards = [(path, file.records) for path, file in shard_set.split(split).shards]
     key = (shard_set.root, shard_set.encoding, device, threads)
     records = (getattr(plan, "records", plan) for plan in plans())
-    return make(*choice.choose(make, key, shards, records))
+    return make(*choice.choose(make, key, Feed(shard_set, split), records))
 
 
 def _pictures(

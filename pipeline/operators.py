@@ -87,7 +87,7 @@ class Operators:
     def sourced(self, source: Callable, numbers: list[str]):
         """The payloads, and the numbers that come with each, by name: see `_NUMBERS`."""
         inputs = [("UINT8", 1 if self.pictures.encoded else 3), *(_NUMBERS[name] for name in numbers)]
-        # no_copy: DALI reads the memory map itself; the loader keeps every array alive until its batch has been used.
+        # no_copy: DALI reads these arrays themselves; the source keeps each alive until its batch has been used.
         return self._fn.external_source(
             source=source,
             num_outputs=len(inputs),

@@ -1,25 +1,24 @@
 """Everything that can be wrong with one shard: its bytes, its structure, every record, its CSV.
 
 In:  a shard's folder and what dataset.json says of it.  Out: a list of Damage, empty where all is right.
-Runs in any process and must survive any file. A truncated map or a page that points nowhere would kill the process,
-so sizes come first, then py-lmdb's verifier, which reads pages in pure Python and maps nothing; only then liblmdb.
+Runs in any process and must survive any file. liblmdb would follow a page that points nowhere out of its map, so it is
+not asked: sizes come first, then py-lmdb's verifier, which reads pages in pure Python, then our own reading.
 Neither DALI nor torch is imported.
 """
 
-import importlib
 import os
 import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import simplejpeg
+from lmdb import verify as lmdb_verify
 
 from . import datum
 from .errors import ShardError
 from .listing import Row, read_listing
-from .shards import ShardFile, check_format, key, open_shard, sha256_of
+from .shards import Shard, ShardFile, check_format, key, sha256_of
 
 LISTED = 3  # faults of a shard's structure that are told; a torn page gives hundreds
 
@@ -76,9 +75,9 @@ def check_shard(root: Path, path: str, file: ShardFile, rules: Rules) -> list[Da
         if len(rows) != file.records:
             reason = f"its CSV has {len(rows):,} rows, but dataset.json says {file.records:,} records"
             found.append(Damage(path, None, "", reason))
-    faults, may_map = check_file(root / path, file)
+    faults, may_read = check_file(root / path, file)
     found.extend(Damage(path, None, "", fault) for fault in faults)
-    if may_map:
+    if may_read:
         try:
             found.extend(_check_records(root, path, file, rules, rows))
         except ShardError as error:
@@ -87,13 +86,13 @@ def check_shard(root: Path, path: str, file: ShardFile, rules: Rules) -> list[Da
 
 
 def check_file(folder: Path, file: ShardFile) -> tuple[list[str], bool]:
-    """Check data.mdb without mapping it: size, SHA-256, format, structure.
+    """Check data.mdb as a file: size, SHA-256, format, structure.
 
     The structure is checked whether the hash matches or not: a hash proves that the bytes are those that dataset.json
     names, not that whoever wrote both meant well, and it costs 5 us a record beside 220 us for decoding.
 
     Returns:
-        What is wrong, and whether the file may be mapped and walked.
+        What is wrong, and whether its records are worth looking at.
     """
     data = folder / "data.mdb"
     faults: list[str] = []
@@ -107,7 +106,7 @@ def check_file(folder: Path, file: ShardFile) -> tuple[list[str], bool]:
         if digest != file.sha256:
             faults.append(f"the SHA-256 of data.mdb is {digest[:12]}..., but dataset.json says {file.sha256[:12]}...")
         check_format(data)
-        structure = _structure(data, status.st_size, trusted=not faults)
+        structure = _structure(data, status.st_size)
     except OSError as error:
         return [*faults, f"data.mdb: {error.strerror}"], False
     except ShardError as error:
@@ -115,13 +114,10 @@ def check_file(folder: Path, file: ShardFile) -> tuple[list[str], bool]:
     return faults + structure, not structure
 
 
-def _structure(data: Path, size: int, trusted: bool) -> list[str]:
-    """What is wrong with the tree of pages."""
-    verifier = _verifier()
-    if verifier is None and not trusted:
-        return ["its records were not looked at: that is safe with lmdb 3 or newer only"]
+def _structure(data: Path, size: int) -> list[str]:
+    """What is wrong with the tree of pages, free ones included."""
     try:
-        faults = verifier.verify(os.fspath(data), subdir=False) if verifier else []
+        faults = lmdb_verify.verify(os.fspath(data), subdir=False)
     except OSError:
         raise
     except Exception as error:  # VerifyError, and whatever else a hostile page may provoke
@@ -144,15 +140,8 @@ def _beyond_the_end(data: Path, size: int) -> list[str]:
     return [f"{last + 1:,} pages of {page} bytes in a file of {size:,}"] if (last + 1) * page > size else []
 
 
-def _verifier() -> ModuleType | None:
-    try:
-        return importlib.import_module("lmdb.verify")
-    except ImportError:  # before py-lmdb 3
-        return None
-
-
 def _check_records(root: Path, path: str, file: ShardFile, rules: Rules, rows: list[Row]) -> list[Damage]:
-    shard = open_shard(root / path, file)
+    shard = Shard(root / path, file)
     found = []
     pixels = bytearray(rules.size * rules.size * datum.CHANNELS)  # decoded into: fresh memory would cost a tenth more
     for index in range(shard.records):

@@ -9,17 +9,19 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import struct
-import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lmdb
+import numpy as np
 
 from .errors import ShardError
-from .extents import do_not_overlap, extents
+from .extents import extents
 from .files import sync_folder
 from .open_files import OpenFilesError, too_many
 
@@ -112,6 +114,8 @@ def check_format(data: Path) -> None:
         ShardError: it does not, or cannot be read.
     """
     try:
+        if not stat.S_ISREG(data.stat().st_mode):  # a pipe would keep us waiting for ever
+            raise ShardError(f"{data}: not a file", "copy or build the shard set again")
         with open(data, "rb") as file:
             head = file.read(64)
     except OSError as error:
@@ -142,119 +146,100 @@ def sha256_of(path: Path) -> str:
 
 
 class Shard:
-    """A shard opened for reading. Its views are valid as long as the Shard lives, and not a moment longer.
+    """A shard opened for reading: where its records lie is read once, each record by one `pread` when it is asked for.
 
-    The environment is opened read-only and unlocked, so read-only mounts will do, with one long read transaction.
-    It closes when the last reference to the Shard goes. Use `open_shard`: LMDB must not open a file twice in one
-    process, and an open environment must not cross a fork.
+    Nothing is mapped. Touching a map of a file that was cut short, or whose disk fails, ends the process with SIGBUS;
+    `pread` says so. Any number may be open on one file, and they may be used in other threads and after a fork.
+
+    Args:
+        path: the folder `NAME.lmdb`.
+        file: what dataset.json says of it.
+        in_order: records will be read in key order, so what lies behind one is wanted with it.
+    Attributes:
+        places: int64 (records, 2), offset and length of each record in bytes.
+    Raises:
+        ShardError: missing, truncated, damaged, or not what dataset.json says.
+        OpenFilesError: too many files are open.
     """
 
-    def __init__(self, path: Path, file: ShardFile):
-        data = path / "data.mdb"
-        check_format(data)
-        status = data.stat()
-        if status.st_size != file.bytes:  # a truncated map would kill the process at the first touch
-            raise ShardError(
-                f"{data}: {status.st_size:,} bytes, but dataset.json says {file.bytes:,}",
-                "copy or build the shard set again",
-            )
-        self._data, self._opened = os.fspath(data), _identity(status)
-        self.path = path
+    def __init__(self, path: Path, file: ShardFile, in_order: bool = True):
+        self.path, self.data = path, path / "data.mdb"
         self.records = file.records
-        self._process = os.getpid()
+        check_format(self.data)
         try:
-            self._environment = lmdb.open(os.fsencode(path), readonly=True, lock=False, max_readers=1, create=False)
-            self._transaction = self._environment.begin(buffers=True)
-        except lmdb.Error as error:
+            self.handle = os.open(self.data, os.O_RDONLY | os.O_CLOEXEC)
+            self._opened = self._state()
+            if self._opened[0] != file.bytes:
+                raise self._refused(f"{self._opened[0]:,} bytes, but dataset.json says {file.bytes:,}")
+            self.places = self._places()
+        except OSError as error:
             if too_many(error):
-                raise OpenFilesError(f"{path}: {str(error).rpartition(': ')[2]}") from None
-            raise ShardError(f"{path}: {error}", "copy or build the shard set again") from None
-        entries = self._environment.stat()["entries"]
-        if entries != file.records:
-            self._environment.close()  # at once: whoever keeps the error would keep it open, and nobody could open it
-            raise ShardError(
-                f"{data}: {entries} records, but dataset.json says {file.records}", "copy or build the shard set again"
-            )
-        if not _leads_to_records(data, file.records):
-            self._environment.close()
-            raise ShardError(
-                f"{data}: damaged: its pages do not lead to {file.records} records", "copy or build the shard set again"
-            )
+                raise OpenFilesError(f"{self.data}: {error.strerror}") from None
+            raise self._refused(error.strerror or str(error)) from None
+        if len(self.places) != file.records:
+            raise self._refused(f"{len(self.places)} records, but dataset.json says {file.records}")
+        if not in_order:
+            with suppress(OSError):  # some file systems take no advice
+                os.posix_fadvise(self.handle, 0, 0, os.POSIX_FADV_RANDOM)
 
     def check(self) -> None:
-        """See that nobody has written to the file since it was opened: what is cut off kills the process when touched.
+        """See that nobody has written to the file since it was opened: then what was read is what was meant.
 
-        That it was removed or replaced is harmless: the map is of the old file, as long as it lives.
+        That it was removed or replaced is harmless: this is still the old file.
 
         Raises:
             ShardError: it was changed in place.
         """
-        try:
-            now = _identity(os.stat(self._data))
-        except OSError:
-            return
-        if now[:2] == self._opened[:2] and now != self._opened:
+        now = self._state()
+        if now != self._opened:
             raise ShardError(
-                f"{self._data}: was written to while it was read: {now[2]:,} bytes, {self._opened[2]:,} before",
+                f"{self.data}: was written to while it was read: {now[0]:,} bytes, {self._opened[0]:,} before",
                 "copy or build the shard set again, beside the old one and not over it, and resume",
             )
 
     def value(self, index: int) -> memoryview:
-        """The bytes of a record, a view of the memory map.
+        """The bytes of a record, read-only, in memory of their own.
 
         Raises:
-            ShardError: there is no such record.
+            ShardError: there is no such record, or it cannot be read.
         """
-        value = self._transaction.get(key(index))
-        if value is None:
+        if not 0 <= index < self.records:
             raise ShardError(f"{self.path}: no record {index}", "copy or build the shard set again")
-        return value
+        value = memoryview(bytearray(int(self.places[index, 1])))
+        self.read(index, value)
+        return value.toreadonly()
+
+    def read(self, index: int, out: memoryview) -> None:
+        """Read a record, 0..records-1, into memory of just its length.
+
+        Raises:
+            ShardError: the file ends before it, or its disk fails.
+        """
+        offset, done = int(self.places[index, 0]), 0
+        try:
+            while done < len(out):  # a network's file system may give less than was asked for
+                count = os.preadv(self.handle, [out[done:]], offset + done)
+                if count == 0:
+                    self.check()  # names what happened
+                    raise ShardError(f"{self.path}, record {index}: the file ends within it", mend(self.path))
+                done += count
+        except OSError as error:
+            raise ShardError(f"{self.path}, record {index}: {error.strerror}", mend(self.path)) from None
 
     def __del__(self):
-        environment = self.__dict__.get("_environment")
-        if environment is not None and self._process == os.getpid():
-            environment.close()
+        handle = self.__dict__.pop("handle", None)
+        if handle is not None:
+            os.close(handle)
 
+    def _places(self) -> np.ndarray:
+        try:
+            return extents(self.handle)
+        except ShardError as error:
+            raise self._refused(f"damaged: {error.message}") from None
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    """Which file it is, and in what state."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    def _state(self) -> tuple[int, int]:
+        status = os.fstat(self.handle)
+        return status.st_size, status.st_mtime_ns
 
-
-def _leads_to_records(data: Path, records: int) -> bool:
-    """Whether every record has a place of its own in the file: liblmdb would follow a flipped bit out of the map."""
-    try:
-        handle = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        if too_many(error):
-            raise OpenFilesError(f"{data}: {error.strerror}") from None
-        raise ShardError(f"{data}: {error.strerror}", "copy or build the shard set again") from None
-    try:
-        places = extents(handle)
-    finally:
-        os.close(handle)
-    return len(places) == records and do_not_overlap(places)
-
-
-_open: "weakref.WeakValueDictionary[tuple, Shard]" = weakref.WeakValueDictionary()
-
-
-def open_shard(path: Path, file: ShardFile) -> Shard:
-    """Open a shard, or share the one this process has open already.
-
-    Raises:
-        ShardError: missing, truncated, or not what dataset.json says.
-        OpenFilesError: too many files are open.
-    """
-    try:
-        status = (path / "data.mdb").stat()
-    except OSError as error:
-        raise ShardError(f"{path}: {error.strerror}", "copy or build the shard set again") from None
-    identity = (os.getpid(), status.st_dev, status.st_ino, status.st_mtime_ns, file)
-    shard = _open.get(identity)
-    if shard is None:
-        for (process, *_), other in list(_open.items()):
-            if process != os.getpid():  # inherited by a fork: LMDB would not open it again; the parent's own stays
-                other._environment.close()
-        shard = _open[identity] = Shard(path, file)
-    return shard
+    def _refused(self, what: str) -> ShardError:
+        return ShardError(f"{self.data}: {what}", "copy or build the shard set again")

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from .decoder import DecodeFault, Decoder, Decoding, Windows
-from .errors import ShardError, StreamError
+from .errors import StreamError
 from .feed import Feed, Payloads
 from .plan import BatchPlan
 from .readahead import ReadAhead
@@ -78,7 +78,7 @@ class Source:
     ):
         self._feed, self._plans, self._numbers = feed, plans, numbers
         self._decoder, self._windows, self._clock = decoder, windows, clock
-        self._reader = ReadAhead([(path, file.records) for path, file in feed.split.shards])
+        self._reader = ReadAhead(feed)
         self._ahead: deque[Job] = deque()
         self._handed: deque[Job] = deque()
         self._behind: deque[tuple[Job, Callable[[], object]]] = deque()
@@ -101,7 +101,7 @@ class Source:
                 self._failure = self._named(error, job)
                 vars(job).pop("payloads", None)
                 job.decoding = None
-        # Raised out here it holds neither the other error nor, in its frames, the memory map.
+        # Raised out here it holds neither the other error nor, in its frames, a batch's memory.
         if self._failure is not None:
             raise self._failure
         if job is None:
@@ -119,22 +119,21 @@ class Source:
         began = self._clock()
         pictures = job.decoding.wait() if job.decoding else job.payloads.data
         self.decode_seconds += self._clock() - began
+        if job.decoding:
+            self._feed.release(job.payloads)
         job.arrays = [pictures, *self._numbers(job.plan, job.payloads)]
         return job.arrays
 
     def used(self, wait: Callable[[], object] = lambda: None) -> Job:
-        """The batch that DALI has just given; `wait` returns when its copies to a GPU are done.
-
-        Raises:
-            ShardError: a shard was written to meanwhile.
-        """
+        """The batch that DALI has just given; `wait` returns when its copies to a GPU are done."""
         job = self._handed.popleft()
-        job.payloads.check()
         self._behind.append((job, wait))
         if len(self._behind) > _KEPT_BEHIND:
             old, done = self._behind.popleft()
             if old.decoding:
                 old.decoding.release(done)
+            else:
+                self._feed.release(old.payloads, done)
         return job
 
     def explained(self, error: Exception) -> Exception:
@@ -142,15 +141,13 @@ class Source:
         if self._failure is not None:
             return self._failure
         for job in self._handed:
-            if changed := _changed(job.payloads):
-                return changed
             for place in range(len(job.records) if self._decoder is None and self._feed.encoded else 0):
                 if _fault(job.payloads, place):
                     return self._named(DecodeFault(place), job)
         return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
 
     def close(self) -> None:
-        """Stop the threads, then let go of the memory map that they read from."""
+        """Stop the threads, then let go of the files."""
         if self._decoder is not None:
             self._decoder.close()
         self._reader.close()
@@ -189,8 +186,6 @@ class Source:
         """The error, or for a picture that does not decode one that names its record."""
         if not isinstance(error, DecodeFault):
             return error
-        if changed := _changed(job.payloads):
-            return changed
         record = int(job.records[error.place])
         return StreamError(f"{self._feed.name(record)}: {_fault(job.payloads, error.place)}", self._feed.hint(record))
 
@@ -198,15 +193,6 @@ class Source:
 def _ahead(records: int) -> int:
     """How many batches of so many records are read ahead."""
     return max(DECODED + 1, min(AHEAD, AHEAD_RECORDS // max(records, 1)))
-
-
-def _changed(payloads: Payloads) -> ShardError | None:
-    """That a shard was written to, before anyone looks into it again."""
-    try:
-        payloads.check()
-    except ShardError as error:
-        return error
-    return None
 
 
 def _fault(payloads: Payloads, place: int) -> str:

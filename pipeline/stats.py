@@ -18,7 +18,7 @@ import simplejpeg
 from . import datum
 from .errors import ShardError, StatsError
 from .files import write_atomically, write_json
-from .shards import ShardFile, mend, open_shard
+from .shards import Shard, ShardFile, mend
 from .shardset import ShardSet
 
 LIGHTING_SCALES = ("stddev", "eigenvalue", "none")
@@ -92,7 +92,7 @@ def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
     Raises:
         ShardError: a record is damaged; the message names it.
     """
-    shard = open_shard(folder, file)
+    shard = Shard(folder, file)
     total = np.zeros((size, size, 3), dtype=np.int64)
     some = np.zeros((size, size, 3), dtype=np.uint16)  # the sum of 257 pictures at most: a third of the memory traffic
     cross = np.zeros((3, 3), dtype=np.int64)

@@ -73,8 +73,8 @@ class Stream:
         except BaseException:
             source.close()
             raise
-        # The threads read the memory map, so they must stop before it closes. Of objects that are lost in a reference
-        # cycle Python ends the shards as readily first; this callback is run before any of them.
+        # DALI and the threads read what the source keeps, so they must stop before it goes. Of objects that are lost
+        # in a reference cycle Python may end the source first; this callback is run before any of them.
         self._stop = weakref.finalize(self, _stop, self._pipeline, source)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -116,7 +116,7 @@ class Stream:
             torch.cuda.current_stream(self._device).synchronize()
 
     def close(self) -> None:
-        """Stop the pipeline and the threads, then let go of the memory map that they read from."""
+        """Stop the pipeline and the threads, then let go of the files."""
         self._stop()
 
     def _batch(self) -> Batch:

@@ -114,7 +114,6 @@ def test_records_without_a_label_have_minus_one(shards, tmp_path):
 @pytest.mark.parametrize(
     "fault, told",
     [
-        ("gone", "no record 3"),
         ("no datum", "not a Datum"),
         ("cut short", "a damaged JPEG: image file is truncated"),
         ("of another size", "a damaged JPEG: it is 10x10, not 256x256"),
@@ -129,7 +128,7 @@ def test_a_damaged_record_is_named(shards, tmp_path, fault, told):
         Image.new("RGB", (10, 10)).save(small, "JPEG")
         data = small.getvalue()
     value = datum.encode(data, height=height, width=width, label=1, encoded=True)
-    value = {"gone": None, "no datum": b"\xff\xff"}.get(fault, value)
+    value = {"no datum": b"\xff\xff"}.get(fault, value)
     folder = stored.damaged(shards.root, tmp_path / "copy", "train", 1, 3, value)
     dataset = ShardDataset(tmp_path / "copy")
     with pytest.raises(ShardError) as caught:

@@ -24,6 +24,7 @@ import torch
 from alexnet_dali.model import checkpoint, kernels, metrics, trainer
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import TrainingError
+from alexnet_dali.pipeline.feed import Feed
 from alexnet_dali.tools import console, tracking
 from alexnet_dali.tools.train import train
 from faults import ERRORS, SHORT, SMALL, Faults, small_shards
@@ -399,15 +400,17 @@ def test_a_signal_at_any_place_saves_once_and_ends(few, whole, tmp_path, command
 
 
 def broken_image(patch):
-    """The second batch has a pixel that is no number."""
-    real = trainer.Trainer._update
+    """The second batch has a pixel that is no number; the record of its picture, once it has."""
+    real, blamed = trainer.Trainer._update, []
 
     def update(self, batch):
         if self.steps_done == 1:
             batch.images[1, 2, 3, 4] = float("nan")
+            blamed.append(int(batch.records[1]))
         return real(self, batch)
 
     patch.setattr(trainer.Trainer, "_update", update)
+    return blamed
 
 
 def broken_gradient(patch):
@@ -427,16 +430,19 @@ def broken_gradient(patch):
 
 @pytest.mark.parametrize(
     "broken, said",
-    [(broken_image, r"the loss is nan at step 2"), (broken_gradient, r"\S+\.weight is not finite after step 2")],
+    [(broken_image, r"the loss is nan at step 2; its photos are not finite numbers: (\S+, record \d+)"), (broken_gradient, r"\S+\.weight is not finite after step 2")],
 )
 def test_numbers_that_are_none_end_the_run_and_the_last_good_is_kept(
     few, whole, tmp_path, command, monkeypatch, broken, said
 ):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        broken(patch)
+        blamed = broken(patch)
         code, err = command(run)
-    assert code == 1 and re.search(f"error: {said}\n  try: ", err) and "the last checkpoint is from before" in err
+    found = re.search(f"error: {said}\n  try: ", err)
+    assert code == 1 and found and "the last checkpoint is from before" in err
+    if blamed:
+        assert found[1] == Feed(few, "train").name(blamed[0])
     saved = checkpoint.load(run / "last.pt")
     assert saved["steps_done"] == 1 and all(tensor.isfinite().all() for tensor in saved["model"].values())
     assert command(run)[0] == 0  # as after an error of the machine: the numbers are sound this time

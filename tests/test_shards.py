@@ -1,16 +1,18 @@
 """One shard: LMDB's format 1, keys without gaps, old or new but never half, refused in words when damaged."""
 
+import errno
 import fnmatch
 import hashlib
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import lmdb
 import pytest
 from alexnet_dali.pipeline import shards
 from alexnet_dali.pipeline.errors import ShardError
-from alexnet_dali.pipeline.shards import ShardFile, check_format, key, open_shard, sha256_of, write_shard
+from alexnet_dali.pipeline.shards import Shard, ShardFile, check_format, key, mend, sha256_of, write_shard
 
 VALUES = [b"record %d " % k * (k % 7 * 100 + 1) for k in range(40)]
 AGAIN = "copy or build the shard set again"
@@ -66,9 +68,8 @@ def test_more_records_than_one_transaction_holds(tmp_path, monkeypatch):
 
 def test_reading_by_index(tmp_path):
     file = write_shard(tmp_path / "a.lmdb", VALUES)
-    shard = open_shard(tmp_path / "a.lmdb", file)
+    shard = Shard(tmp_path / "a.lmdb", file)
     assert [bytes(shard.value(k)) for k in (39, 0, 17)] == [VALUES[39], VALUES[0], VALUES[17]]
-    assert isinstance(shard.value(3), memoryview) and shard.value(3).readonly
     assert refusal(shard.value, 40) == (f"{tmp_path}/a.lmdb: no record 40", AGAIN)
     assert refusal(shard.value, -1)[0] == f"{tmp_path}/a.lmdb: no record -1"
 
@@ -76,32 +77,66 @@ def test_reading_by_index(tmp_path):
 def test_a_shard_may_be_empty(tmp_path):
     file = write_shard(tmp_path / "a.lmdb", [])
     assert file.records == 0
-    assert refusal(open_shard(tmp_path / "a.lmdb", file).value, 0)[0] == f"{tmp_path}/a.lmdb: no record 0"
+    assert refusal(Shard(tmp_path / "a.lmdb", file).value, 0)[0] == f"{tmp_path}/a.lmdb: no record 0"
 
 
 def test_a_folder_whose_name_is_not_utf8(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9") / "a.lmdb"
     file = write_shard(path, VALUES)
-    assert bytes(open_shard(path, file).value(1)) == VALUES[1]
+    assert bytes(Shard(path, file).value(1)) == VALUES[1]
 
 
-def test_a_shard_is_opened_once_in_a_process_and_closed_with_its_last_user(tmp_path):
+def test_any_number_of_readers_beside_lmdb_s_own_and_each_closes_with_its_last_user(tmp_path):
     path = tmp_path / "a.lmdb"
-    file = write_shard(path, VALUES)
-    first = open_shard(path, file)
-    os.symlink(path, tmp_path / "link.lmdb")
-    assert open_shard(path, file) is first and open_shard(tmp_path / "link.lmdb", file) is first
-    with pytest.raises(lmdb.Error):
-        lmdb.open(str(path), readonly=True, lock=False)
-    del first
+    file, before = write_shard(path, VALUES), len(os.listdir("/dev/fd"))
+    first, second = Shard(path, file), Shard(path, file, in_order=False)
     with lmdb.open(str(path), readonly=True, lock=False) as environment:
         assert environment.stat()["entries"] == 40
+    assert first.value(17) == second.value(17) == VALUES[17]
+    assert len(os.listdir("/dev/fd")) == before + 2
+    del first, second
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_it_may_be_read_after_a_fork_and_in_threads(tmp_path):
+    shard = Shard(tmp_path / "a.lmdb", write_shard(tmp_path / "a.lmdb", VALUES))
+    with ThreadPoolExecutor(4) as pool:
+        assert [bytes(value) for value in pool.map(shard.value, [*range(40)] * 20)] == VALUES * 20
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if [bytes(shard.value(k)) for k in range(40)] == VALUES else 1)
+    assert [bytes(shard.value(k)) for k in range(40)] == VALUES
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_file_system_that_gives_less_than_was_asked_for(tmp_path, monkeypatch):
+    shard, whole = Shard(tmp_path / "a.lmdb", write_shard(tmp_path / "a.lmdb", VALUES)), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: whole(file, [buffers[0][:7]], offset))
+    assert [bytes(shard.value(k)) for k in range(40)] == VALUES
+
+
+def test_a_disk_that_fails_and_a_file_that_ends_are_named(tmp_path, monkeypatch):
+    path = tmp_path / "a.lmdb"
+    shard = Shard(path, write_shard(path, VALUES))
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", fails)
+        message, hint = refusal(shard.value, 17)
+    assert message == f"{path}, record 17: Input/output error" and hint == mend(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", lambda *_: 0)  # as a file that is shorter than it says
+        assert refusal(shard.value, 17)[0] == f"{path}, record 17: the file ends within it"
+    os.truncate(path / "data.mdb", 4096)
+    assert refusal(shard.value, 17)[0].startswith(f"{path}/data.mdb: was written to while it was read: 4,096 bytes, ")
 
 
 def test_a_shard_that_is_written_again_is_opened_again(tmp_path):
     path = tmp_path / "a.lmdb"
-    first = open_shard(path, write_shard(path, [b"old"]))
-    second = open_shard(path, write_shard(path, [b"new"]))
+    first = Shard(path, write_shard(path, [b"old"]))
+    second = Shard(path, write_shard(path, [b"new"]))
     assert (bytes(first.value(0)), bytes(second.value(0))) == (b"old", b"new")
 
 
@@ -110,7 +145,7 @@ def test_reading_changes_nothing(tmp_path):
     file = write_shard(path, VALUES)
     (path / "data.mdb").chmod(0o444)
     before = (path / "data.mdb").stat()
-    shard = open_shard(path, file)
+    shard = Shard(path, file)
     assert sum(len(shard.value(k)) for k in range(40)) == sum(map(len, VALUES))
     after = (path / "data.mdb").stat()
     assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
@@ -118,7 +153,7 @@ def test_reading_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("pages", [0, 1, 2, 5, -1])
-def test_a_truncated_shard_is_refused_before_it_is_mapped(tmp_path, pages):
+def test_a_truncated_shard_is_refused_at_once(tmp_path, pages):
     path = tmp_path / "a.lmdb"
     file = write_shard(path, VALUES)
     size = 4096 * pages if pages >= 0 else file.bytes - 4096
@@ -128,21 +163,22 @@ def test_a_truncated_shard_is_refused_before_it_is_mapped(tmp_path, pages):
         if size
         else f"{path}/data.mdb: 0 bytes are no LMDB file"
     )
-    assert message in refusal(open_shard, path, file)
+    assert message in refusal(Shard, path, file)
 
 
 def test_a_shard_with_other_records_is_refused_and_not_kept_open(tmp_path):
     path = tmp_path / "a.lmdb"
     file = write_shard(path, VALUES)
     with pytest.raises(ShardError) as caught:
-        open_shard(path, ShardFile(41, file.bytes, file.sha256))
+        Shard(path, ShardFile(41, file.bytes, file.sha256))
     assert str(caught.value) == f"{path}/data.mdb: 40 records, but dataset.json says 41; {AGAIN}"
-    assert open_shard(path, file).records == 40  # though the error, and so its traceback, is still held
+    assert Shard(path, file).records == 40  # though the error, and so its traceback, is still held
 
 
 def test_a_missing_shard(tmp_path):
     file = write_shard(tmp_path / "a.lmdb", VALUES)
-    assert refusal(open_shard, tmp_path / "b.lmdb", file) == (f"{tmp_path}/b.lmdb: No such file or directory", AGAIN)
+    message, hint = refusal(Shard, tmp_path / "b.lmdb", file)
+    assert message == f"{tmp_path}/b.lmdb/data.mdb: No such file or directory" and "copy it completely" in hint
     message, hint = refusal(check_format, tmp_path / "b.lmdb" / "data.mdb")
     assert message == f"{tmp_path}/b.lmdb/data.mdb: No such file or directory"
     assert hint == "build the shard set again, or copy it completely"
@@ -167,7 +203,7 @@ def test_other_formats_are_refused_by_name(tmp_path, head, what):
         f"{tmp_path}/data.mdb: {what}",
         "build the shard set again with alexnet-prep build-lmdb",
     )
-    assert refusal(open_shard, tmp_path, ShardFile(1, len(head), ""))[0] == f"{tmp_path}/data.mdb: {what}"
+    assert refusal(Shard, tmp_path, ShardFile(1, len(head), ""))[0] == f"{tmp_path}/data.mdb: {what}"
 
 
 def test_an_environment_of_another_version_is_not_opened(tmp_path):
@@ -203,7 +239,7 @@ def test_a_stopped_writer_leaves_the_old_shard_and_nothing_beside_it(tmp_path, m
     with pytest.raises(stop, match="stopped"):
         write_shard(path, values())
     assert os.listdir(tmp_path) == ["a.lmdb"]
-    assert bytes(open_shard(path, old).value(0)) == b"old"
+    assert bytes(Shard(path, old).value(0)) == b"old"
     assert write_shard(path, VALUES).records == 40
 
 

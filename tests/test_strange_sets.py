@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ from alexnet_dali.pipeline.loader import train_stream
 from alexnet_dali.pipeline.options import BuildOptions
 from alexnet_dali.pipeline.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shard_check import Rules, check_shard
+from alexnet_dali.pipeline.shards import Shard
 from alexnet_dali.pipeline.shardset import described, open_shard_set
 from alexnet_dali.pipeline.sources import find_photos
 from alexnet_dali.pipeline.verify import verify
@@ -350,35 +352,69 @@ def test_a_shard_that_changes_under_a_loader_ends_it_by_name_or_is_read_on_as_it
         assert ends[change.__name__] == [12, "", ""], change
 
 
+def cutting(root, decode, into, rounds):
+    """Cut a shard short under a stream that runs flat out, each time at another moment; print how it ended."""
+    random = np.random.default_rng(7)
+    for number in range(int(rounds)):
+        copy = shutil.copytree(root, Path(into) / f"{decode}{number}")
+        cut = threading.Timer(random.uniform(0, 0.2), os.truncate, (copy / SHARD / "data.mdb", 4096))
+        try:
+            with stream_of(copy, decode) as stream:
+                next(stream)
+                cut.start()
+                for _ in stream:
+                    pass
+        except ShardError as error:
+            print(json.dumps(error.message), flush=True)
+        cut.join()
+        shutil.rmtree(copy)
+
+
 @pytest.mark.parametrize("decode", WAYS)
-def test_pictures_that_were_under_way_when_a_shard_was_written_to_are_not_given_out(small, tmp_path, decode):
-    data = shutil.copytree(small.root, tmp_path / "copy") / SHARD / "data.mdb"
+def test_a_shard_that_is_cut_short_at_any_moment_ends_no_process(small, tmp_path, decode):
+    rounds = int(os.environ.get("STRANGE_CUTS", "12"))
+    lines = apart("cutting", small.root, decode, tmp_path, rounds, timeout=60 + 5 * rounds)
+    assert len(lines) == rounds
+    for line in lines:
+        assert f"{SHARD}/data.mdb: was written to while it was read: 4,096 bytes, " in line
+
+
+@pytest.mark.parametrize("decode", WAYS)
+def test_a_batch_in_whose_reading_a_shard_is_written_to_is_not_given_out(small, tmp_path, monkeypatch, decode):
+    """Nor is any of it told to be damaged: by whom it was written to is what has to be looked for."""
+    read, records = Shard.read, []
+
+    def written_to(shard, index, out):
+        records.append(index)
+        if len(records) == 70:  # in the second epoch, when all is open
+            write_over(tmp_path / "copy" / SHARD / "data.mdb")
+        read(shard, index, out)
+
+    shutil.copytree(small.root, tmp_path / "copy")
     with stream_of(tmp_path / "copy", decode) as stream:
-        next(stream)
-        used = stream._source.used
-
-        def written_to_first(*arguments):
-            write_over(data)
-            return used(*arguments)
-
-        stream._source.used = written_to_first
-        with pytest.raises(ShardError, match="was written to while it was read"):
-            next(stream)
+        undisturbed = [batch.images.numpy().tobytes() for batch in islice(stream, 4)]
+    monkeypatch.setattr(Shard, "read", written_to)
+    given = []
+    said = pytest.raises(ShardError, match="was written to while it was read")
+    with stream_of(tmp_path / "copy", decode) as stream, said:
+        for batch in stream:
+            given.append(batch.images.numpy().tobytes())
+    assert given == undisturbed[: len(given)] and len(given) < 4  # of 20 each: the fourth is the one
 
 
 def test_a_whole_shard_has_not_changed(shards, tmp_path):
     copy = shutil.copytree(shards.root, tmp_path / "copy")
-    feed = Feed(open_shard_set(copy), "train")
-    payloads = feed.read(np.arange(60))
+    folder, file = open_shard_set(copy).split("train").shards[0]
+    shard = Shard(folder, file)
     for path in (copy / "dataset.json", copy / "train/00000.csv"):
         path.unlink()
-    (copy / SHARD / "lock.mdb").touch()  # as Caffe does
-    os.link(copy / SHARD / "data.mdb", copy / "link")
-    os.chmod(copy / SHARD / "data.mdb", 0o400)
-    payloads.check()
-    os.utime(copy / SHARD / "data.mdb")
+    (folder / "lock.mdb").touch()  # as Caffe does
+    os.link(folder / "data.mdb", copy / "link")
+    os.chmod(folder / "data.mdb", 0o400)
+    shard.check()
+    os.utime(folder / "data.mdb")
     with pytest.raises(ShardError, match="was written to while it was read"):
-        payloads.check()
+        shard.check()
 
 
 if __name__ == "__main__":

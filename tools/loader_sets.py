@@ -23,7 +23,7 @@ from ..pipeline.errors import ShardError, UsageError
 from ..pipeline.export import export
 from ..pipeline.files import write_json
 from ..pipeline.listing import listing_of
-from ..pipeline.shards import ShardFile, open_shard, write_shard
+from ..pipeline.shards import Shard, ShardFile, write_shard
 from ..pipeline.shardset import MANIFEST, ShardSet, open_shard_set
 
 SPLIT = "train"
@@ -86,7 +86,7 @@ def lay_out(shard_set: ShardSet, folder: Path, records: int, forms: set[str], po
 def crops_of(shard_set: ShardSet) -> Iterator[tuple[memoryview, int]]:
     """The payload and the label of every record, in order."""
     for path, file in shard_set.split(SPLIT).shards:
-        shard = open_shard(path, file)
+        shard = Shard(path, file)
         for index in range(file.records):
             record = datum.parse(shard.value(index))
             yield record.data, record.label
@@ -122,7 +122,7 @@ def _describe(shard_set: ShardSet, root: Path, encoding: str, files: list[ShardF
 
 def _write_raw(path: Path, file: ShardFile, target: Path) -> ShardFile:
     """Decode a shard; runs in any process."""
-    shard = open_shard(path, file)
+    shard = Shard(path, file)
 
     def values() -> Iterator[bytes]:
         for index in range(file.records):

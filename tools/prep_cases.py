@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..pipeline.decode import decode
 from ..pipeline.resize import fit_pixels
-from ..pipeline.shards import ShardFile, open_shard
+from ..pipeline.shards import Shard, ShardFile
 from ..pipeline.stats import record_pixels
 
 SIZE, QUALITY = 256, 95
@@ -94,7 +94,7 @@ def opencv(folder: str, start: int, stop: int) -> int:
 
 def limit_records(shard: Path, file: ShardFile) -> int:
     """Decoding alone, of the records of a shard: the limit for `verify` and `pca-stats`."""
-    records = open_shard(shard, file)
+    records = Shard(shard, file)
     for index in range(file.records):
         record_pixels(records.value(index))
     return file.records
