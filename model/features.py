@@ -33,13 +33,20 @@ class Vectors(NamedTuple):
 
 
 def of_split(
-    trained: Trained, shard_set: ShardSet, split: str = "train", *, device: torch.device | str = "cpu", first: int = 0
+    trained: Trained,
+    shard_set: ShardSet,
+    split: str = "train",
+    *,
+    device: torch.device | str = "cpu",
+    first: int = 0,
+    decode: str = "auto",
 ) -> Iterator[Vectors]:
     """Look at the photos of a split in the order of its records, batch after batch; no crops are drawn.
 
     Args:
         device: where the net is.
         first: only so many photos; 0, all of them. The build has put them in a random order.
+        decode: see `views_stream`.
     Raises:
         ShardError: no such split, or a record is damaged.
         TrainingError: the net's activities are not numbers.
@@ -55,6 +62,7 @@ def of_split(
             crop=recipe.crop,
             mean=recipe.mean,
             device=device,
+            decode=decode,
             batch_size=min(PICTURES_AT_ONCE, first or PICTURES_AT_ONCE),
         ) as stream,
     ):

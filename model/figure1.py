@@ -12,13 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..pipeline.errors import ShardError
 from ..pipeline.loader import Light, train_stream
-from ..pipeline.plan import Augmentation, BatchPlan, Plan
+from ..pipeline.plan import Augmentation, Plan
 from ..pipeline.shardset import ShardSet
 from ..pipeline.stats import Stats
 from . import checkpoint as checkpoints
@@ -31,14 +30,6 @@ from .small import DECAYS, SmallNet
 
 BATCH = 128
 BIAS_RATE = 2.0  # times that of the weights, as in the layer file
-
-
-class Unvaried(Plan):
-    """A plan whose pictures are never reflected: figure 1 is without regularisation of any kind."""
-
-    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[BatchPlan]:
-        """The plan's batches, each picture as it is."""
-        return (replace(batch, flip=np.zeros_like(batch.flip)) for batch in super().batches(epoch, step))
 
 
 class Stopped(Exception):  # noqa: N818, nothing went wrong
@@ -92,12 +83,13 @@ class Laboratory:
         if self._done(curve, epochs):
             return self._asked(curve)
         net, optimizer = self._make(kind, saved)
-        plan = Unvaried(
+        plan = Plan(
             self.shard_set.split("train").records,
             BATCH,
             self.settings.seed,
             self.shard_set.size,
-            Augmentation(self.shard_set.size, random_crop=False),
+            # Figure 1 is without regularisation of any kind.
+            Augmentation(self.shard_set.size, random_crop=False, flips=False),
         )
         with train_stream(
             self.shard_set,

@@ -30,12 +30,14 @@ class Augmentation:
         random_crop: draw the window's place; otherwise the centre.
         shared: consecutive places that share one crop and one flip: 1 in the text, 32 in the program of 2012.
         resized: draw a window of another size, to be resized to crop x crop; None is the paper's crop.
+        flips: reflect half of the pictures; otherwise none.
     """
 
     crop: int = 224
     random_crop: bool = True
     shared: int = 1
     resized: ResizedCrop | None = None
+    flips: bool = True
 
     def __post_init__(self):
         if self.crop < 1 or self.shared < 1:
@@ -204,13 +206,15 @@ def crop_and_flip(
     """Draw window and reflection for the places start..start+count-1.
 
     One crop word for each group of `shared` places: its high half gives left, its low half top, each
-    (half * choices) >> 32. One flip word: its highest bit.
+    (half * choices) >> 32. One flip word: its highest bit; 0 without flips.
 
     Returns:
         left, top: int64 (count,), 0..size-crop, or all 0 where crops are resized; flip: uint8 (count,).
     """
     first, groups, group = _groups(start, count, augmentation.shared)
-    flip = (words(seed, epoch, FLIP, first, groups)[group] >> np.uint64(63)).astype(np.uint8)
+    flip = np.zeros(count, np.uint8)
+    if augmentation.flips:
+        flip = (words(seed, epoch, FLIP, first, groups)[group] >> np.uint64(63)).astype(np.uint8)
     far = size - augmentation.crop
     if augmentation.resized or not augmentation.random_crop:
         middle = np.full(count, 0 if augmentation.resized else far // 2, dtype=np.int64)

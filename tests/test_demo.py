@@ -20,6 +20,7 @@ from alexnet_dali.tools import demo_html
 from alexnet_dali.tools.demo import demo, loopback
 from alexnet_dali.tools.demo_crop import Whole, kept_square, read_upload, whole_photo
 from alexnet_dali.tools.demo_looks import CENTRE, Looker, unlike, views_of_picture
+from alexnet_dali.tools.demo_uploads import AGE, Uploads
 from alexnet_dali.tools.figures import vectors
 from alexnet_dali.tools.figures.runs import open_run
 from pictures import saved, scene
@@ -231,6 +232,47 @@ def test_uploads_are_bounded(tmp_path):
         read_upload(file, 1 << 20)
     with pytest.raises(UsageError, match="choose the photo again"):
         read_upload(tmp_path / "gone.jpg", 1)
+
+
+def test_a_read_upload_goes_and_no_other(tmp_path):
+    (tmp_path / "a").mkdir()
+    mine, theirs, coming = tmp_path / "a" / "mine.jpg", tmp_path / "a" / "theirs.jpg", tmp_path / "tmp123"
+    for file in (mine, theirs, coming):
+        file.write_bytes(file.name.encode())
+    uploads = Uploads(tmp_path)
+    uploads.came([str(mine), str(theirs)])
+    assert uploads.take(mine, 99) == b"mine.jpg"
+    assert not mine.exists() and theirs.exists() and coming.exists(), "of another, and of one still on its way"
+    with pytest.raises(UsageError, match="more than 0 MB"):
+        uploads.take(theirs, 3)
+    assert not theirs.exists(), "one too large goes as well"
+
+
+def test_two_who_send_one_photo_at_once_both_get_it(tmp_path):
+    now = [0.0]
+    file, uploads = tmp_path / "cat.jpg", Uploads(tmp_path, lambda: now[0])
+    file.write_bytes(b"cat")
+    uploads.came([str(file)])
+    uploads.came([str(file)])
+    assert [uploads.take(file, 99), file.exists(), uploads.take(file, 99), file.exists()] == [
+        b"cat",
+        True,
+        b"cat",
+        False,
+    ]
+    # Who has sent one and left does not keep it for ever.
+    file.write_bytes(b"cat")
+    uploads.came([str(file)])
+    now[0] = AGE + 1
+    uploads.came([str(file)])
+    assert uploads.take(file, 99) == b"cat" and not file.exists()
+
+
+def test_nothing_beyond_the_uploads_is_deleted(tmp_path):
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "other.jpg").write_bytes(b"other")
+    assert Uploads(tmp_path / "uploads").take(tmp_path / "other.jpg", 99) == b"other"
+    assert (tmp_path / "other.jpg").exists()
 
 
 def test_names_are_escaped(opened, seen):

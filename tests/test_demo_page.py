@@ -99,6 +99,50 @@ def test_nothing_outside_an_upload_can_be_read(server, run, photos, shards):
     assert photo.exists()
 
 
+def sent(url: str, name: str, data: bytes) -> str:
+    """Send a file as a browser does, and say where it lies."""
+    head = f'--cut\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    body = head.encode() + data + b"\r\n--cut--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=cut", "Accept-Encoding": "gzip, br"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/gradio_api/upload", body, headers), timeout=30) as said:
+        (path,) = json.loads(said.read())
+    return path
+
+
+def looked_at(url: str, path: str) -> str:
+    """Have the page's function look at an upload, and return what it shows."""
+    config = json.loads(urllib.request.urlopen(f"{url}/config", timeout=30).read())
+    number = next(one["id"] for one in config["dependencies"] if one["targets"][0][1] == "upload")
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": [file], "fn_index": number, "session_hash": "s"}).encode()
+    joined = urllib.request.Request(f"{url}/gradio_api/queue/join", body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(joined, timeout=30).read()
+    with urllib.request.urlopen(f"{url}/gradio_api/queue/data?session_hash=s", timeout=60) as events:
+        for line in events:
+            if b"process_completed" in line:
+                return json.loads(line.removeprefix(b"data: "))["output"]["data"][1]
+    raise AssertionError("the queue ended without an answer")
+
+
+def test_two_people_send_photos_at_once(server, photos):
+    """One file shared, as Gradio calls it after its bytes; another on its way. Nothing of theirs goes, nor stays."""
+    url, folder = server
+    (data, other), name = (
+        [path.read_bytes() for path in sorted((photos / "val").rglob("*.JPEG"))[:2]],
+        "é" * 90 + ".jpg",
+    )
+    first, second, third = sent(url, name, data), sent(url, name, data), sent(url, "other.jpg", other)
+    coming = os.path.join(os.path.dirname(os.path.dirname(third)), "tmpcoming")
+    with open(coming, "wb") as file:
+        file.write(other[:1000])
+    assert first == second != third
+    for path in (first, second, third):
+        assert "Most probable" in looked_at(url, path)
+    assert os.path.exists(coming)
+    os.unlink(coming)
+    assert not [file for file in (folder / "temporary").rglob("*") if file.is_file() and "demo" in str(file.parent)]
+
+
 def test_what_is_an_upload(tmp_path):
     (tmp_path / "a").mkdir()
 

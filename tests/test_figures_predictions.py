@@ -13,6 +13,7 @@ from alexnet_dali.tools.figures.predictions import WIDTH, draw, percent, predict
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
+from unlabelled import make_unlabelled
 
 pytestmark = pytest.mark.usefixtures("small_nets")
 SVG_TEXT = "{http://www.w3.org/2000/svg}text"
@@ -76,6 +77,33 @@ def test_bars_are_as_long_as_probabilities(tmp_path):
     assert words.count("gas pump") == 2 and "label 1 · n1" in words and "given 25%" in words
     assert {"50%", "25%", "<0.1%"} <= set(words)
     assert any(word.startswith("a class with") and word.endswith("…") for word in words)
+
+
+def test_photos_without_labels_are_neither_right_nor_wrong(answers):
+    """Two more photos, surer than all: label -1, which as an index is the last class."""
+    answers.see(np.arange(8, 10), torch.tensor([-1, -1]), torch.tensor([[0.01, 0.99], [0.98, 0.02]]))
+    assert {one.record for one in answers.pick("best", 20) + answers.pick("worst", 20)} == set(range(8))
+    bare = {one.record: one for one in answers.pick("random", 20)}
+    assert [bare[record].label for record in (8, 9)] == [-1, -1] and np.isnan(bare[8].own) and np.isnan(bare[9].own)
+    assert bare[8].labels == (1, 0) and bare[8].probabilities == pytest.approx((0.99, 0.01))
+    figure = draw([np.zeros((32, 32, 3), np.uint8)], [bare[8]], ["tench", "church"], ["n0", "n1"])
+    colours = {to_hex(one.get_facecolor()) for one in figure.get_children() if isinstance(one, Rectangle)}
+    assert LIGHT.right not in colours and LIGHT.wrong in colours
+    words = [text.get_text() for text in figure.texts]
+    assert words.count("no label") == 1 and words.count("church") == 1
+    assert not [word for word in words if word.startswith(("given", "label"))]
+
+
+def test_a_set_without_labels(run, shards, call, tmp_path):
+    bare = make_unlabelled(shards.root, tmp_path / "bare")
+    options = (run, "--shards", bare, "--split", "test", "--out", tmp_path)
+    code, _, err = call(*options, "--count", 5)
+    assert code == 0, err
+    words = (tmp_path / "predictions.svg").read_text()
+    assert words.count(">no label<") == 5 and "20 photos of test, 1 view: not all have labels, so no error." in words
+    assert all(words.count(f">{name}<") == 5 for name in shards.classes), "the net's classes, once below each photo"
+    code, _, err = call(*options, "--pick", "worst")
+    assert code == 2 and "not one photo of test is known to be wrong" in err
 
 
 def test_percent():

@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from alexnet_dali.model import checkpoint, figure1
 from alexnet_dali.model.contest import Curve, Kind, Settings, choose, epochs_to
-from alexnet_dali.model.figure1 import Laboratory, Stopped, Unvaried
+from alexnet_dali.model.figure1 import Laboratory, Stopped
 from alexnet_dali.model.small import SmallNet
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
-from alexnet_dali.pipeline.loader import views_stream
+from alexnet_dali.pipeline.loader import train_stream, views_stream
 from alexnet_dali.pipeline.plan import Augmentation, Plan
 from alexnet_dali.tools.figures.command import figures
 from alexnet_dali.tools.figures.look import DARK, LIGHT
 from alexnet_dali.tools.figures.small_nets import Line, draw_norm, draw_race, norm_words, race_words
 from alexnet_dali.tools.sample_photos import make_photos
 from conftest import build_set
+from PIL import Image
 
 CPU = torch.device("cpu")
 
@@ -110,10 +111,14 @@ def test_the_longest_words_fit():
     assert _within(draw_norm(Line("a", 0.1, [0.999]), Line("b", 0.1, [0.555])))
 
 
-def test_no_picture_is_reflected_or_moved():
-    options = {"records": 50, "batch_size": 50, "seed": 4, "size": 32}
-    varied = next(Plan(**options, augmentation=Augmentation(32)).batches())
-    plain = next(Unvaried(**options, augmentation=Augmentation(32, random_crop=False)).batches())
+def test_no_picture_is_reflected_or_moved(small_set, tmp_path, monkeypatch):
+    plans = []
+    monkeypatch.setattr(
+        figure1, "train_stream", lambda *given, **rest: plans.append(given[2]) or train_stream(*given, **rest)
+    )
+    laboratory(small_set, tmp_path, epochs=1, seed=4).train(Kind("relu"), 0.001, 1)
+    plain = next(plans[0].batches())
+    varied = next(Plan(24, 128, 4, 32, Augmentation(32)).batches())
     assert varied.flip.any() and not plain.flip.any() and not plain.left.any()
     assert (plain.records == varied.records).all()
 
@@ -188,15 +193,21 @@ def test_relu_vs_tanh_draws_and_draws_again_without_training(small_set, tmp_path
     code, again, err = in_process(figures, *asked)
     assert (code, again) == (0, out) and "epoch 1" not in err
     assert (tmp_path / "f" / "relu-vs-tanh.png").read_bytes() == first
+    code, dark, _ = in_process(figures, *asked, "--dark")
+    assert code == 0 and dark == out.replace("tanh.png", "tanh-dark.png").replace("tanh.svg", "tanh-dark.svg")
+    with Image.open(tmp_path / "f" / "relu-vs-tanh-dark.png") as picture:
+        assert "#{:02x}{:02x}{:02x}".format(*picture.convert("RGB").getpixel((2, 2))) == DARK.paper
+    assert (tmp_path / "f" / "relu-vs-tanh.png").read_bytes() == first, "the light one stays"
+    assert json.loads((tmp_path / "f" / "relu-vs-tanh.json").read_text()) == results
     code, _, err = in_process(figures, *asked, "--seed", 1)
     assert code == 2 and "holds nets of other seed" in err and "another --out" in err
 
 
 def test_lrn_draws(small_set, tmp_path, in_process):
-    code, out, err = in_process(
-        figures, "lrn", "--shards", small_set.root, "--out", tmp_path, "--rates", "0.001", "--epochs", 2
-    )
+    asked = ("lrn", "--shards", small_set.root, "--out", tmp_path, "--rates", "0.001", "--epochs", 2)
+    code, out, err = in_process(figures, *asked)
     assert code == 0, err
+    assert in_process(figures, *asked, "--dark")[0] == 0 and DARK.paper in (tmp_path / "lrn-dark.svg").read_text()
     assert "ormalisation" in out and "validation" in err
     results = json.loads((tmp_path / "lrn.json").read_text())
     assert results["difference"] == results["curves"][0]["val_errors"][-1] - results["curves"][1]["val_errors"][-1]

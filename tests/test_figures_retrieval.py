@@ -9,7 +9,9 @@ import pytest
 import tiny
 import torch
 from alexnet_dali.model import checkpoint, features
+from alexnet_dali.model.nearest import nearest
 from alexnet_dali.pipeline.dataset import ShardDataset
+from alexnet_dali.pipeline.errors import UsageError
 from alexnet_dali.pipeline.listing import read_listing
 from alexnet_dali.tools.figures import codes as codes_module
 from alexnet_dali.tools.figures import look, neighbours, vectors
@@ -88,6 +90,69 @@ def test_index_is_written_once(trained_run, shards, call, tmp_path):
     assert code == 0 and np.array_equal(np.load(tmp_path / "else" / "vectors.npy"), saved)
 
 
+def test_an_interrupted_index_goes_on_to_the_same_vectors(trained_run, call, tmp_path, monkeypatch):
+    """The third of four shards is cut short behind its first batch: two are kept."""
+    whole, cut = (shutil.copytree(trained_run, tmp_path / name) for name in ("whole", "cut"))
+    assert call("index", whole)[0] == 0
+    real, looked = features.of_split, []
+
+    def of_split(trained, shard_set, *rest, **options):
+        looked.append(shard_set.split("train").shards[0][0].name)
+        for batch in real(trained, shard_set, *rest, **options):
+            yield batch
+            if looked[-1] == "00002.lmdb" and len(looked) == 3:
+                raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "of_split", of_split)
+    assert call("index", cut)[0] == 1 and not (cut / "index" / "index.json").exists()
+    code, _, err = call("index", cut)
+    assert code == 0 and looked[3:] == ["00002.lmdb", "00003.lmdb"], err
+    assert (cut / "index" / "vectors.npy").read_bytes() == (whole / "index" / "vectors.npy").read_bytes()
+    assert sorted(path.name for path in (cut / "index").iterdir()) == ["index.json", "vectors.npy"]
+
+
+@pytest.mark.parametrize("damage", ["other weights", "torn file", "torn json"])
+def test_an_interrupted_index_of_another_net_or_damaged_begins_anew(trained_run, call, tmp_path, monkeypatch, damage):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    assert call("index", run)[0] == 0
+    index = run / "index"
+    vectors_, about = index / "vectors.npy", json.loads((index / "index.json").read_text())
+    data = vectors_.read_bytes()
+    of = {name: about[name] for name in (*vectors.OF, "versions")} | {"device": "cpu"}
+    progress = {"of": of, "shards": 3, "bytes": len(data) - 12 * 256}
+    vectors_.unlink()
+    begun = bytearray(data)
+    begun[2000] ^= 1  # tells whether it was kept
+    for name, text, kept in (
+        ("none", json.dumps(progress), True),
+        ("other weights", json.dumps(progress | {"of": of | {"weights_sha256": "0"}}), False),
+        ("torn file", json.dumps(progress | {"bytes": len(data) + 1}), False),
+        ("torn json", json.dumps(progress)[:-9], False),
+    ):
+        if name in ("none", damage):
+            (index / "index.json").unlink(missing_ok=True)
+            (index / "begun.npy").write_bytes(begun)
+            (index / "begun.json").write_text(text)
+            assert call("index", run)[0] == 0
+            assert vectors_.read_bytes() == (bytes(begun) if kept else data), name
+
+
+def test_what_was_begun_with_other_weights_is_forgotten(trained_run, call, tmp_path, monkeypatch):
+    """Else, back at the other weights, it would go on with a file that is now of these."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    (run / "index").mkdir()
+    (run / "index" / "begun.npy").write_bytes(bytes(9000))
+    (run / "index" / "begun.json").write_text(json.dumps({"of": {}, "shards": 1, "bytes": 4000}))
+
+    def interrupted(*_, **__):
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr(features, "of_split", interrupted)
+    assert call("index", run)[0] == 1
+    assert not (run / "index" / "begun.json").exists()
+
+
 def test_a_training_photo_finds_itself(indexed, photos, shards, call, tmp_path):
     paths = paths_of(shards, "train")
     asked = [photos / paths[k] for k in (7, 33)]
@@ -101,8 +166,13 @@ def test_a_training_photo_finds_itself(indexed, photos, shards, call, tmp_path):
         assert len(rows) == 8 and distances == sorted(distances)
         assert all(path.split("/")[1] == name for _, name, path in rows), "the class is the photo's"
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["search.png", "search.svg"]
-    code, out, err = call("search", indexed, *asked, "--codes", "--out", tmp_path / "figures")
-    assert code == 0, err
+    exactly = found
+    code, out, err = call("search", indexed, *asked, "--codes", "--count", 8, "--out", tmp_path / "figures")
+    assert code == 0 and out.startswith("by codes of 32 bits, the best 60 put in order by their vectors\n"), err
+    assert found_in(out) == exactly, "a hundred of sixty are all"
+    code, out, err = call("search", indexed, *asked, "--bits-alone", "--dark", "--out", tmp_path / "figures")
+    assert look.DARK.paper in (tmp_path / "figures" / "search-dark.svg").read_text()
+    assert code == 0 and out.startswith("by codes of 32 bits alone\n"), err
     for photo, rows in zip(asked, found_in(out).values(), strict=True):
         bits = [int(distance) for distance, _, _ in rows]
         own = [int(distance) for distance, _, path in rows if photos / path == photo]
@@ -233,7 +303,82 @@ def test_recall_and_ratio_by_hand():
         kept = [len({*a} & {*b[:among]}) / 10 for a, b in zip(exact, near, strict=True)]
         assert said == pytest.approx(np.mean(kept))
     assert 0 < one.recall_at_10 < one.recall_reordered < 1
-    assert (one.times_faster, one.exact_ms, one.bytes_a_photo, one.bytes_a_vector) == (1, 100, 1, 64)
+    assert (one.exact_ms, one.codes_ms, one.times_faster) == (1000, 100, 10), "one query, and ten"
+    assert (one.bytes_a_photo, one.bytes_a_vector) == (1, 64)
+
+
+def test_the_best_codes_are_put_in_order_by_vectors(indexed, monkeypatch):
+    """Of the photos of the ten fewest different bits, those at the least distance, by hand."""
+    monkeypatch.setattr(codes_module, "REORDERED", 10)
+    index = vectors.open_index(vectors_run(indexed))
+    stored = codes_module.open_codes(vectors_run(indexed), index)
+    query = np.asarray(index.vectors[7]) + np.random.default_rng(0).normal(0, 1, 64).astype(np.float32)
+    found, distances, most = codes_module.put_in_order(index, stored, query[None], 4)
+    apart = np.unpackbits(stored.codes ^ stored.encoder.encode(query[None]), axis=1).sum(axis=1)
+    best = np.argsort(apart, kind="stable")[:10]
+    far = np.linalg.norm(index.vectors[best].astype(float) - query, axis=1)
+    assert most == 10 and found[0].tolist() == best[np.argsort(far, kind="stable")[:4]].tolist()
+    assert distances[0] == pytest.approx(np.sort(far)[:4]) and found[0].tolist() != best[:4].tolist()
+    assert codes_module.put_in_order(index, stored, query[None], 20)[2] == 20, "ten times as many are wanted"
+
+
+def test_codes_are_written_before_they_are_measured(indexed, call, tmp_path, monkeypatch):
+    run = shutil.copytree(indexed, tmp_path / "run")
+
+    def stopped(*_):
+        raise UsageError("stopped")
+
+    monkeypatch.setattr(codes_module, "measure", stopped)
+    assert call("codes", run, "--bits", 16, "--epochs", 1)[0] == 2
+    opened = vectors_run(run)
+    assert codes_module.open_codes(opened, vectors.open_index(opened)).codes.shape == (60, 2)
+    about = json.loads((run / "index" / "codes.json").read_text())
+    assert about["bits"] == 16 and "recall_at_10" not in about
+    monkeypatch.setattr(codes_module, "train", stopped)
+    code, _, err = call("codes", run, "--split", "test")
+    assert code == 1 and "no records in a split 'test'" in err, "said before anything is trained"
+
+
+def test_what_was_measured_is_of_the_codes_that_lie_there(indexed, tmp_path):
+    opened = vectors_run(shutil.copytree(indexed, tmp_path / "run"))
+    index = vectors.open_index(opened)
+    stored = codes_module.open_codes(opened, index)
+    old = codes_module.write_codes(index, stored, {"bits": 32})
+    new = codes_module.write_codes(index, stored, {"bits": 32, "seed": 1})  # by another process, meanwhile
+    measured = codes_module.Measured(20, 0.5, 0.9, 1.0, 0.1, 0.2, 10.0, 5.0, 4, 256)
+    codes_module.add_measured(index, old, measured)
+    assert json.loads((index.folder / "codes.json").read_text()) == new
+    codes_module.add_measured(index, new, measured)
+    assert json.loads((index.folder / "codes.json").read_text()) == {**new, **vars(measured)}
+
+
+def test_exact_searches_of_a_measurement_are_few(monkeypatch):
+    reads = []
+    monkeypatch.setattr(codes_module, "nearest", lambda base, *rest: reads.append(1) or nearest(base, *rest))
+    random = np.random.default_rng(0)
+    base = random.standard_normal((200, 16), dtype=np.float32)
+    encoder, _ = codes_module.train(base, 8, epochs=0)
+    codes_module.measure(base, codes_module.StoredCodes(encoder.encode(base), encoder), base[:50])
+    assert len(reads) == 4, "each reads the whole index"
+
+
+@pytest.mark.parametrize(
+    "name, value, said",
+    [
+        ("weights_sha256", "0" * 64, "weights"),
+        ("split_fingerprint", "0" * 64, "photos"),
+        ("stats_fingerprint", "0" * 64, "statistics"),
+        ("crop", 200, "crop"),
+        ("mean", "rgb", "mean"),
+    ],
+)
+def test_codes_of_another_index_are_refused_by_name(indexed, photos, shards, call, tmp_path, name, value, said):
+    run = shutil.copytree(indexed, tmp_path / "run")
+    about = json.loads((run / "index" / "codes.json").read_text())
+    about["index"] |= {name: value, "checkpoint": "/else/best.pt"}
+    (run / "index" / "codes.json").write_text(json.dumps(about))
+    err = refused(call, run, photos / paths_of(shards, "train")[0], "--codes")
+    assert f"codes of another index, of other {said} (they were made of /else/best.pt and {shards.root})" in err
 
 
 def test_neighbours(indexed, shards, call, tmp_path):
@@ -247,6 +392,9 @@ def test_neighbours(indexed, shards, call, tmp_path):
     assert png.read_bytes() == first, "two drawings of one run are one file"
     assert call("neighbours", indexed, "--count", 3, "--seed", 1, "--out", tmp_path / "figures")[0] == 0
     assert png.read_bytes() != first
+    code, out, _ = call("neighbours", indexed, "--count", 3, "--dark", "--out", tmp_path / "figures")
+    assert code == 0 and out.startswith(f"{tmp_path}/figures/neighbours-dark.png\n")
+    assert look.DARK.paper in (tmp_path / "figures" / "neighbours-dark.svg").read_text()
     for records, said in (("3,x", "--records 3,x: not numbers"), ("20", "--records 20: val has 20 photos")):
         code, _, err = call("neighbours", indexed, "--records", records)
         assert code == 2 and said in err

@@ -20,6 +20,7 @@ from alexnet_dali.pipeline.plan import (
     lighting_gaussians,
     rank_share,
 )
+from alexnet_dali.pipeline.resized import ResizedCrop
 from alexnet_dali.pipeline.words import (
     BUILD,
     CROP,
@@ -281,6 +282,18 @@ def test_without_random_crops_the_centre_is_taken_and_flips_stay():
     (batch,), (other,) = epoch_of(plan), epoch_of(random)
     assert set(batch.left.tolist()) == set(batch.top.tolist()) == {17}  # (259 - 224) // 2
     np.testing.assert_array_equal(batch.flip, other.flip)
+
+
+@few
+@given(seeds, st.integers(0, 60), st.booleans())
+def test_without_flips_none_is_flipped_and_all_else_stays(seed, start, resized):
+    drawn = ResizedCrop() if resized else None
+    with_flips, without = (
+        crop_and_flip(seed, 1, start, 64, 256, Augmentation(shared=4, resized=drawn, flips=flips))
+        for flips in (True, False)
+    )
+    assert not without[2].any() and without[2].dtype == with_flips[2].dtype and without[2].shape == (64,)
+    np.testing.assert_array_equal(without[:2], with_flips[:2])
 
 
 @few

@@ -17,7 +17,7 @@ from alexnet_dali.model.alexnet import NetOptions
 from alexnet_dali.model.evaluate import Result
 from alexnet_dali.model.recipes import recipe
 from alexnet_dali.tools.evaluate import evaluate_runs
-from alexnet_dali.tools.figures import passes, report, report_parts
+from alexnet_dali.tools.figures import passes, relu_vs_tanh, report, report_parts
 from alexnet_dali.tools.figures.command import figures
 from alexnet_dali.tools.figures.runs import open_run
 from alexnet_dali.tools.train import train
@@ -234,6 +234,56 @@ def test_neighbours_once_there_is_an_index(run, page, call, in_process, tmp_path
 def stale(run):
     opened = open_run(run, None, "cpu")
     return report.report_pictures.of_neighbours(opened, "val")
+
+
+RACE = {
+    "settings": {"epochs": 9},
+    "chosen": {"relu": 0.01, "tanh": 0.003},
+    "curves": [
+        {"kind": "relu", "rate": 0.003, "errors": [0.9, 0.8]},
+        {"kind": "relu", "rate": 0.01, "errors": [0.8, 0.4, 0.2]},
+        {"kind": "tanh", "rate": 0.003, "errors": [0.9, 0.8, 0.5, 0.3, 0.2]},
+    ],
+    "target": 0.25,
+    "epochs_to_target": {"relu": 2.75, "tanh": 4.5},
+    "words": "ReLU reaches 25% <b>sooner</b>",
+    "about": "24 photos",
+}
+
+
+def test_figure_1_where_it_was_trained(run, page, call, tmp_path, monkeypatch):
+    assert "nonlinearity" not in page.names
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    code, _, err = call(run, "--figure1", folder, "--out", tmp_path / "page.html")
+    assert code == 2 and f"{folder}: no finished relu-vs-tanh there" in err
+    drawn, real = [], relu_vs_tanh.draw_race
+    monkeypatch.setattr(relu_vs_tanh, "draw_race", lambda *given: drawn.append(given) or real(*given))
+    (folder / "relu-vs-tanh.json").write_text(json.dumps(RACE))
+    assert call(run, "--figure1", folder, "--out", tmp_path / "page.html")[0] == 0
+    with_race = Page((tmp_path / "page.html").read_text())
+    assert with_race.figures == [*page.figures, "relu-vs-tanh"] and "ReLU and tanh Figure" in with_race.said
+    assert with_race.of("img")[-1]["alt"].endswith("with ReLUs and with tanh. ReLU reaches 25% <b>sooner</b>.")
+    assert [(line.rate, line.errors) for line in drawn[0][:2]] == [
+        (0.01, [0.8, 0.4, 0.2]),
+        (0.003, [0.9, 0.8, 0.5, 0.3, 0.2]),
+    ]
+    assert [given[-1].paper for given in drawn] == ["#ffffff", "#15191b"] and drawn[0][2:5] == ((2.75, 4.5), 0.25, 9)
+    # The run's own figures are looked at without being named.
+    copy = tmp_path / "run"
+    copy.mkdir()
+    shutil.copy(run / "best.pt", copy)
+    shutil.copytree(folder, copy / "figures")
+    assert call(copy)[0] == 0 and "relu-vs-tanh" in Page((copy / "report.html").read_text()).figures
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", json.dumps(RACE | {"curves": []}), json.dumps(RACE | {"about": "$\\bad$"}), '{"words": 1}']
+)
+def test_figure_1_of_a_damaged_file(tmp_path, text):
+    (tmp_path / "relu-vs-tanh.json").write_text(text)
+    found = report.report_pictures.of_race(tmp_path / "relu-vs-tanh.json")
+    assert isinstance(found, report.Missing) and "relu-vs-tanh.json: damaged" in found.why
 
 
 def test_a_run_without_photos_held_out(hostile, call, tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tiny
 from alexnet_dali.model import kernels, metrics
+from alexnet_dali.pipeline.errors import ShardError
 from alexnet_dali.tools import console, tracking
+from alexnet_dali.tools.figures import predictions
 from alexnet_dali.tools.train import train
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -57,6 +59,17 @@ def test_events_are_the_metrics_of_a_run_that_was_stopped_and_resumed(few, tmp_p
         assert curve(read, name) == {line["step"]: line[name] for line in epochs}
 
 
+def test_events_of_a_run_that_was_killed_before_its_first_checkpoint_are_not_shown(few, tmp_path):
+    run = tmp_path / "run"
+    left = SummaryWriter(str(run))
+    for step in range(1, 6):
+        left.add_scalar("loss", 99.0, step)
+    left.close()
+    assert run_train("--shards", few.root, "--run", run, *SHORT, "--steps", 2) == 0
+    steps = [line for line in metrics.read(run / "metrics.jsonl") if line["kind"] == "step"]
+    assert curve(events(run), "loss") == {line["step"]: line["loss"] for line in steps} and len(steps) == 2
+
+
 def test_kernels_and_predictions_are_pictures(few, tmp_path):
     run = tmp_path / "run"
     assert run_train("--shards", few.root, "--run", run, *SHORT) == 0
@@ -71,6 +84,22 @@ def test_kernels_and_predictions_are_pictures(few, tmp_path):
     channel, y, x = (int(place) for place in brightest)
     seen = pixels[3 * (12 + y), 3 * (12 + x), channel]
     assert seen == (255 if weights[17][brightest] > 0 else 0)
+
+
+@pytest.mark.parametrize("error", [ShardError("val/00000.lmdb: damaged", "verify"), OSError(5, "disk")])
+def test_what_cannot_be_drawn_is_told_once_and_the_run_goes_on(few, tmp_path, monkeypatch, capfd, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(predictions, "stored_photos", fails)
+    monkeypatch.setattr(kernels, "read", fails)
+    run = tmp_path / "run"
+    assert run_train("--shards", few.root, "--run", run, *SHORT) == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: no more pictures")]
+    assert sorted(said) == [f"warning: no more pictures of {name}: {error}; the run goes on" for name in (
+        "kernels", "predictions")]  # fmt: skip
+    read = events(run)
+    assert len(curve(read, "loss")) == 6 and read.Tags()["images"] == [], "the curves go on"
 
 
 def test_without_tensorboard_nothing_is_written_and_without_wandb_it_is_said(few, tmp_path, monkeypatch, capfd):

@@ -23,6 +23,7 @@
     weights.py         alexnet-weights: export, import
     figures/           alexnet-figures: a folder with a map of its own
     demo.py            alexnet-demo: demo_page.py, Gradio's page; demo_guard.py, what it may be asked;
+                         demo_uploads.py: what was uploaded, and its end;
                          demo_looks.py, demo_crop.py: what is seen; demo_html.py, in words and pictures
     bench.py           alexnet-bench, and under it:
       bench_prep.py      prep; prep_cases.py has what it measures
@@ -31,8 +32,10 @@
       table.py           table; table_rows.py, table_parts.py: our rows, what each part is worth
       measure.py         rounds, rows, tables, the machine
 
+    outputs.py         where what a command writes may go
     console.py         errors to exit codes, progress, sizes and durations in words
     process.py         signals, memory and device of a training process
+    utf8.py            every command in Python's UTF-8 mode, whatever the locale
 
 Errors and exit codes are the same in all of them; see console.py.
 """

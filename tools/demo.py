@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from ..pipeline.errors import UsageError
-from . import console
+from . import console, utf8
 
 INSTALL = "pip install 'alexnet-dali[demo]'"
 SECONDS_LEFT = 2  # for answers under way when the server is stopped
@@ -59,6 +59,7 @@ def demo(run, shards, port, host, index_folder, device):
 
 def main() -> None:
     """The console script."""
+    utf8.ensure()
     console.run(demo)
 
 

@@ -8,6 +8,8 @@ fetches what is there (6.31); so both are refused here.
 import json
 from pathlib import Path
 
+from .demo_uploads import Uploads
+
 LONGEST = 1 << 20  # bytes of a request that is no upload: all of it is held in memory
 # Whatever Gradio's page or a library in it might want from elsewhere, the browser refuses.
 POLICY = "; ".join(
@@ -20,12 +22,12 @@ POLICY = "; ".join(
 )
 
 
-def guard(app, uploads: Path) -> None:
+def guard(app, uploads: Uploads) -> None:
     """Put the guard before all of an application's answers.
 
     Args:
         app: a FastAPI application.
-        uploads: the folder whose files a browser may name: its own uploads.
+        uploads: whose files a browser may name; is told of each that has come.
     """
     from fastapi import Request, Response
 
@@ -35,9 +37,16 @@ def guard(app, uploads: Path) -> None:
         sends_files = request.headers.get("content-type", "").startswith("multipart/form-data")
         if request.method == "POST" and not sends_files and not (length.isdecimal() and int(length) <= LONGEST):
             return Response("too long, or of unknown length", status_code=413)
-        if request.method == "POST" and not sends_files and names_foreign_files(await request.body(), uploads):
+        if request.method == "POST" and not sends_files and names_foreign_files(await request.body(), uploads.folder):
             return Response("only uploads can be looked at", status_code=403)
+        uploading = request.method == "POST" and request.url.path.endswith("/upload")
+        if uploading:  # the answer is read here, so it must not come compressed
+            request.scope["headers"] = [one for one in request.scope["headers"] if one[0] != b"accept-encoding"]
         response = await call_next(request)
+        if uploading and response.status_code == 200:
+            body = b"".join([part async for part in response.body_iterator])
+            uploads.came(json.loads(body))
+            response = Response(body, headers=dict(response.headers))
         if response.status_code == 404 and request.url.path.endswith("/upload_progress"):
             # Gradio's page asks after uploads that it has refused itself, and shows a 404 in the console (6.31).
             response = Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")

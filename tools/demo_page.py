@@ -10,14 +10,14 @@ from typing import Any
 
 from ..pipeline.errors import AlexnetError, UsageError
 from . import demo_html
-from .demo_crop import read_upload
 from .demo_guard import guard
 from .demo_looks import Looker
+from .demo_uploads import AGE, Uploads
 
 MOST_BYTES = 32 << 20  # of a photo; ImageNet's largest has 15 MB, a telephone's 20
 MOST_SENT = 4 * MOST_BYTES  # what Gradio takes at all; its own refusal is a message that soon fades, ours stays
 WAITING = 16  # photos in the queue; who comes later is told so
-SWEEP, AGE = 60, 600  # seconds: between two looks for files that an interrupted upload left, and how old those are
+SWEEP = 60  # seconds between two looks for files that an interrupted upload left
 SPLIT = "val"
 CHOOSE = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-record]');
@@ -103,15 +103,14 @@ def make_app(looker: Looker, uploads: Path, about: str):
     examples = looker.examples(SPLIT)
     offered = {record for record, *_ in examples}
 
-    def look_at_upload(path: str | None):
+    sent = Uploads(uploads)
+
+    def look_at_upload(chosen: dict | None):
         try:
-            if not path:
+            if not chosen:
                 raise UsageError("no photo was chosen", "choose one, or drop it on the field")
-            file = Path(path)
-            try:
-                data = read_upload(file, MOST_BYTES)
-            finally:
-                discard(file, uploads)
+            file = Path(chosen["path"])
+            data = sent.take(file, MOST_BYTES)
             html = answer(looker, lambda: looker.photo(data, file.name))
         except AlexnetError as error:
             html = demo_html.of_error(error)
@@ -130,14 +129,15 @@ def make_app(looker: Looker, uploads: Path, about: str):
         looked = gr.HTML(elem_id="looked", min_height=120)
         # One net, one photo at a time, whoever asks.
         one: dict[str, Any] = {"concurrency_id": "net", "concurrency_limit": 1, "api_visibility": "private"}
-        seen = photo.upload(look_at_upload, photo, [photo, looked], show_progress_on=looked, **one)
+        # Not preprocessed: for each file Gradio would make an empty one beside it, which nobody deletes.
+        seen = photo.upload(look_at_upload, photo, [photo, looked], preprocess=False, show_progress_on=looked, **one)
         chosen_seen = chosen.click(look_at_example, None, looked, **one)
         for event in (seen, chosen_seen):  # on a telephone the answer is below what is seen of the page
             event.then(None, js=SHOW, api_visibility="private")
     blocks.queue(max_size=WAITING, api_open=False)
 
     app = FastAPI()
-    guard(app, uploads)
+    guard(app, sent)
     fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     return gr.mount_gradio_app(
         app,
@@ -166,15 +166,3 @@ def answer(looker: Looker, look) -> str:
         return demo_html.of_error(error)
     except MemoryError:
         return demo_html.of_error(UsageError("out of memory: this photo is too large here", "choose a smaller one"))
-
-
-def discard(file: Path, uploads: Path) -> None:
-    """Delete an upload, where it is one, its folder, and the empty file that Gradio makes beside for each."""
-    if uploads.resolve() not in file.resolve().parents:
-        return
-    file.unlink(missing_ok=True)
-    for one in uploads.iterdir():
-        if one.is_file():
-            one.unlink(missing_ok=True)
-    if file.parent != uploads and not any(file.parent.iterdir()):
-        file.parent.rmdir()

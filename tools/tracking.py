@@ -53,6 +53,7 @@ class Tracking:
         self._trainer = trainer
         self._shown = trainer.epoch if trainer.steps_done else -1  # epochs whose kernels were shown
         self._trackers: list[Tracker] = []
+        self._undrawn: set[str] = set()  # pictures that could not be drawn, and are not tried again
         if importlib.util.find_spec("tensorboard"):
             try:
                 self._trackers.append(TensorBoard(trainer))
@@ -74,13 +75,13 @@ class Tracking:
         values = {name: line[name] for name in names if name in line}
         if line["kind"] == "epoch":
             values |= {f"epoch_{name}": line[name] for name in ("loss", "top1_error")}
-            self._predictions(line["step"])
-            self._kernels()
+            self._pictures("predictions", self._predictions, line["step"])
+            self._pictures("kernels", self._kernels)
         self._each("curves", values, line["step"])
 
     def close(self) -> None:
         """Show what the last epoch has left, and end."""
-        self._kernels()
+        self._pictures("kernels", self._kernels)
         self._each("close")
 
     def _each(self, what: str, *given: Any) -> None:
@@ -92,10 +93,18 @@ class Tracking:
                 self._trackers.remove(tracker)
                 _warn(type(tracker).__name__, error)
 
+    def _pictures(self, name: str, show: Callable[..., None], *given: Any) -> None:
+        """Draw; what cannot be drawn is told once, and the run goes on."""
+        if not self._trackers or name in self._undrawn:
+            return
+        try:
+            show(*given)
+        except Exception as error:  # a damaged shard, a full disk: no picture is worth a run
+            self._undrawn.add(name)
+            click.echo(f"warning: no more pictures of {name}: {error}; the run goes on", err=True)
+
     def _kernels(self) -> None:
         """Those that were kept since the last time: an epoch is saved after its line."""
-        if not self._trackers:
-            return
         from .figures.kernels import colours, mosaic
 
         for epoch, weights in kernels.read(self._trainer.run).items():
@@ -142,9 +151,8 @@ class TensorBoard:
     def __init__(self, trainer: Trainer):
         from torch.utils.tensorboard import SummaryWriter
 
-        # What lies beyond the checkpoint that a run goes on from is not shown.
-        beyond = trainer.steps_done + 1 if trainer.steps_done else None
-        self._writer: Any = SummaryWriter(str(trainer.run), purge_step=beyond)
+        # What lies beyond where a run goes on, or begins again, is not shown: a killed run has left it.
+        self._writer: Any = SummaryWriter(str(trainer.run), purge_step=trainer.steps_done + 1)
 
     def curves(self, values: dict[str, float], step: int) -> None:
         """Points of some curves."""

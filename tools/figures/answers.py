@@ -3,6 +3,7 @@
 In:  batches, as evaluate's `see` gets them.  Out: arrays by photo, and photos picked from them.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,8 @@ class Answer:
 
     Attributes:
         record: its index in the split.
-        label: what it shows.
-        own: the probability of that.
+        label: what it shows; -1 where nobody knows.
+        own: the probability of that; NaN where nobody knows.
         labels, probabilities: of the most probable classes, the first first.
         why: it was picked.
     """
@@ -47,7 +48,8 @@ class Answers:
             TrainingError: the probabilities are not numbers.
         """
         best = most_probable(probabilities, TOP)
-        kept = (labels, probabilities.gather(1, labels[:, None])[:, 0], best, probabilities.gather(1, best))
+        own = probabilities.gather(1, labels.clamp_min(0)[:, None])[:, 0].where(labels >= 0, math.nan)
+        kept = (labels, own, best, probabilities.gather(1, best))
         self._rows.append((records, *(one.cpu().numpy() for one in kept)))
 
     def pick(self, how: str = "mixed", count: int = 8, seed: int = 0) -> list[Answer]:
@@ -56,7 +58,7 @@ class Answers:
         Of the best and worst each class has its first before any has its second.
 
         Returns:
-            At most `count`; none where a net is never right, or never wrong.
+            At most `count`; none where a net is never right, or never wrong. A photo without a label is neither.
         """
         records, labels, own, best, probabilities = (np.concatenate(rows) for rows in zip(*self._rows, strict=True))
         sure, right = probabilities[:, 0], best[:, 0] == labels
@@ -65,7 +67,7 @@ class Answers:
         wanted |= {"worst": (0, 0, count), "random": (0, count, 0)}
         of_best, of_random, of_worst = wanted[how]
         firsts = _surest(np.flatnonzero(right), sure, labels)[:of_best]
-        lasts = _surest(np.flatnonzero(~right), sure, labels)[:of_worst]
+        lasts = _surest(np.flatnonzero(~right & (labels >= 0)), sure, labels)[:of_worst]
         if how == "mixed":
             of_random = count - len(firsts) - len(lasts)
         others = [photo for photo in photos.tolist() if photo not in {*firsts, *lasts}][:of_random]

@@ -2,7 +2,7 @@
 
 import click
 
-from .. import console
+from .. import console, utf8
 
 COMMANDS = {
     "kernels": "figures.kernels:kernels",
@@ -40,4 +40,5 @@ def figures():
 
 def main() -> None:
     """Entry of the console script."""
+    utf8.ensure()
     console.run(figures)

@@ -19,6 +19,7 @@ from ...pipeline.words import permutation
 from . import look as looks
 from . import runs, vectors
 from .runs import Opened
+from .saved import DARK_OPTION, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +60,8 @@ class Neighbours:
 @click.option("--count", type=click.IntRange(1, 50), default=5, show_default=True, help="Of photos, a row each.")
 @click.option("--records", help="Which photos of the split: 12,7,391.  [default: drawn, each of another class]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
-def neighbours(run, out, shards, split, device, index_folder, count, records, seed):
+@DARK_OPTION
+def neighbours(run, out, shards, split, device, index_folder, count, records, seed, dark):
     """Draw photos of a split and the six training photos nearest to each by the last hidden layer of RUN (figure 4).
 
     It looks in the index that alexnet-figures index writes. Below a picture stands its class: dark where it is that
@@ -75,8 +77,7 @@ def neighbours(run, out, shards, split, device, index_folder, count, records, se
     chosen = _named(records, opened, split) if records else draw_records(opened, split, count, seed)
     rows = rows_of_split(opened, index, split, chosen)
     same = [one.same for row in rows for one in row.found if one.same is not None]
-    for file in looks.save(draw_neighbours(rows), runs.folder_for(run, out), "neighbours"):
-        click.echo(file)
+    write(lambda look: draw_neighbours(rows, look), runs.folder_for(run, out), "neighbours", dark)
     if same:
         click.echo(f"{sum(same)} of {len(same)} neighbours are of the photo's own class")
 

@@ -9,11 +9,13 @@ from .. import console
 from .runs import Opened
 
 
-def look_at(opened: Opened, split: str, see: See, views: int = 1) -> Result:
+def look_at(opened: Opened, split: str, see: See, views: int = 1, without_labels: bool = False) -> Result:
     """Look at every photo of a split.
 
+    Args:
+        without_labels: a split without labels will do; it has no errors.
     Raises:
-        ShardError: no such split, or photos without a label in it.
+        ShardError: no such split, or photos without a label where they are needed.
     """
     precision = default_precision(opened.device)
     set_precision(precision)
@@ -30,6 +32,7 @@ def look_at(opened: Opened, split: str, see: See, views: int = 1) -> Result:
             device=opened.device,
             precision=precision,
             see=see,
+            without_labels=without_labels,
             advance=advance,
         )
     assert result is not None, "nobody asked the pass to stop"

@@ -3,12 +3,14 @@
 In:  a run and its shard set.  Out: a sheet of photos, bars below each; the right label's bar in another colour.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
+from ...model.evaluate import Result
 from ...pipeline.dataset import ShardDataset
 from ...pipeline.errors import UsageError
 from ...pipeline.shardset import ShardSet
@@ -48,15 +50,12 @@ def predictions(run, out, shards, split, device, pick, count, seed, views, dark)
     """
     opened = open_run(run, shards, device)
     answers = Answers()
-    result = look_at(opened, split, answers.see, int(views))
+    result = look_at(opened, split, answers.see, int(views), without_labels=True)
     picked = answers.pick(pick, count, seed)
     if not picked:
         never = {"best": "right", "worst": "wrong"}[pick]
-        raise UsageError(f"{run}: not one photo of {split} is {never}", "choose another --pick")
-    about = (
-        f"{result.images:,} photos of {split}, {views} view{'s' * (views != '1')}: top-1 error "
-        f"{100 * result.top1_error:.1f}%, top-5 error {100 * result.top5_error:.1f}%."
-    )
+        raise UsageError(f"{run}: not one photo of {split} is known to be {never}", "choose another --pick")
+    about = about_words(result, split, int(views))
     photos = stored_photos(opened.shard_set, split, [one.record for one in picked])
     write(
         lambda look: draw(photos, picked, opened.names, opened.shard_set.classes, about, look),
@@ -64,6 +63,14 @@ def predictions(run, out, shards, split, device, pick, count, seed, views, dark)
         "predictions",
         dark,
     )
+
+
+def about_words(result: Result, split: str, views: int) -> str:
+    """What was looked at, and with which error, in a sentence."""
+    errors = f"top-1 error {100 * result.top1_error:.1f}%, top-5 error {100 * result.top5_error:.1f}%"
+    if math.isnan(result.top1_error):
+        errors = "not all have labels, so no error"
+    return f"{result.images:,} photos of {split}, {views} view{'s' * (views != 1)}: {errors}."
 
 
 def draw(
@@ -104,11 +111,14 @@ def stored_photos(shard_set: ShardSet, split: str, records: Sequence[int]) -> li
 
 
 def _caption(sheet: Sheet, x: float, y: float, answer: Answer, names: Sequence[str], folders: Sequence[str]) -> None:
-    """What the photo shows, by name and by number, and what probability it was given."""
-    name, folder = names[answer.label], folders[answer.label]
+    """What the photo shows, by name and by number, and what probability it was given; or that nobody knows."""
+    known = answer.label >= 0
+    name, folder = (names[answer.label], folders[answer.label]) if known else ("no label", "")
     why = text_width(answer.why, 6.5)
     sheet.text(x, y + 0.2, name, 10, weight="bold", room=WIDTH - why - 0.08)
     sheet.text(x + WIDTH, y + 0.2, answer.why, 6.5, color=sheet.look.faint, align="right")
+    if not known:
+        return
     numbers = f"label {answer.label}" + (f" · {folder}" if folder != name else "")
     given = f"given {percent(answer.own)}"
     sheet.text(x, y + 0.37, numbers, 7, color=sheet.look.faint, room=WIDTH - text_width(given, 7) - 0.08)

@@ -20,6 +20,7 @@ from . import curves, report_parts, report_pictures, runs
 from .answers import Answers
 from .confusion import all_pairs
 from .passes import look_at
+from .relu_vs_tanh import RACE
 from .report_pictures import Drawn, Missing
 from .runs import Opened
 
@@ -36,9 +37,10 @@ ROWS = 1000  # classes of the table, the worst first
 @click.option(
     "--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Averaged, as alexnet-eval."
 )
+@click.option("--figure1", type=runs.FOLDER, help="Folder of relu-vs-tanh's figure.  [default: RUN/figures]")
 @runs.DEVICE
 @click.pass_context
-def report(context, run, out, shards, split, views, device):
+def report(context, run, out, shards, split, views, figure1, device):
     """Write RUN as one HTML page: the result beside the paper's, all figures, how fast it was, how to repeat it.
 
     The page is a single file that needs no network. What a run lacks, an index or photos held out, is said in the
@@ -48,24 +50,32 @@ def report(context, run, out, shards, split, views, device):
     Examples:
       alexnet-figures report runs/source2012
       alexnet-figures report runs/source2012 --views 10 --out run.html
+      alexnet-figures report runs/source2012 --figure1 figures
     """
     target = out or (run if run.is_dir() else run.parent) / NAME
     if target.is_dir():
         raise UsageError(f"{target}: a folder, not a file to write", "name a file with --out, run.html say")
     if not target.absolute().parent.is_dir() and out:
         raise UsageError(f"{target}: no such folder to write it to", "make the folder first")
+    race = (figure1 or runs.folder_for(run, None)) / f"{RACE}.json"
+    if figure1 and not race.exists():
+        raise UsageError(
+            f"{figure1}: no finished {RACE} there (no {race.name})", f"train it with: alexnet-figures {RACE}"
+        )
     opened = runs.open_run(run, shards, device)
     asked = context.get_parameter_source("split") != ParameterSource.DEFAULT
     if asked:
         opened.shard_set.split(split)  # says so where there is none
-    page = page_of(opened, split, int(views))
+    page = page_of(opened, split, int(views), race if race.exists() else None)
     write_atomically(target, page.encode("utf-8", "backslashreplace"))
     click.echo(str(target))
 
 
-def page_of(opened: Opened, split: str = "val", views: int = 1) -> str:
+def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | None = None) -> str:
     """A run's page; of a set without that split, a page without answers.
 
+    Args:
+        race: what relu-vs-tanh has written down, of nets that are not the run's.
     Raises:
         ShardError, TrainingError: the photos or the checkpoint are damaged; photos without a label.
     """
@@ -109,6 +119,7 @@ def page_of(opened: Opened, split: str = "val", views: int = 1) -> str:
         "count": len(opened.shard_set.classes),
         "augmentation": [report_pictures.of_augmentation(opened, config.seed)],
         "neighbours": [near],
+        "race": [report_pictures.of_race(race)] if race else [],
         "train": report_parts.train_command(opened, config, saved),
         "evaluate": report_parts.evaluate_command(opened, split, views) if result is not None else (),
         "versions": report_parts.versions(),

@@ -7,8 +7,11 @@ WebP does not.  What is nothing but paper around a figure is cut off, so that it
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageChops
@@ -19,6 +22,7 @@ from ...pipeline.errors import AlexnetError, TrainingError
 from . import augmentation, confusion, curves, first_layer, kernels, neighbours, per_class, predictions, varied, vectors
 from .answers import Answers
 from .look import DARK, DPI, LIGHT, Look
+from .relu_vs_tanh import RACE, draw_results
 from .report_parts import index_command
 from .runs import Opened
 
@@ -136,10 +140,7 @@ def of_answers(opened: Opened, answers: Answers, result: Result, split: str, vie
         picked = answers.pick("mixed", 8, SEED)
         photos = predictions.stored_photos(opened.shard_set, split, [one.record for one in picked])
         names = opened.names
-        about = (
-            f"{result.images:,} photos of {split}, {views} view{'s' * (views != 1)}: top-1 error "
-            f"{100 * result.top1_error:.1f}%, top-5 error {100 * result.top5_error:.1f}%."
-        )
+        about = predictions.about_words(result, split, views)
         said = "; ".join(f"{names[one.label]} is taken for {names[one.labels[0]]}" for one in picked)
         return picture(
             "predictions",
@@ -205,6 +206,20 @@ def of_neighbours(opened: Opened, split: str) -> Drawn:
         )
 
     return attempt("neighbours", make, again)
+
+
+def of_race(file: Path) -> Drawn:
+    """Figure 1, of what relu-vs-tanh has written down."""
+
+    def make() -> Picture:
+        try:
+            results = json.loads(file.read_text(encoding="utf-8"))
+            alt = f"Training error of two small nets over the epochs, with ReLUs and with tanh. {results['words']}."
+            return picture(RACE, partial(draw_results, results), alt)
+        except (OSError, ValueError, KeyError, TypeError) as error:  # not what the command writes
+            raise TrainingError(f"{file}: damaged: {error}", "let alexnet-figures relu-vs-tanh draw again") from None
+
+    return attempt(RACE, make)
 
 
 def _curves(course: curves.Course, look: Look) -> "Figure":

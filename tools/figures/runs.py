@@ -4,7 +4,7 @@ In:  what the user typed.  Out: a net ready to look at photos, its set, names of
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -69,6 +69,8 @@ def open_run(run: Path, shards: Path | None, device: str = "auto") -> Opened:
     if not where.exists():
         raise UsageError(f"{trained.file}: its shard set {where} is gone", "say where it is with --shards")
     shard_set = open_shard_set(where)
+    if not shard_set.classes:  # of photos without labels alone: the net's will do
+        shard_set = replace(shard_set, classes=tuple(trained.classes))
     trained.check_set(shard_set)
     chosen = pick_device(device)
     trained.net.eval().to(chosen).to(memory_format=torch.channels_last)
@@ -82,11 +84,8 @@ def folder_for(run: Path, out: Path | None) -> Path:
 
 def names_of(shard_set: ShardSet) -> list[str]:
     """A name for people of each class: the first of its words, or Imagenette's, else its folder's name."""
-    entries = shard_set.manifest["classes"]
-    return [
-        short_name(entry.get("words", "") or IMAGENETTE.get(name, name))
-        for entry, name in zip(entries, shard_set.classes, strict=True)
-    ]
+    words = {entry["name"]: entry.get("words", "") for entry in shard_set.manifest["classes"]}
+    return [short_name(words.get(name) or IMAGENETTE.get(name, name)) for name in shard_set.classes]
 
 
 def short_name(words: str) -> str:

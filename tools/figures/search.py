@@ -19,10 +19,10 @@ from ...pipeline.errors import SourceError, UsageError
 from ...pipeline.options import options_of
 from ...pipeline.resize import prepare
 from ...pipeline.shardset import ShardSet
-from . import look as looks
 from . import runs, vectors
-from .codes import open_codes
+from .codes import open_codes, put_in_order
 from .neighbours import NEAREST, Neighbours, Shown, draw_neighbours, shown
+from .saved import DARK_OPTION, write
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,15 +30,17 @@ from .neighbours import NEAREST, Neighbours, Shown, draw_neighbours, shown
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=runs.FOLDER)
 @click.option("--count", type=click.IntRange(1, 100), default=NEAREST, show_default=True, help="Of photos to find.")
 @click.option("--codes", "by_codes", is_flag=True, help="Search by the binary codes of alexnet-figures codes.")
+@click.option("--bits-alone", is_flag=True, help="As --codes, but in the order of different bits.")
 @runs.OUT
 @runs.SHARDS
 @click.option("--index", "index_folder", type=runs.FOLDER, help="The index.  [default: RUN/index]")
 @runs.DEVICE
-def search(run, photos, count, by_codes, out, shards, index_folder, device):
+@DARK_OPTION
+def search(run, photos, count, by_codes, bits_alone, out, shards, index_folder, device, dark):
     """Find the training photos that RUN sees as most like each PHOTO, any picture file.
 
-    A line for each: distance, class, file. The figure search.png shows them. With --codes distances are numbers of
-    different bits.
+    A line for each: distance, class, file. The figure search.png shows them. With --codes the nearest are looked for
+    among the photos of fewest different bits alone, a hundred or more, and these are put in order by their vectors.
 
     \b
     Examples:
@@ -50,23 +52,26 @@ def search(run, photos, count, by_codes, out, shards, index_folder, device):
             raise UsageError(f"{photo}: {'a folder' if photo.is_dir() else 'no such file'}", "name picture files")
     opened = runs.open_run(run, shards, device)
     index = vectors.open_index(opened, index_folder)
-    codes = open_codes(opened, index) if by_codes else None
+    codes = open_codes(opened, index) if by_codes or bits_alone else None
     pictures = [stored_picture(photo, opened.shard_set) for photo in photos]
     queries = features.of_pictures(opened.trained, pictures, device=opened.device)
-    if codes:
-        found, distances = nearest_codes(columns_of(codes.codes), codes.encoder.encode(queries), count)
-    else:
+    if codes is None:
         found, distances = nearest(index.vectors, queries, count)
+    elif bits_alone:
+        found, distances = nearest_codes(columns_of(codes.codes), codes.encoder.encode(queries), count)
+        click.echo(f"by codes of {codes.encoder.bits} bits alone")
+    else:
+        found, distances, asked = put_in_order(index, codes, queries, count)
+        click.echo(f"by codes of {codes.encoder.bits} bits, the best {asked:,} put in order by their vectors")
     rows = []
     for photo, picture, near, far in zip(photos, pictures, found, distances, strict=True):
-        said = [f"{d} bits" if codes else f"{d:.2f}" for d in far]
+        said = [f"{d} bits" if bits_alone else f"{d:.2f}" for d in far]
         click.echo(f"{photo}:")
         for text, row in zip(said, vectors.rows_of(opened.shard_set, vectors.SPLIT, near), strict=True):
             click.echo(f"  {text:>9}  {opened.names[row.label]}  {row.source_path}")
         few = slice(NEAREST)
         rows.append(Neighbours(Shown(picture, photo.name), shown(opened, near[few], said[few])))
-    for file in looks.save(draw_neighbours(rows), runs.folder_for(run, out), "search"):
-        click.echo(file)
+    write(lambda look: draw_neighbours(rows, look), runs.folder_for(run, out), "search", dark)
 
 
 def stored_picture(photo: Path, shard_set: ShardSet) -> np.ndarray:

@@ -20,6 +20,7 @@ from ...pipeline.shardset import ShardSet, open_shard_set
 from .. import console
 from ..process import pick_device, stop_on_signals
 from .runs import DEVICE, FOLDER
+from .saved import DARK_OPTION
 
 
 class RateList(click.ParamType):
@@ -48,6 +49,7 @@ def shared(command: Callable) -> Callable:
         click.option("--out", type=FOLDER, default="figures", show_default=True, help="Folder of the figure."),
         click.option("--precision", type=click.Choice(PRECISIONS), help="[default: fp32 on the CPU, tf32 on a GPU]"),
         DEVICE,
+        DARK_OPTION,
     )[::-1]:
         command = decorate(command)
     return command

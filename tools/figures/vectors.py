@@ -2,6 +2,7 @@
 
     RUN/index/vectors.npy       float32 (records, dimensions), in the order of the split's records
     RUN/index/index.json        the checkpoint, the set and the view that they are of; written last
+    RUN/index/begun.npy, .json  of an index that was interrupted: the shards that are whole
 
 In:  a run as opened.  Out: an Index whose vectors are memory-mapped, or an error that says why it is not this run's.
 """
@@ -9,7 +10,9 @@ In:  a run as opened.  Out: an Index whose vectors are memory-mapped, or an erro
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +22,25 @@ from ...model import features
 from ...model.checkpoint import Trained
 from ...pipeline.errors import ShardError, TrainingError, UsageError
 from ...pipeline.feed import Feed
-from ...pipeline.files import locked, write_atomically, write_json
+from ...pipeline.files import locked, sync_folder, write_json
 from ...pipeline.listing import Row, listing_of, read_listing
 from ...pipeline.shards import mend
-from ...pipeline.shardset import ShardSet
+from ...pipeline.shardset import ShardSet, Split
 from .. import console
 from .runs import Opened
 
 FORMAT, VERSION = "alexnet-dali index", 1
 SPLIT = "train"
 VECTORS, ABOUT = "vectors.npy", "index.json"
+BEGUN, PROGRESS = "begun.npy", "begun.json"
+# What an index is of, and what that is called.
+OF = {
+    "weights_sha256": "weights",
+    "split_fingerprint": "photos",
+    "stats_fingerprint": "statistics",
+    "crop": "crop",
+    "mean": "mean",
+}
 
 
 @dataclass(frozen=True)
@@ -75,12 +87,15 @@ def weights_sha256(trained: Trained) -> str:
 def write_index(opened: Opened, folder: Path) -> bool:
     """Look at all training photos and write their vectors; nothing is done where they are there already.
 
+    What was interrupted goes on with the first shard that was not whole, to the same vectors.
+
     Returns:
         Whether anything was written.
     Raises:
         UsageError, ShardError, TrainingError: see model/features.py; or another process writes there.
     """
     records, own = opened.shard_set.split(SPLIT).records, identity(opened)
+    versions = {name: importlib.metadata.version(name) for name in ("alexnet-dali", "torch", "numpy")}
     if (folder / ABOUT).exists() and _says(folder, own):
         try:
             _read(folder, records, opened)
@@ -90,7 +105,9 @@ def write_index(opened: Opened, folder: Path) -> bool:
     with locked(folder):
         (folder / ABOUT).unlink(missing_ok=True)  # without it, what lies here is nobody's
         with console.progress("indexing", records) as advance:
-            write_atomically(folder / VECTORS, lambda file: _look(opened, records, file, advance))
+            _look(opened, folder, {**own, "device": opened.device.type, "versions": versions}, advance)
+        os.replace(folder / BEGUN, folder / VECTORS)
+        sync_folder(folder)
         vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
         write_json(
             folder / ABOUT,
@@ -104,9 +121,10 @@ def write_index(opened: Opened, folder: Path) -> bool:
                 "dimensions": vectors.shape[1],
                 "bytes": (folder / VECTORS).stat().st_size,
                 **own,
-                "versions": {name: importlib.metadata.version(name) for name in ("alexnet-dali", "torch", "numpy")},
+                "versions": versions,
             },
         )
+        (folder / PROGRESS).unlink()
     return True
 
 
@@ -173,18 +191,44 @@ def pictures_of(shard_set: ShardSet, split: str, records: np.ndarray) -> list[np
     return pictures
 
 
-def _look(opened: Opened, records: int, file, advance) -> None:
-    """Write the split's vectors as an .npy, a batch at a time: a large set's do not fit into memory."""
-    written = 0
-    for batch in features.of_split(opened.trained, opened.shard_set, SPLIT, device=opened.device):
-        if not written:
-            shape = (records, batch.vectors.shape[1])
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-        assert batch.records[0] == written, "evaluation is in the order of the records"
-        file.write(np.ascontiguousarray(batch.vectors, "<f4").data)
-        written += len(batch.vectors)
-        advance(len(batch.vectors))
+def _look(opened: Opened, folder: Path, of: dict, advance: Callable[[int], object]) -> None:
+    """Write the split's vectors as an .npy, a batch at a time: a large set's do not fit into memory.
+
+    Args:
+        of: what they are of; an interrupted file of the same is gone on with.
+    """
+    shard_set, split = opened.shard_set, opened.shard_set.split(SPLIT)
+    done, end = _progress(folder, of)
+    if not done:
+        (folder / PROGRESS).unlink(missing_ok=True)  # of what is about to be overwritten
+    advance(sum(file.records for _, file in split.shards[:done]))
+    with open(folder / BEGUN, "r+b" if done else "wb") as file:
+        file.truncate(end)
+        file.seek(end)
+        for number, shard in enumerate(split.shards[done:], done + 1):
+            # A shard has a stream of its own, so that its batches are the same wherever a file was gone on with.
+            alone = replace(shard_set, splits={SPLIT: Split(SPLIT, (shard,))})
+            batches = features.of_split(opened.trained, alone, SPLIT, device=opened.device, decode="threads")
+            for batch in batches if shard[1].records else ():
+                if not file.tell():
+                    shape = (split.records, batch.vectors.shape[1])
+                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(batch.vectors, "<f4").data)
+                advance(len(batch.vectors))
+            file.flush()
+            os.fsync(file.fileno())
+            write_json(folder / PROGRESS, {"of": of, "shards": number, "bytes": file.tell()})
+
+
+def _progress(folder: Path, of: dict) -> tuple[int, int]:
+    """How many shards an interrupted file holds, and where they end in it; 0 and 0 where there is none of the same."""
+    try:
+        begun = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        done, end = int(begun["shards"]), int(begun["bytes"])
+        return (done, end) if begun["of"] == of and (folder / BEGUN).stat().st_size >= end else (0, 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0
 
 
 def _says(folder: Path, own: dict) -> bool:
