@@ -198,15 +198,13 @@ def test_impossible_sets_are_refused(tmp_path, wrong, message):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_command_makes_photos_once(tmp_path):
+def test_the_command_makes_photos_once(tmp_path, in_process):
     arguments = [str(tmp_path / "set"), "--train", "4", "--val", "2", "--classes", "2", "--seed", "5"]
-    first = CliRunner().invoke(maker.sample_photos, arguments)
-    assert first.exit_code == 0, first.output
-    assert first.stderr.endswith("set: 4 training and 2 validation photos of 2 classes\n")
+    code, _, said = in_process(maker.sample_photos, *arguments)
+    assert code == 0 and said.endswith("set: 4 training and 2 validation photos of 2 classes\n")
     assert len(photos(tmp_path / "set")) == 6
-    second = CliRunner().invoke(maker.sample_photos, arguments)
-    assert second.exit_code == 0
-    assert second.stderr.endswith("set: all 6 photos are there already\n")
+    code, _, said = in_process(maker.sample_photos, *arguments)
+    assert code == 0 and said.endswith("set: all 6 photos are there already\n")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import hashlib
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from types import SimpleNamespace
 
 import lmdb
 import pytest
@@ -207,14 +207,10 @@ def test_other_formats_are_refused_by_name(tmp_path, head, what):
 
 
 def test_an_environment_of_another_version_is_not_opened(tmp_path):
-    """What py-lmdb 3 writes when asked for its new format; older ones know one format only."""
-    newest: dict[str, Any] = {"lib_version": 1} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
-    with lmdb.open(str(tmp_path), lock=False, **newest) as environment, environment.begin(write=True) as transaction:
-        transaction.put(key(0), b"value")
-    if newest:
-        assert "LMDB format 3" in refusal(check_format, tmp_path / "data.mdb")[0]
-    else:
-        check_format(tmp_path / "data.mdb")
+    """What py-lmdb 3 writes when asked for its new format."""
+    with lmdb.open(str(tmp_path), lock=False, lib_version=1) as environment, environment.begin(write=True) as writing:
+        writing.put(key(0), b"value")
+    assert "LMDB format 3" in refusal(check_format, tmp_path / "data.mdb")[0]
 
 
 def test_a_shard_that_was_written_in_another_format_gets_no_name(tmp_path, monkeypatch):
@@ -302,6 +298,19 @@ def test_what_lmdb_refuses_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lmdb, "open", full)
     message, hint = refusal(write_shard, tmp_path / "a.lmdb", VALUES)
-    assert message == f"{tmp_path}/a.lmdb: cannot be written: mdb_txn_commit: No space left on device"
-    assert hint == "is there room, and the right to write?"
+    said = "cannot be written: the disk is full (mdb_txn_commit: No space left on device)"
+    assert message == f"{tmp_path}/a.lmdb: {said}"
+    assert hint.startswith("make room, then run the same command again")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("free", [0, 100_000, 1 << 30])
+def test_a_full_disk_is_told_though_lmdb_takes_it_for_a_broken_one(tmp_path, monkeypatch, free):
+    def short(*_, **__):
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+    monkeypatch.setattr(lmdb, "open", short)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+    message, hint = refusal(write_shard, tmp_path / "a.lmdb", VALUES)
+    assert ("the disk is full" in message and "make room" in hint) is (free < 1 << 20)
+    assert f"{tmp_path}/a.lmdb: cannot be written: " in message and "Input/output error" in message

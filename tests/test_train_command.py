@@ -22,7 +22,9 @@ from alexnet_dali.tools import console
 from alexnet_dali.tools.evaluate import evaluate_runs
 from alexnet_dali.tools.train import train
 from conftest import build_set
+from faults import Faults
 from tiny import assert_same_run
+from waiting import waiting_at_most
 
 # Two epochs of three steps of two photos.
 SHORT = ("--device", "cpu", "--epochs", "2", "--batch-size", "2", "--log-every", "2")
@@ -90,7 +92,7 @@ def test_training_says_what_it_does(few, tmp_path, run_command):
     )
     chosen = r"decode (threads|dali): images/s of the first batches here: threads [\d,]+, dali [\d,]+"
     assert re.fullmatch(chosen, lines[5])
-    step = r"  loss \d\.\d{4}  error \d+\.\d%  [\d,]+ images/s  stall \d+\.\d%  \d+ s left"
+    step = r"  loss \d\.\d{4}  error \d+\.\d%  [\d,]+ images/s  stall \d+\.\d%  .+ left"
     val = (
         r"  loss \d\.\d{4}  error \d+\.\d%  val loss \d\.\d{4}, top-1 \d+\.\d%, top-5 0\.0%  [\d,]+ images/s  stall .*%"
     )
@@ -656,3 +658,76 @@ def test_eval_sets_its_precision(trained, run_command, monkeypatch):
 
 def test_the_set_that_was_trained_on_is_the_one_named(few, trained):
     assert open_shard_set(checkpoint.load_trained(trained / "best.pt").shards).classes == few.classes
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [b"\xff\xfe", b'{"kind": "step", "epoch": 1, "step": "y"}\n', b'{"kind": "step", "epoch": 1, "step": null}\n']
+    + [b"[" * 200_000 + b"\n", b'{"kind": "step", "epoch": 1, "step": 1e400}\n'],
+    ids=["bytes", "text", "null", "deep", "infinite"],
+)
+def test_damaged_metrics_do_not_stop_a_resume(trained, copied, run_command, strange):
+    """The checkpoint is whole: nothing but the damaged lines is lost, and how many is said once."""
+    whole = (copied / "metrics.jsonl").read_bytes()
+    (copied / "metrics.jsonl").write_bytes(whole + strange)
+    code, _, err = run_command(train, "--run", copied, "--device", "cpu", "--resume", "--epochs", 3)
+    assert code == 0
+    assert err.count("warning: ") == err.count("1 line is damaged or not of a run, and dropped") == strange.count(b"\n")
+    after = (copied / "metrics.jsonl").read_bytes()
+    assert after.startswith(whole) and len(after) > len(whole) and strange not in after
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "last.pt"])
+def test_a_pipe_in_a_runs_folder_is_refused_and_not_waited_for(copied, run_command, name):
+    (copied / name).unlink()
+    os.mkfifo(copied / name)
+    with waiting_at_most(60):
+        code, _, err = run_command(train, "--run", copied, "--device", "cpu", "--resume", "--epochs", 3)
+    assert code == 1 and f"error: {copied / name}: a pipe or a device, not a file" in err
+
+
+def test_resume_of_weights_that_are_no_numbers(copied, run_command):
+    saved = checkpoint.load(copied / "last.pt")
+    saved["velocity"]["conv1.weight"][0, 0, 0, 0] = float("nan")
+    checkpoint.save(copied / "last.pt", saved)
+    code, _, err = run_command(train, "--run", copied, "--device", "cpu", "--resume", "--epochs", 3)
+    assert code == 1 and f"{copied / 'last.pt'}: velocity.conv1.weight has values that are not finite" in err
+
+
+def test_beginning_with_weights_that_are_no_numbers(few, copied, tmp_path, run_command):
+    saved = checkpoint.load(copied / "best.pt")
+    saved["model"]["conv1.bias"][0] = float("inf")
+    checkpoint.save(copied / "best.pt", saved)
+    new = ("--run", tmp_path / "new", "--init-from", copied)
+    code, _, err = run_command(train, "--shards", few.root, *new, *SHORT)
+    assert code == 1 and f"{copied / 'best.pt'}: model.conv1.bias has values that are not finite" in err
+    assert not (tmp_path / "new" / "last.pt").exists()
+
+
+@pytest.mark.parametrize("name", [".", "train", "train/00000.lmdb"])
+def test_a_run_is_not_put_into_a_shard_set(few, tmp_path, run_command, name):
+    copy = shutil.copytree(few.root, tmp_path / "set")
+    before = sorted(copy.rglob("*"))
+    code, _, err = run_command(train, "--shards", copy, "--run", copy / name, *SHORT)
+    said = "lies in a shard" if name.endswith(".lmdb") else "is a shard set, or a part of one"
+    assert code == 2 and said in err and "try: choose" in err
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_a_first_command_on_a_full_disk_names_no_checkpoint(few, tmp_path, run_command):
+    with Faults(tmp_path / "run", 1, on=True):
+        code, _, err = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT)
+    assert code == 1 and f"error: {tmp_path / 'run'}: cannot be written: No space left on device" in err
+    assert "try: make room; then run the same command again" in err and "--resume" not in err
+
+
+def test_class_names_command_no_terminal(few, tmp_path, run_command):
+    """Of a stranger's shard set, one of whose classes has no photos."""
+    copy = shutil.copytree(few.root, tmp_path / "set")
+    manifest = json.loads((copy / "dataset.json").read_text())
+    manifest["classes"].append({"name": "\x1b[2J\x1b]0;owned\x07"})
+    manifest.pop("classes_sha256", None)
+    (copy / "dataset.json").write_text(json.dumps(manifest))
+    code, out, err = run_command(train, "--shards", copy, "--run", tmp_path / "run", *SHORT, "--steps", 1)
+    assert code == 0, err
+    assert "never to say: \\x1b[2J\\x1b]0;owned\\x07" in out and "\x1b" not in out + err

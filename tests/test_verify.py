@@ -365,8 +365,8 @@ def test_a_shard_of_format_3_is_named(copy):
     folder = copy / "val/00001.lmdb"
     values = stored.values(folder)
     shutil.rmtree(folder)
-    newest: dict[str, Any] = {"lock": False, "lib_version": 1}
-    with lmdb.open(str(folder), **newest) as environment, environment.begin(write=True) as transaction:
+    newest = lmdb.open(str(folder), lock=False, lib_version=1)
+    with newest, newest.begin(write=True) as transaction:
         for k, value in enumerate(values):
             transaction.put(b"%08d" % k, value)
     manifest = json.loads((copy / "dataset.json").read_text())

@@ -138,10 +138,10 @@ def pictures() -> Finding:
 def lmdb_format() -> Finding:
     import lmdb
 
-    # py-lmdb 3 can also write LMDB's format 3, which neither DALI nor Caffe reads; older ones know no lib_version.
-    pinned: dict[str, Any] = {"lib_version": 0} if numbers(lmdb.__version__) >= (3,) else {}
     with tempfile.TemporaryDirectory() as folder:
-        with lmdb.open(folder, map_size=1 << 20, lock=False, **pinned) as env, env.begin(write=True) as transaction:
+        # lib_version 1 would be LMDB's format 3, which neither DALI nor Caffe reads.
+        options: dict[str, Any] = {"map_size": 1 << 20, "lock": False, "lib_version": 0}
+        with lmdb.open(folder, **options) as env, env.begin(write=True) as transaction:
             transaction.put(b"00000000", b"a record")
         header = Path(folder, "data.mdb").read_bytes()[:24]
     default = os.environ.get("LMDB_DEFAULT_LIB_VERSION", "0")

@@ -1,13 +1,14 @@
 """`alexnet-prep doctor`: what is installed and fits together, what is missing, and the command that mends it."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from ..pipeline.files import write_json
 from .checks import checks
 from .machine import look
+from .outputs import check_output
 
 
 @click.command("doctor")
@@ -30,6 +31,8 @@ def doctor(out: Path, json_file: Path | None) -> None:
     Example:
       alexnet-prep doctor --out /data/shards
     """
+    if json_file:
+        check_output(json_file, ".json")
     machine = look()
     lines = checks(out, machine)
     width = max(len(line.name) for line in lines) + 2
@@ -38,7 +41,7 @@ def doctor(out: Path, json_file: Path | None) -> None:
         if line.remedy:
             click.echo(f"{'':{width + 9}}try: {line.remedy}")
     if json_file:
-        json_file.write_text(json.dumps([asdict(line) for line in lines], indent=2) + "\n")
+        write_json(json_file, [asdict(line) for line in lines])
     if stops := [line.name for line in lines if line.stops]:
         click.echo(f"training cannot run here yet; mend {', '.join(stops)}")
         raise click.exceptions.Exit(1)
