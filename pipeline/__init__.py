@@ -1,6 +1,7 @@
 """From photos to batches, in the order of the data:
 
     photo.py      one photo: what it is called, where its bytes are
+    names.py      what people are shown of names that no encoding has
     layouts/      find photos: folders, official archives, Kaggle, parquet, WebDataset, lists
     sources.py    labels, splits and order for what a layout found
     decode.py     a photo's bytes to pixels, whatever it is
@@ -18,6 +19,7 @@
     build.py      the job: all shards, by any executor                      alexnet-prep build-lmdb
     cluster.py    many machines: a Dask cluster as the executor
     stats.py      mean image, covariance, eigenbasis; lighting offsets      alexnet-prep pca-stats
+    stored_arrays.py  arrays out of an .npz, and no byte more than is wanted
 
     listing.py    the CSV beside a shard
     shard_check.py  everything that can be wrong with one shard
@@ -50,6 +52,7 @@
 
     errors.py     what can go wrong, in people's words
     files.py      files that are old or new, never between
+    refused.py    what the system refuses, by the name that people know
     workers.py    a pool of processes that leaves nobody behind
 
 Nothing before graph.py imports DALI or torch; nothing here imports model or tools. Copied into another project as

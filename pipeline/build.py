@@ -22,6 +22,7 @@ from .options import BuildOptions
 from .photo import PARQUET
 from .photo_list import as_begun
 from .receipts import REJECTED_HEADER, extras_of, file_of, start_or_go_on
+from .refused import named
 from .shard_job import ShardJob, at_work, build_shard
 from .shardset import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
 from .sources import Source
@@ -52,9 +53,10 @@ def build(
     Raises:
         UsageError: `out` holds something else, or another build.
         ShardError: another process is building there, or a worker died.
+        NotWrittenError: the system refused a file.
         SourceError: not one photo could be read, or the source cannot be read any more.
     """
-    with locked(out):
+    with named(out), locked(out):
         source = as_begun(source, out)
         jobs = _jobs(source, out, options)
         job_key = {"source": {"kind": source.kind, "fingerprint": source.fingerprint()}, "options": asdict(options)}
@@ -63,7 +65,7 @@ def build(
         if receipts:
             advance(sum(len(job.photos) for job in jobs if job.path in receipts), fresh=False)
         if not waiting and (out / MANIFEST).exists():
-            shutil.rmtree(out / ".build", ignore_errors=True)
+            clear(out)
             return open_shard_set(out), 0
         for left in (out / ".build").glob("*.at"):
             left.unlink()
@@ -176,8 +178,19 @@ def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, rec
             "versions": versions(),
         },
     )
-    shutil.rmtree(out / ".build", ignore_errors=True)
+    clear(out)
     return open_shard_set(out)
+
+
+def clear(out: Path) -> None:
+    """Remove what builds of a finished set left beside it; for those who hold the folder."""
+    names = (".build", f".{MANIFEST}.part", ".rejected.csv.part")  # not those of pca-stats, which may be at work
+    for left in (*(out / name for name in names), *out.glob("*/.*.part")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
 
 
 def versions() -> dict[str, str]:

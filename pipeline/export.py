@@ -21,6 +21,7 @@ from pathlib import Path
 from .errors import ShardError, UsageError
 from .export_shard import UNLABELLED, WORK, ExportJob, class_folders, export_shard
 from .files import locked, sync_folder, write_json
+from .refused import named
 from .shardset import ShardSet
 
 FORMATS = ("webdataset", "folder")
@@ -46,6 +47,7 @@ def export(
     Raises:
         UsageError: `target` holds something else.
         ShardError: a shard is damaged, no such split, a worker died, or another process is at work there.
+        NotWrittenError: the system refused a file.
     """
     unknown = [name for name in splits if name not in shard_set.splits]
     if unknown or format not in FORMATS:
@@ -54,7 +56,7 @@ def export(
             f"choose one of {', '.join(shard_set.splits if unknown else FORMATS)}",
         )
     index = _index(shard_set, format, [name for name in shard_set.splits if name in splits or not splits])
-    with locked(target):
+    with named(target), locked(target):
         jobs = _jobs(shard_set, target, format, index)
         if _is_finished(target, index):
             advance(sum(job.file.records for job in jobs), fresh=False)

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import datum
 from .errors import ShardError
-from .files import write_atomically
+from .files import write_atomically, writing_to
 from .listing import Row, read_listing
 from .shards import Shard, ShardFile, key
 
@@ -55,11 +55,13 @@ def export_shard(job: ExportJob) -> None:
 
     Raises:
         ShardError: a record or the CSV is damaged; the message names it.
+        NotWrittenError: the system refused a file.
     """
     if job.format == "webdataset":
         write_atomically(job.target / f"{job.split}-{job.number:06d}.tar", lambda file: _write_tar(job, file))
     else:
-        _write_folder(job)
+        with writing_to(job.target / job.split):
+            _write_folder(job)
     write_atomically(job.receipt, b"")
 
 
@@ -135,14 +137,16 @@ def _write_folder(job: ExportJob) -> None:
     beside.mkdir(parents=True)
     places = []
     for name, suffix, payload, record, _ in _records(job):
-        (beside / f"{name}.{suffix}").write_bytes(payload)
-        folder = job.folders[record.label] if record.label >= 0 else UNLABELLED
-        places.append((f"{name}.{suffix}", job.target / job.split / folder))
+        place = job.target / job.split / (job.folders[record.label] if record.label >= 0 else UNLABELLED)
+        places.append((f"{name}.{suffix}", place))
+        with writing_to(place / f"{name}.{suffix}"):
+            (beside / f"{name}.{suffix}").write_bytes(payload)
     _sync_disk(beside)
     for place in {place for _, place in places}:
         place.mkdir(parents=True, exist_ok=True)
     for name, place in places:
-        os.rename(beside / name, place / name)
+        with writing_to(place / name):
+            os.rename(beside / name, place / name)
     _sync_disk(job.target)
     beside.rmdir()
 

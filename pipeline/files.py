@@ -1,39 +1,123 @@
 """Files that are old or new and never between: write beside, sync, rename, sync the folder.
 
-In:  bytes, or a function that writes them.  Out: the file under its final name, or nothing there.
+In:  bytes, or a function that writes them.  Out: the file under its final name, or nothing there and an error with it.
+A symbolic link is followed, and what is no file, a pipe or /dev/stdout, is written into and stays.
 """
 
 import csv
+import errno
 import fcntl
 import io
 import json
 import os
-from collections.abc import Callable
-from contextlib import contextmanager
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import ShardError, UsageError
 
 LOCK = ".lock"
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT)
+
+Content = bytes | Callable[[BinaryIO], object]
 
 
-def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Put a file in place at once; on any failure the old one, if there was one, is untouched."""
-    beside = path.with_name(f".{path.name}.part")
+class NotWrittenError(OSError):
+    """A file could not be written: the system's error with the file's own name, not that of the one beside it."""
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Name the file that a block writes where the system's error does not, or names another.
+
+    Raises:
+        NotWrittenError: the block met an error of the system; a reader who has left is none.
+    """
     try:
-        with open(beside, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
+        yield
+    except (NotWrittenError, BrokenPipeError):
         raise
-    sync_folder(path.parent)
+    except OSError as error:
+        raise NotWrittenError(error.errno, error.strerror or " ".join(str(error).split()), str(path)) from error
+
+
+def remedy(number: int | None) -> str:
+    """What to do where a file could not be written, by the number of the system's error."""
+    if number in FORBIDDEN:
+        return "see that you may write there"
+    if number in FULL:
+        return "make room"
+    return "see what is there, or name another" if number in NO_FILE else "see to the disk"
+
+
+def write_atomically(path: Path, content: Content, part: str = "part") -> None:
+    """Put a file in place at once; on any failure the old one, if there was one, is untouched.
+
+    Args:
+        part: ends the name of the file beside it; one of its own where two processes may write one file.
+    Raises:
+        NotWrittenError: it cannot be written; the error has the file's own name.
+    """
+    with writing_to(path):
+        stream = _stream(path)
+        if stream is not None:
+            with stream:
+                _write_through(stream, content)
+            return
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        beside = target.with_name(f".{target.name}.{part}")
+        try:
+            with open(beside, "wb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        _sync(target.parent)
+
+
+def _stream(path: Path) -> BinaryIO | None:
+    """What a path that is no file is written through: an output of this process, a pipe, a terminal; None for files.
+
+    Raises:
+        OSError: it is a folder, a disk or a socket.
+    """
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return None
+    for handle in (1, 2):  # /dev/stdout: of a shell's `> file` too the lines before are kept
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(handle), there):
+                return open(os.dup(handle), "wb")
+    if stat.S_ISREG(there.st_mode):
+        return None
+    if stat.S_ISFIFO(there.st_mode) or stat.S_ISCHR(there.st_mode):
+        return open(path, "wb")
+    number = errno.EISDIR if stat.S_ISDIR(there.st_mode) else errno.ENXIO
+    raise OSError(number, os.strerror(number))
+
+
+def _write_through(stream: BinaryIO, content: Content) -> None:
+    """Write into what cannot seek, and nothing of a content that fails half way."""
+    if not callable(content):
+        stream.write(content)
+        return
+    with tempfile.TemporaryFile() as whole:
+        content(whole)
+        whole.seek(0)
+        shutil.copyfileobj(whole, stream)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -43,6 +127,11 @@ def write_json(path: Path, value: object) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable."""
+    with writing_to(folder):
+        _sync(folder)
+
+
+def _sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -74,11 +163,15 @@ def locked(folder: Path):
     Raises:
         UsageError: it is a file.
         ShardError: another process holds it.
+        NotWrittenError: it cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"{folder}: not a folder", "choose another") from None
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except NotWrittenError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise UsageError(f"{folder}: not a folder", "choose another") from None
+        raise
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

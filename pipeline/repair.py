@@ -9,14 +9,16 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .build import build
+from .build import build, clear
 from .errors import ShardError, UsageError
 from .files import locked, read_csv, sync_folder
 from .listing import listing_of
 from .options import options_of
+from .refused import named
 from .shardset import ShardSet, described
 from .sources import Source, find_again
 from .verify import ASIDE, Report
@@ -58,13 +60,14 @@ def repair(
     Raises:
         UsageError: the photos are gone, or are others.
         ShardError: another process is at work there, or the set is only a part of what was built.
+        NotWrittenError: the system refused a file.
     """
     root = report.root
     before = described(root)
     source = find_again(before.manifest, photos)
     _check_source(source, before)
     rejected_before = _rejected(root)
-    with locked(root):
+    with named(root), locked(root):
         put_aside(root, report.damaged_shards)
     try:
         after, _ = build(source, root, options_of(before.manifest), executor, advance)
@@ -110,17 +113,20 @@ def put_aside(root: Path, shards: tuple[str, ...]) -> None:
 
 
 def clear_aside(root: Path) -> None:
-    """Remove what repairs put aside; for sets that are whole."""
-    shutil.rmtree(root / ASIDE, ignore_errors=True)
+    """Remove what repairs put aside, and what a build that was stopped left; for sets that are whole."""
+    with suppress(ShardError, OSError), locked(root):  # who holds it has use for them; a disk may be read-only
+        shutil.rmtree(root / ASIDE, ignore_errors=True)
+        clear(root)
 
 
 def _put_back(root: Path) -> None:
     """Give the damaged shards their names again where nothing was built in their place."""
-    for aside in sorted((root / ASIDE).glob("**/*.lmdb")) + sorted((root / ASIDE).glob("**/*.csv")):
-        path = root / aside.relative_to(root / ASIDE)
-        if not os.path.lexists(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(aside, path)
+    with named(root):
+        for aside in sorted((root / ASIDE).glob("**/*.lmdb")) + sorted((root / ASIDE).glob("**/*.csv")):
+            path = root / aside.relative_to(root / ASIDE)
+            if not os.path.lexists(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(aside, path)
 
 
 def _keep(root: Path) -> Path:
@@ -128,7 +134,8 @@ def _keep(root: Path) -> Path:
     number = 1
     while (root / f"damaged-{number}").exists():
         number += 1
-    (root / ASIDE).rename(root / f"damaged-{number}")
+    with named(root):
+        (root / ASIDE).rename(root / f"damaged-{number}")
     return root / f"damaged-{number}"
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from .datum import encode
 from .decode import PhotoError
-from .errors import SourceError
+from .errors import ShardError, SourceError
 from .files import write_csv, write_json
 from .listing import COLUMNS, listing_of
 from .oddities import as_known
 from .options import BuildOptions
 from .photo import LOST_ALONE, PARQUET, Photo, read_photo, stem_of
+from .refused import final_names, named
 from .resize import Picture, prepare
 from .shards import key, sha256_of, write_shard
 from .spool import Spool
@@ -74,11 +75,22 @@ def build_shard(job: ShardJob) -> dict:
         The receipt: records, bytes, sha256 and that of the CSV; the rejected photos with their reasons; forms, how many
         photos were what by their content; known, how many of ImageNet's known odd photos were as expected; unlike,
         which were not.
+    Raises:
+        ShardError: LMDB refused.
+        NotWrittenError: the system refused a file.
+        SourceError: the source cannot be read any more.
     """
+    with named(job.out / job.path):
+        return _build_shard(job)
+
+
+def _build_shard(job: ShardJob) -> dict:
     account = _Account()
     handle = os.open(job.at, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         written = write_shard(job.out / job.path, _values(job, account, handle))
+    except ShardError as error:  # of the file that it wrote beside, under a name that is gone by now
+        raise type(error)(final_names(error.message), error.hint) from None
     finally:
         os.close(handle)
     write_csv(listing_of(job.out / job.path), COLUMNS, account.rows)

@@ -5,6 +5,7 @@ LMDB's file format 1, which DALI's own reader, Caffe and every older tool read; 
 Neither DALI nor torch is imported.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -15,7 +16,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lmdb
 import numpy as np
@@ -26,6 +26,8 @@ from .files import sync_folder
 from .open_files import OpenFilesError, too_many
 
 MAP_BYTES = 1 << 36  # address space only: the file grows by what is written. 5,000 records of 13 MB
+FULL_BYTES = 1 << 20  # so little is left of a disk that is full
+ROOM = "make room, then run the same command again: what is done is kept"
 COMMIT_EVERY = 1000  # records, as Caffe does: bounds the dirty pages in memory
 
 # The first meta page: 16 bytes of page header, then magic and version (mdb.c, struct MDB_meta).
@@ -82,15 +84,20 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
             f"{path}: more than {MAP_BYTES >> 30} GiB for one shard", "build with a smaller --shard-records"
         ) from None
     except lmdb.Error as error:
+        # Of a full disk, on which a write ends short, LMDB says that input or output failed.
+        there = os.statvfs(path.parent)
+        if there.f_bavail * there.f_frsize < FULL_BYTES or os.strerror(errno.ENOSPC) in str(error):
+            raise ShardError(f"{path}: cannot be written: the disk is full ({error})", ROOM) from None
         raise ShardError(f"{path}: cannot be written: {error}", "is there room, and the right to write?") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write_environment(folder: Path, values: Iterable[bytes]) -> int:
-    # lib_version came with py-lmdb 3.0; before that there was one format. writemap would turn a full disk into SIGBUS.
-    pinned: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
-    environment = lmdb.open(os.fsencode(folder), map_size=MAP_BYTES, lock=False, sync=False, metasync=False, **pinned)
+    # lib_version 0 writes format 1. writemap would turn a full disk into SIGBUS.
+    environment = lmdb.open(
+        os.fsencode(folder), map_size=MAP_BYTES, lock=False, sync=False, metasync=False, lib_version=0
+    )
     records = 0
     try:
         transaction = environment.begin(write=True)

@@ -108,6 +108,8 @@ def find_photos(
         raise UsageError(f"no layout is called {layout!r}", f"choose one of auto, {', '.join(LAYOUTS)}")
     if split not in (None, *SPLITS):
         raise UsageError(f"no split is called {split!r}", f"choose one of {', '.join(SPLITS)}")
+    if not 0 <= val_share <= 0.9:  # NaN is neither
+        raise UsageError(f"a share of {val_share} cannot be held out", "choose --val-share between 0 and 0.9")
     name = layout if layout != "auto" else _detect(root)
     found = _module(name).find(root, split)
     request = {"layout": name, "split": split, "val_share": val_share, "seed": seed, "label_order": label_order}

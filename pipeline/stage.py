@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ShardError, UsageError
-from .files import locked, sync_folder, write_atomically, write_json
+from .files import locked, sync_folder, write_atomically, write_json, writing_to
 from .listing import listing_of, read_listing
+from .refused import named
 from .shards import ShardFile, sha256_of
 from .shardset import MANIFEST, ShardSet, is_complete, open_shard_set
 
@@ -50,13 +51,14 @@ def stage(
     Raises:
         UsageError: `target` holds something else, or is the set itself.
         ShardError: a shard of the source is damaged, no such split, no room, or another process is at work there.
+        NotWrittenError: the system refused a file.
     """
     manifest = _manifest(shard_set, splits)
     if target.exists() and target.resolve() == shard_set.root.resolve():
         raise UsageError(f"{target}: that is the set itself", "choose another folder with --to")
     chosen = {name: shard_set.splits[name] for name in manifest["splits"]}
     shards = [(folder.relative_to(shard_set.root), file) for split in chosen.values() for folder, file in split.shards]
-    with locked(target):
+    with named(target), locked(target):
         if _is_finished(target, manifest):
             there = sum(file.bytes for _, file in shards)
             advance(there, fresh=False)
@@ -156,8 +158,8 @@ def _copy_shard(source: Path, target: Path, file: ShardFile, advance: Callable[.
     beside.mkdir(parents=True)
     try:
         digest, count = hashlib.sha256(), 0
-        with open(source / "data.mdb", "rb") as reading, open(beside / "data.mdb", "wb") as writing:
-            while block := reading.read(_BLOCK_BYTES):
+        with writing_to(target / "data.mdb"), open(beside / "data.mdb", "wb") as writing:
+            for block in _blocks(source / "data.mdb"):
                 writing.write(block)
                 digest.update(block)
                 count += len(block)
@@ -177,6 +179,12 @@ def _copy_shard(source: Path, target: Path, file: ShardFile, advance: Callable[.
         sync_folder(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with writing_to(path), open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
 
 
 def _copy_listing(source: Path, target: Path, file: ShardFile) -> None:

@@ -16,13 +16,15 @@ import numpy as np
 import simplejpeg
 
 from . import datum
-from .errors import ShardError, StatsError
+from .errors import AlexnetError, ShardError, StatsError
 from .files import write_atomically, write_json
 from .shards import Shard, ShardFile, mend
 from .shardset import ShardSet
+from .stored_arrays import read_arrays
 
 LIGHTING_SCALES = ("stddev", "eigenvalue", "none")
 LIGHTING_SHARE = 0.1  # standard deviation of the paper's alpha; `--color-noise 0.1` of the program
+_SMALL_BYTES = 4096  # of all that stats.npz holds beside the mean image
 _EXACT_SUM = 257  # pictures whose sum fits 16 bits: 257 * 255 = 2^16 - 1
 _EXACT_ROW = 256  # pixels whose products sum exactly in float32: 256 * 255^2 < 2^24
 
@@ -212,7 +214,11 @@ def lighting_offsets(gaussians: np.ndarray, stats: Stats, scale: str = "stddev")
 
 
 def save(stats: Stats, root: Path) -> None:
-    """Write stats.npz and stats.json into a shard set, each atomically."""
+    """Write stats.npz and stats.json into a shard set, each atomically.
+
+    Raises:
+        NotWrittenError: the system refused a file.
+    """
     numbers = {
         "images": stats.images,
         "fingerprint": stats.fingerprint,
@@ -233,29 +239,25 @@ def load(shard_set: ShardSet, split: str = "train") -> Stats:
     Raises:
         StatsError: missing, damaged, or of another build.
     """
-    path = shard_set.root / "stats.npz"
+    path, size = shard_set.root / "stats.npz", shard_set.size
     again = f"alexnet-prep pca-stats --shards {shard_set.root}"
+    shapes = {"mean_image": (size, size, 3), "mean_rgb": (3,), "covariance": (3, 3), "eigenvalues": (3,)}
+    shapes["eigenvectors"] = (3, 3)
+    most_bytes = 8 * size * size * 3 + _SMALL_BYTES
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            stats = Stats(
-                int(saved["images"]),
-                str(saved["fingerprint"]),
-                *(
-                    saved[name].astype(np.float64)
-                    for name in ("mean_image", "mean_rgb", "covariance", "eigenvalues", "eigenvectors")
-                ),
-            )
+        about = read_arrays(path, {"images": ((), "iu"), "fingerprint": ((), "U")}, most_bytes)
+        images, fingerprint = int(about["images"]), str(about["fingerprint"])
+        if fingerprint != shard_set.split(split).fingerprint():
+            raise StatsError(f"{path}: these statistics are of another shard set", again)
+        arrays = read_arrays(path, {name: (shape, "f") for name, shape in shapes.items()}, most_bytes)
     except FileNotFoundError:
         raise StatsError(f"{shard_set.root}: no statistics there yet (stats.npz)", again) from None
+    except AlexnetError:
+        raise
     except Exception as error:  # NumPy and zipfile raise whatever they like at a damaged file
         raise StatsError(f"{path}: damaged: {error}", again) from None
-    if stats.fingerprint != shard_set.split(split).fingerprint():
-        raise StatsError(f"{path}: these statistics are of another shard set", again)
-    arrays = (stats.mean_image, stats.mean_rgb, stats.covariance, stats.eigenvalues, stats.eigenvectors)
-    shapes = [array.shape for array in arrays]
-    if shapes != [(shard_set.size, shard_set.size, 3), (3,), (3, 3), (3,), (3, 3)]:
-        raise StatsError(f"{path}: damaged: arrays of shapes {shapes}", again)
-    if not all(np.isfinite(array).all() for array in arrays):
+    stats = Stats(images, fingerprint, **{name: array.astype(np.float64) for name, array in arrays.items()})
+    if not all(np.isfinite(array).all() for array in arrays.values()):
         raise StatsError(f"{path}: damaged: it holds values that are no numbers", again)
     return stats
 

@@ -15,7 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
+from .errors import UsageError
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+MOST_A_CORE, ALWAYS = 16, 64  # processes; each takes 100 MB, and one that waits for a slow disk takes no core
 _LAST_SECONDS = 5.0  # of workers that have nothing left to do
 
 
@@ -39,8 +42,14 @@ class WorkerPool(ProcessPoolExecutor):
 
 @contextmanager
 def worker_pool(workers: int = 0):
-    """Yield an executor of `workers` processes, by default one a core."""
-    count = workers or available_cores()
+    """Yield an executor of `workers` processes, by default one a core.
+
+    Raises:
+        UsageError: so many that starting them would only take memory.
+    """
+    count, most = workers or available_cores(), max(ALWAYS, MOST_A_CORE * available_cores())
+    if count > most:
+        raise UsageError(f"--workers {count}: more than {most} would only take memory here", "leave --workers out")
     others = set(multiprocessing.active_children())
     try:
         pool = WorkerPool(

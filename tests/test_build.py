@@ -19,6 +19,7 @@ import oracle
 import pytest
 from alexnet_dali.pipeline import build as module
 from alexnet_dali.pipeline import datum, shard_job
+from alexnet_dali.pipeline import workers as pool
 from alexnet_dali.pipeline.build import build
 from alexnet_dali.pipeline.errors import ShardError, SourceError, UsageError
 from alexnet_dali.pipeline.files import locked
@@ -726,3 +727,23 @@ def test_options_that_cannot_be_meant(options, text):
     with pytest.raises(UsageError) as caught:
         BuildOptions(**options)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("share", [float("nan"), -0.1, 0.91])
+def test_a_share_that_cannot_be_held_out(tiny, share):
+    """Where the source has its splits, too, and no photo would be held out."""
+    with pytest.raises(UsageError) as caught:
+        find_photos(tiny, val_share=share)
+    assert str(caught.value) == f"a share of {share} cannot be held out; choose --val-share between 0 and 0.9"
+
+
+def test_more_workers_than_make_sense_are_refused_before_one_is_started(monkeypatch):
+    monkeypatch.setattr(pool, "WorkerPool", None)
+    monkeypatch.setattr(pool, "available_cores", lambda: 2)
+    with pytest.raises(UsageError, match="--workers 65: more than 64 would only take memory here"), worker_pool(65):
+        pass
+    with pytest.raises(TypeError), worker_pool(64):  # it would have been started
+        pass
+    monkeypatch.setattr(pool, "available_cores", lambda: 100)
+    with pytest.raises(UsageError, match="--workers 1601: more than 1600 "), worker_pool(1601):
+        pass

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import shutil
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -285,7 +286,11 @@ def test_statistics_of_a_set_that_was_built_anew(own):
 
 def written(**changes):
     """The bytes of a stats.npz with some arrays other than good, or, where None, left out."""
-    arrays = {"images": 12, "fingerprint": "x", **{name: getattr(BASIS, name) for name in NAMES}} | changes
+    arrays = {
+        "images": 12,
+        "fingerprint": Split("train", ()).fingerprint(),
+        **{name: getattr(BASIS, name) for name in NAMES},
+    } | changes
     stream = io.BytesIO()
     np.savez(stream, **{name: value for name, value in arrays.items() if value is not None})
     return stream.getvalue()
@@ -313,19 +318,24 @@ def place(tmp_path):
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "No data left in file"),
+        (b"", "not a zip file"),
         (b"hello, I am no archive", ""),
         (written()[:-300], ""),
         (written()[:100], ""),
         (npy(np.zeros(3)), ""),
         (pickle.dumps(Trap()), ""),
-        (written(mean_image=np.array([Trap()], dtype=object)), "allow_pickle"),
+        (written(mean_image=np.array([Trap()], dtype=object)), "mean_image is object of shape (1,)"),
         (written(covariance=None), "covariance"),
-        (written(images=np.zeros(3)), ""),
-        (written(eigenvalues=np.array(["a", "b", "c"])), ""),
+        (written(images=np.zeros(3)), "images is float64 of shape (3,), not of shape ()"),
+        (
+            written(images=np.zeros((), "i8"), fingerprint=np.array("x" * 100_000)),
+            "bytes are more than the 4,696 that were written",
+        ),
+        (written(eigenvalues=np.array(["a", "b", "c"])), "eigenvalues is <U1 of shape (3,)"),
     ],
 )
-def test_damaged_statistics(place, data, what):
+def test_damaged_statistics(place, monkeypatch, data, what):
+    monkeypatch.setattr(Split, "records", 1)
     (place.root / "stats.npz").write_bytes(data)
     message = refusal(place)
     assert message.startswith(f"{place.root}/stats.npz: damaged: ") and what in message
@@ -334,8 +344,8 @@ def test_damaged_statistics(place, data, what):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"mean_image": np.zeros((6, 6, 3))}, "arrays of shapes [(6, 6, 3), (3,), (3, 3), (3,), (3, 3)]"),
-        ({"eigenvectors": np.zeros((2, 3))}, "arrays of shapes [(5, 5, 3), (3,), (3, 3), (3,), (2, 3)]"),
+        ({"mean_image": np.zeros((6, 6, 3))}, "mean_image is float64 of shape (6, 6, 3), not of shape (5, 5, 3)"),
+        ({"eigenvectors": np.zeros((2, 3))}, "eigenvectors is float64 of shape (2, 3), not of shape (3, 3)"),
         ({"mean_rgb": np.array([1, np.nan, 2])}, "it holds values that are no numbers"),
         ({"mean_image": np.full((5, 5, 3), np.inf)}, "it holds values that are no numbers"),
     ],
@@ -344,6 +354,43 @@ def test_statistics_that_cannot_be_meant(place, monkeypatch, changes, what):
     monkeypatch.setattr(Split, "records", 1)
     (place.root / "stats.npz").write_bytes(written(fingerprint=place.split("train").fingerprint(), **changes))
     assert refusal(place) == f"{place.root}/stats.npz: damaged: {what}"
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "mean_image"])
+@pytest.mark.parametrize(
+    ("shape", "method", "data", "what"),
+    [
+        ((5 << 20,), zipfile.ZIP_DEFLATED, bytes(40 << 20), "is compressed, which nobody writes: 41,943,"),
+        (
+            (1 << 13, 1 << 13, 1 << 13),
+            zipfile.ZIP_STORED,
+            b"",
+            "is float64 of shape (8192, 8192, 8192), not of shape (",
+        ),
+    ],
+    ids=["packed zeros", "a header that lies"],
+)
+def test_a_bomb_is_refused_and_never_unpacked(place, monkeypatch, name, shape, method, data, what):
+    """The first array that is read, and the largest: 40 MB in 40 kB, or said to have 4 TB."""
+    monkeypatch.setattr(Split, "records", 1)
+    (place.root / "stats.npz").write_bytes(written(**{name: None}))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(place.root / "stats.npz", "a", method) as archive:
+        archive.writestr(f"{name}.npy", header.getvalue() + data)
+    del data
+    tracemalloc.start()
+    message = refusal(place)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert message.startswith(f"{place.root}/stats.npz: damaged: {name} {what}") and most < 1_000_000
+
+
+def test_a_file_that_is_too_large_is_not_opened(place):
+    """Its directory alone could take gigabytes."""
+    with open(place.root / "stats.npz", "wb") as file:
+        file.truncate(1 << 30)
+    assert refusal(place).endswith("damaged: 1,073,741,824 bytes are more than the 4,696 that were written")
 
 
 def test_any_flipped_byte_is_noticed_or_harmless(place, monkeypatch):
