@@ -19,6 +19,7 @@
     watch.py       known failures are said, not suffered
     precision.py   fp32, tf32, bf16
     written.py     what cannot be written is said, with its file and what to do
+    sound.py       what a file claims to be is looked at before it is used
     metrics.py     metrics.jsonl; running sums
     kernels.py     the first layer's kernels after each epoch
     checkpoint.py  atomic, safe to load, exact resume

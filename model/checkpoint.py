@@ -24,8 +24,10 @@ from .alexnet import NetOptions
 from .config import Config
 from .recipes import Recipe, recipe
 from .registry import ALEXNET, Net, make_net, recipe_for
+from .sound import check_classes_fit, check_numbers, check_regular
 from .written import writing
 
+NAMES = ("best.pt", "last.pt")  # in a run's folder; the first that is there is the one to use
 FORMAT = "alexnet-dali checkpoint"
 VERSION = 1
 OF_THE_FILE = (None, errno.EINVAL, errno.EISDIR)  # errors of the system that a damaged file causes; others the disk
@@ -53,8 +55,9 @@ def load(path: Path) -> dict:
 
     Raises:
         UsageError: no such file.
-        TrainingError: damaged, foreign, or of another version.
+        TrainingError: damaged, foreign, of another version, or no file but a pipe or a device.
     """
+    check_regular(path)
     if path.suffix == ".safetensors":  # what alexnet-weights has exported
         from .portable import read
 
@@ -87,9 +90,8 @@ def load(path: Path) -> dict:
 def run_checkpoint(run: Path) -> Path:
     """The file to use of a run: a file itself, or of a folder `best.pt`, else `last.pt`; of an export its weights."""
     if run.is_dir():
-        if (run / "model.safetensors").exists():
-            return run / "model.safetensors"
-        return run / "best.pt" if (run / "best.pt").exists() else run / "last.pt"
+        there = (run / name for name in (*NAMES, "model.safetensors") if (run / name).exists())
+        return next(there, run / "last.pt")
     return run
 
 
@@ -140,10 +142,22 @@ def load_trained(file: Path) -> Trained:
     """Read a checkpoint for use.
 
     Raises:
-        UsageError, TrainingError: as `load`; or it is of another net, or of a library that is not installed.
+        UsageError, TrainingError: as `load` and `trained_of`.
     """
-    saved = load(file)
+    return trained_of(load(file), file)
+
+
+def trained_of(saved: dict, file: Path) -> Trained:
+    """The net of a checkpoint.
+
+    Args:
+        file: where it was read.
+    Raises:
+        UsageError: it is of a library that is not installed.
+        TrainingError: it is of another net, or its weights or statistics are not finite.
+    """
     with fits_this_version(file):
+        check_numbers(saved, file)
         stats = Stats(
             saved["stats"]["images"], saved["stats"]["fingerprint"], *(saved["stats"][name].numpy() for name in STATS)
         )
@@ -151,6 +165,7 @@ def load_trained(file: Path) -> Trained:
         model = config.get("model", ALEXNET)  # checkpoints from before there were others
         chosen = recipe_for(model, config.get("crop", 0), recipe(config["recipe"]))
         as_trained = replace(chosen, net=NetOptions(**saved["recipe"]["net"]))
+        check_classes_fit(saved["classes"], saved["model"])
         net = make_net(model, len(saved["classes"]), as_trained, stats)
         net.load_state_dict(saved["model"])
         return Trained(file, net, chosen, stats, saved["classes"], Path(config["shards"]))
@@ -191,13 +206,14 @@ def check_run(saved: dict, file: Path) -> dict:
         if "processes" in saved["config"] and "parallel" not in saved["config"]:
             raise KeyError("parallel")
         torch.device(saved["config"]["device"])
+        check_numbers(saved, file)
     return saved
 
 
 def check_kind(name: str, value: object, kind: object) -> None:
     """Raise a TypeError where a value of a checkpoint is of another type than it was written with."""
     kinds = (int, float) if kind is float else (kind,)
-    if not isinstance(value, kinds):  # type: ignore[arg-type]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):  # type: ignore[arg-type]
         raise TypeError(f"its {name} is of type {type(value).__name__}")
 
 

@@ -29,6 +29,7 @@ from .checkpoint import stats_to_save
 from .lrn import BETA
 from .portable import read_safetensors
 from .recipes import paper
+from .sound import check_regular
 
 LAYOUTS = ("torchvision", "caffe")
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -128,6 +129,7 @@ def read_arrays(file: Path) -> dict[str, Tensor]:
             f"{file}: only .safetensors and .npz are read: other files would have to be unpickled, and could run code",
             "where you trust it, save its state dict with safetensors.torch.save_file(state, 'weights.safetensors')",
         )
+    check_regular(file)
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}

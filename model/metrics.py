@@ -5,17 +5,22 @@ In:  dictionaries.  Out: a file that a killed run leaves readable and a resumed 
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from ..pipeline.errors import TrainingError
 from ..pipeline.files import write_atomically
 from ..pipeline.stages import Stages
 from ..pipeline.stall import Lap, StallMeter
 from ..pipeline.verdict import shares
+from .sound import check_regular
 from .written import writing
+
+LARGEST = 2**53  # whole numbers beyond are none that floats and figures can take
 
 
 @dataclass
@@ -57,6 +62,8 @@ class Metrics:
 
     def __init__(self, run: Path | None):
         self._path = run / "metrics.jsonl" if run else Path(os.devnull)
+        if run:
+            check_regular(self._path)
         with writing(self._path):
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
 
@@ -79,25 +86,74 @@ class Metrics:
 
 
 def read(path: Path) -> list[dict]:
-    """All whole lines; a torn last one is left out."""
-    lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and {"kind", "epoch", "step"} <= line.keys():
-                lines.append(line)
-    return lines
+    """All whole lines of a run; others, a torn last one say, are left out.
+
+    Raises:
+        TrainingError: it is no file, or cannot be read.
+    """
+    return read_counted(path)[0]
 
 
-def cut(path: Path, epochs: int, step: int) -> None:
-    """Drop what lies beyond a checkpoint of `epochs` whole epochs and `step` steps in all."""
+def read_counted(path: Path) -> tuple[list[dict], int]:
+    """The lines of a run, and how many others there are: damaged or somebody else's, a torn last one not counted.
+
+    Raises:
+        TrainingError: it is no file, or cannot be read.
+    """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read: {error.strerror}", "see that you may read it") from None
+
+
+def cut(path: Path, epochs: int, step: int, report: Callable[[dict], object] = lambda line: None) -> None:
+    """Drop what lies beyond a checkpoint of `epochs` whole epochs and `step` steps in all, and what is no line of ours.
+
+    Args:
+        report: called with a warning where lines were none of ours.
+    Raises:
+        TrainingError: it is no file, or cannot be read or written.
+    """
     with writing(path):
-        kept = [
-            line
-            for line in read(path)
-            if line["step"] <= step and not (line["kind"] == "epoch" and line["epoch"] > epochs)
-        ]
+        lines, others = _read(path)
+        kept = [line for line in lines if line["step"] <= step]
+        kept = [line for line in kept if not (line["kind"] == "epoch" and line["epoch"] > epochs)]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    if others:
+        report({"kind": "warning", "text": f"{path}: {counted(others)} damaged or not of a run, and dropped"})
+
+
+def counted(others: int) -> str:
+    """`1 line is`, `2 lines are`."""
+    return "1 line is" if others == 1 else f"{others:,} lines are"
+
+
+def _read(path: Path) -> tuple[list[dict], int]:
+    check_regular(path)
+    lines, others = [], 0
+    if path.exists():
+        with open(path, "rb") as file:
+            for text in file:
+                line = _line(text)
+                if line is not None:
+                    lines.append(line)
+                else:
+                    others += text.endswith(b"\n")
+    return lines, others
+
+
+def _line(text: bytes) -> dict | None:
+    """A line of the file; None where it is none that a run writes: its place whole numbers, its values numbers."""
+    try:
+        line = json.loads(text.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return None
+    numbers = [value for name, value in line.items() if name != "kind"]
+    place = (line.get("epoch"), line.get("step"))
+    if not all(type(value) is int and 0 <= value <= LARGEST for value in place):
+        return None
+    if not all(type(value) is float or (type(value) is int and abs(value) <= LARGEST) for value in numbers):
+        return None
+    return line

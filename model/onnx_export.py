@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..pipeline.errors import TrainingError, UsageError
+from ..pipeline.files import writing_to
 from .checkpoint import Trained
 from .lrn import AcrossMaps, WithinMap
 from .other import Other
@@ -40,9 +41,11 @@ def export(trained: Trained, path: Path) -> float:
     net = Portable(trained).eval()
     beside = path.with_name(f".{path.name}.part")
     try:
-        _write(net, torch.zeros(2, 3, trained.recipe.crop, trained.recipe.crop), beside, trained.file)
+        with writing_to(path):
+            _write(net, torch.zeros(2, 3, trained.recipe.crop, trained.recipe.crop), beside, trained.file)
         difference = compare(net, beside, trained.recipe.crop)
-        os.replace(beside, path)
+        with writing_to(path):
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     return difference
@@ -162,6 +165,8 @@ def _write(net: nn.Module, example: Tensor, file: Path, told: Path) -> None:
                 dynamic_shapes={"pictures": {0: torch.export.Dim("n", min=1)}},
                 verbose=False,
             )
+    except OSError:  # the disk's
+        raise
     except Exception as error:  # each layer that ONNX lacks has its own
         raise TrainingError(
             f"{told}: cannot be written as ONNX ({type(error).__name__}: {' '.join(str(error).split())[:160]})",

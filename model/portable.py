@@ -12,7 +12,6 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,12 @@ from torch import Tensor
 
 from ..pipeline.errors import TrainingError, UsageError
 from ..pipeline.files import write_atomically
-from ..pipeline.stats import Stats
-from .alexnet import NetOptions
-from .checkpoint import STATS, Trained, fits_this_version
+from ..pipeline.names import printable
+from .checkpoint import STATS, Trained, trained_of
 from .config import option
 from .recipes import recipe
-from .registry import ALEXNET, make_net, recipe_for
+from .registry import ALEXNET
+from .sound import check_regular
 
 WEIGHTS, STATISTICS, CARD = "model.safetensors", "statistics.safetensors", "README.md"
 KIND, VERSION = "alexnet-dali weights", "1"
@@ -89,20 +88,12 @@ def load_exported(path: Path | str) -> Trained:
     """A net from an exported folder, ready to look at pictures.
 
     Raises:
-        UsageError, TrainingError: as `read`; or it is of another net, or of a library that is not installed.
+        UsageError, TrainingError: as `read` and `trained_of`.
     """
     file = Path(path)
-    saved = read(file)
-    with fits_this_version(file):
-        config, stats = saved["config"], saved["stats"]
-        measured = Stats(stats["images"], stats["fingerprint"], *(stats[name].numpy() for name in STATS))
-        model = config.get("model", ALEXNET)
-        chosen = recipe_for(model, config.get("crop", 0), recipe(config["recipe"]))
-        as_trained = replace(chosen, net=NetOptions(**saved["recipe"]["net"]))
-        net = make_net(model, len(saved["classes"]), as_trained, measured)
-        net.load_state_dict(saved["model"])
-        net.eval()
-        return Trained(file, net, chosen, measured, saved["classes"], Path(config["shards"]))
+    trained = trained_of(read(file), file)
+    trained.net.eval()
+    return trained
 
 
 def mean_window(trained: Trained) -> Tensor:
@@ -123,7 +114,7 @@ def card(saved: dict, epochs: list[dict]) -> str:
     mean_rgb, variances = ([round(float(x), 3) for x in stats[name]] for name in ("mean_rgb", "eigenvalues"))
     some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
     minus = "the central window of the training photos' mean image" if _mean(saved) == "image" else "their mean colour"
-    return f"""# {model}, recipe {config["recipe"]}
+    text = f"""# {model}, recipe {config["recipe"]}
 
 {saved["recipe"]["summary"]}. {weights:,} weights, {len(classes):,} classes: {some}. Written by alexnet-dali \
 {package_version()}.
@@ -152,6 +143,7 @@ logits = trained.net(pictures - mean_window(trained))  # float (n, 3, {crop}, {c
 Without alexnet-dali, `safetensors.torch.load_file("{WEIGHTS}")` is the state dict; recipe, classes and mean stand in \
 the file's metadata. `model.onnx`, where it is here, subtracts the mean itself.
 """
+    return printable(text)
 
 
 def command(config: dict) -> str:
@@ -216,6 +208,7 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         UsageError: no such file, or safetensors is not installed.
         TrainingError: damaged, or of another format.
     """
+    check_regular(file)
     opened: Callable = safetensors_module().safe_open
     try:
         with opened(str(file), framework="pt") as archive:

@@ -16,6 +16,7 @@ from .alexnet import HEAD, NetOptions
 from .metrics import Sums
 from .recipes import Recipe
 from .schedules import EarlyStop
+from .sound import check_numbers
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -115,9 +116,11 @@ def begin_with(trainer: "Trainer", first: dict) -> None:
     """Begin with the weights of another run: all layers that the recipe takes, which are not the last.
 
     Raises:
-        TrainingError: a layer there has another shape.
+        TrainingError: a layer there has another shape, or weights that are not finite.
     """
-    with checkpoints.fits_this_version(Path(trainer.config.init_from)):
+    file = Path(trainer.config.init_from)
+    with checkpoints.fits_this_version(file):
+        check_numbers(first, file)
         taken = _taken(trainer, first["model"])
         with torch.no_grad():
             here = dict(trainer.net.state_dict())

@@ -124,7 +124,7 @@ class Trainer:
             TrainingError: the loss is not finite, or a checkpoint cannot be written.
         """
         if self.team.first:
-            cut(self.run / "metrics.jsonl", self.epoch, self.steps_done)
+            cut(self.run / "metrics.jsonl", self.epoch, self.steps_done, report)
             kernels.drop_after(self.run, self.epoch)
         if self.steps_done == 0:
             resume.first_kernels(self)

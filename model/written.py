@@ -4,15 +4,15 @@ In:  a file or a folder, and a block that writes it.  Out: nothing; or a Trainin
 """
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..pipeline.errors import TrainingError
-from ..pipeline.files import locked
+from ..pipeline.files import NotWrittenError, locked, remedy
 
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: torch reports a full disk as a RuntimeError
+LAST = "last.pt"
 
 
 @contextmanager
@@ -25,12 +25,11 @@ def writing(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        number = getattr(error, "errno", None)
-        first = "see that you may write there" if number in FORBIDDEN else "see to the disk"
-        raise TrainingError(
-            f"{file}: cannot be written: {error}",
-            f"{'make room' if number in FULL else first}; then go on with --resume from the last checkpoint",
-        ) from error
+        told = error.strerror if isinstance(error, NotWrittenError) else error
+        number = getattr(error, "errno", None) or errno.ENOSPC  # torch reports a full disk as a RuntimeError
+        begun = any(os.path.exists(folder / LAST) for folder in (file, file.parent, file.parent.parent))
+        again = "go on with --resume from the last checkpoint" if begun else "run the same command again"
+        raise TrainingError(f"{file}: cannot be written: {told}", f"{remedy(number)}; then {again}") from error
 
 
 @contextmanager

@@ -397,9 +397,9 @@ def test_ratios_are_of_the_same_round():
     [
         (("--cases", "ours-jpeg-f32,fast"), "no case is called 'fast'"),
         (("--cold", "--batch-size", 8, "--workers", 2), "--cold needs 80 records, the set has 60"),
-        (("--json", "nowhere/loader.json"), "nowhere/loader.json: there is no such folder"),
+        (("--json", "nowhere/loader.json"), "nowhere/loader.json: no such folder to write it to"),
         (("--batch-size", 40, "--workers", 2), "60 records are no batch of 40 for each of 2 workers"),
-        (("--plot", "nowhere/loader.png"), "nowhere/loader.png: there is no such folder"),
+        (("--plot", "nowhere/loader.png"), "nowhere/loader.png: no such folder to write it to"),
     ],
 )
 def test_what_cannot_be_meant(call, shards, arguments, words):

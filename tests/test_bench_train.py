@@ -95,7 +95,7 @@ def test_a_round_trains_the_net(monkeypatch, shards):
         (["--precision", "fp16"], "no precision is called 'fp16'"),
         (["--precision", "tf32", "--device", "cpu"], "--precision tf32 needs a GPU"),
         (["--batch-size", "100", "--device", "cpu"], "60 records to train on, fewer than a batch of 100"),
-        (["--json", "none/train.json"], "there is no such folder"),
+        (["--json", "none/train.json"], "none/train.json: no such folder to write it to"),
     ],
 )
 def test_what_cannot_be_meant(call, shards, options, message):

@@ -24,8 +24,10 @@ from alexnet_dali.model.checkpoint import (
     stats_to_save,
 )
 from alexnet_dali.model.recipes import paper, source2012
+from alexnet_dali.model.written import writing
 from alexnet_dali.pipeline import files, stats
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
+from waiting import waiting_at_most
 
 
 def state(seed=0):
@@ -386,3 +388,89 @@ def test_nets_that_want_other_pictures_are_refused(measured, change):
         two.check_pictures(one)
     assert caught.value.message == "b.pt: was trained on other photos, or with another mean, than a.pt"
     assert caught.value.hint == "average runs that were trained on one shard set"
+
+
+def test_a_run_s_own_checkpoints_win_over_an_export_of_it(tmp_path):
+    """Exported once and trained on: what was exported is stale."""
+    (tmp_path / "model.safetensors").write_bytes(b"of an earlier day")
+    assert run_checkpoint(tmp_path) == tmp_path / "model.safetensors"
+    save(tmp_path / "last.pt", state())
+    assert run_checkpoint(tmp_path) == tmp_path / "last.pt"
+    save(tmp_path / "best.pt", state())
+    assert run_checkpoint(tmp_path) == tmp_path / "best.pt"
+
+
+@pytest.mark.parametrize("name", ["last.pt", "model.safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with waiting_at_most(20):
+        error = refused(tmp_path / name)
+    assert error.message == f"{tmp_path / name}: a pipe or a device, not a file"
+
+
+def test_a_device_is_refused_and_not_read():
+    """Of /dev/zero a reader comes to no end; a terminal of our own is a device as well."""
+    master, slave = os.openpty()
+    try:
+        with waiting_at_most(20):
+            assert "a pipe or a device" in refused(Path(os.ttyname(slave))).message
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize(("part", "name"), [("model", "conv2.weight"), ("stats", "mean_image"), ("stats", "mean_rgb")])
+def test_values_that_are_no_numbers_are_refused_by_name(tmp_path, whole, part, name, value):
+    whole[part][name] = whole[part][name].clone()
+    whole[part][name].view(-1)[-1] = value
+    save(tmp_path / "best.pt", whole)
+    with pytest.raises(TrainingError) as caught:
+        load_trained(tmp_path / "best.pt")
+    assert caught.value.message == f"{tmp_path / 'best.pt'}: {part}.{name} has values that are not finite"
+    assert caught.value.hint == "use another checkpoint"
+
+
+def test_more_classes_than_it_has_weights_for_are_refused_before_anything_is_made(tmp_path, whole, monkeypatch):
+    """Ten million classes would be 160 GB of fc8, of a file of 30 MB."""
+    made = []
+    monkeypatch.setattr(checkpoint, "make_net", lambda *arguments: made.append(arguments))
+    save(tmp_path / "last.pt", {**whole, "classes": ["a"] * 10_000_000})
+    with pytest.raises(TrainingError) as caught:
+        load_trained(tmp_path / "last.pt")
+    assert "of another net: 10,000,000 classes, but no layer has more than 384 outputs" in caught.value.message
+    assert not made
+
+
+def test_a_view_that_claims_to_be_large_costs_no_memory(tmp_path, whole):
+    """Saved by one number; looked at as what it claims to be, it would take 400 GB."""
+    whole["model"]["fc8.bias"] = torch.zeros(1).expand(10**11)
+    save(tmp_path / "last.pt", whole)
+    with pytest.raises(TrainingError, match=r"of another net: .*size mismatch for fc8\.bias"):
+        load_trained(tmp_path / "last.pt")
+
+
+def test_the_hint_names_no_checkpoint_where_there_is_none(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    for name in ("last.pt", "kernels/00000.npy", "config.json"):
+        for begun in (False, True):
+            run = tmp_path / name.replace("/", "-") / str(begun)
+            (run / name).parent.mkdir(parents=True)
+            if begun:
+                (run / "last.pt").write_bytes(b"")
+            with pytest.raises(TrainingError) as caught, writing(run / name):
+                files.write_atomically(run / name, b"new")
+            assert caught.value.message == f"{run / name}: cannot be written: No space left on device"
+            again = "go on with --resume from the last checkpoint" if begun else "run the same command again"
+            assert caught.value.hint == f"make room; then {again}"
+
+
+def test_a_truth_is_no_number():
+    """Found by exchanging values: torch takes no seed of True."""
+    for kind in (int, float):
+        with pytest.raises(TypeError, match="its seed is of type bool"):
+            checkpoint.check_kind("seed", True, kind)
+    checkpoint.check_kind("waited", True, bool)

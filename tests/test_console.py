@@ -3,6 +3,7 @@
 import click
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, UsageError
+from alexnet_dali.pipeline.files import NotWrittenError
 from alexnet_dali.tools import console
 
 
@@ -71,3 +72,47 @@ def test_durations(seconds, said):
 )
 def test_sizes(count, said):
     assert console.size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (NotWrittenError(28, "No space left on device", "set/a.npz"), ["make room, then run the same command again"]),
+        (NotWrittenError(27, "File too large", "set/stats.npz"), ["make room, then"]),
+        (NotWrittenError(13, "Permission denied", "set/stats.npz"), ["see that you may write there, then"]),
+        (NotWrittenError(30, "Read-only file system", "set/stats.npz"), ["see that you may write there, then"]),
+        (NotWrittenError(5, "Input/output error", "set/stats.npz"), ["see to the disk, then"]),
+        (OSError(28, "No space left on device"), ["make room, then run the same command again"]),
+        (PermissionError(13, "Permission denied", "set/stats.npz"), []),  # perhaps it was only read
+    ],
+    ids=str,
+)
+def test_what_could_not_be_written_has_a_remedy(capfd, error, lines):
+    assert ended(raises(error)) == 1
+    first, *rest = capfd.readouterr().err.splitlines()
+    named = f"{error.filename}: " if error.filename else ""
+    assert first == f"error: {named}{error.strerror}"
+    assert len(rest) == len(lines) and all(part in line for part, line in zip(lines, rest, strict=True))
+    assert not any("kept" in line for line in rest)
+
+
+STRANGE = "cat\x1b[2J\x07 dog\r\x9b31m\u202eexe\u2028\n"
+SHOWN = r"cat\x1b[2J\x07 dog\r\x9b31m\u202eexe\u2028\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UsageError(STRANGE, STRANGE), OSError(28, "no room", STRANGE), ImportError(STRANGE, name=STRANGE)],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_terminal_obeys_nothing_of_a_stranger_s_file(capfd, error):
+    ended(raises(error))
+    said = capfd.readouterr().err
+    assert SHOWN in said and len(said.splitlines()) == 2
+    assert not any(sign in said for sign in "\x1b\x07\r\x9b\u202e\u2028")
+
+
+def test_what_people_call_their_classes_is_shown_as_it_is():
+    for name in ("Siamese cat", "chat siamois été", "猫", "قط", "\U0001f408\u200d\u2b1b", "a\\x1b", "no\u00a0break"):
+        assert console.plain(name) == name
+    assert console.plain(STRANGE) == SHOWN

@@ -7,6 +7,7 @@ import csv
 import ctypes
 import errno
 import gzip
+import io
 import os
 import re
 import resource
@@ -17,13 +18,13 @@ import threading
 import time
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
 import stored
-from alexnet_dali.pipeline.photo import LOST_ALONE, Photo, read_photo
 from alexnet_dali.pipeline.verify import verify
 from pictures import noise, saved, scene
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from test_decode import ADOBE, ARITHMETIC, claimed, many_scans, ycck
 from test_verify import Here
 
@@ -34,6 +35,22 @@ PICTURE = Image.fromarray(scene(80, 120))
 GOOD = saved(PICTURE, quality=90)
 CMYK = saved(PICTURE.convert("CMYK"), quality=95)
 MARK = CMYK.index(ADOBE) - 4
+DEEP = scene(20, 30)[:, :, 0]  # a picture whose depth of 16 bit is 257 times that
+
+
+def turned(orientation, more=b""):
+    """What a camera writes of how it was held, and whatever else."""
+    about = Image.Exif()
+    about[ExifTags.Base.Orientation] = orientation
+    return about.tobytes() + more
+
+
+def many_segments(photo, segment):
+    """A JPEG with 45 segments more of 64 kB behind the first, which is Exif's own."""
+    first = photo.index(b"\xff\xe1")
+    end = first + 2 + int.from_bytes(photo[first + 2 : first + 4], "big")
+    return photo[:end] + 45 * (b"\xff\xe1\xff\xff" + segment.ljust(65533, b"\0")) + photo[end:]
+
 
 TAKEN = {
     "plain.JPEG": GOOD,
@@ -49,10 +66,16 @@ TAKEN = {
     "a webp.JPEG": saved(PICTURE, "WEBP"),
     "a bmp.JPEG": saved(PICTURE, "BMP"),
     "a tiff.JPEG": saved(PICTURE, "TIFF"),
-    "16 bit.png": saved(Image.fromarray(scene(20, 30)[:, :, 0].astype(np.uint16) * 257), "PNG"),
+    "16 bit.png": saved(Image.fromarray(DEEP.astype(np.uint16) * 257), "PNG"),
     "palette with alpha.png": saved(PICTURE.quantize(32), "PNG", transparency=bytes(range(32))),
     "1x1.png": saved(np.zeros((1, 1, 3), np.uint8), "PNG"),
     "metadata of 3 MB.JPEG": saved(PICTURE, icc_profile=bytes(3_000_000)),
+    "exif of 3 MB.JPEG": many_segments(saved(PICTURE, quality=90, exif=turned(6)), b"Exif\0\0"),
+    "other exif of 3 MB.JPEG": many_segments(
+        saved(PICTURE, quality=90, exif=turned(3)), b"http://ns.adobe.com/xap/1.0/\0"
+    ),
+    "exif of 3 MB.png": saved(PICTURE, "PNG", exif=turned(8, bytes(3_000_000))),
+    **{f"turned {k}.JPEG": saved(PICTURE, quality=90, exif=turned(k)) for k in range(1, 10)},
     "in gzip.JPEG": gzip.compress(GOOD, mtime=0),
     "stray bytes.JPEG": GOOD + b"\0stray",
     "new\nline.JPEG": GOOD,
@@ -84,15 +107,19 @@ LINKS = {  # name: (what it leads to, why it is rejected)
     "fro.JPEG": ("to and.JPEG", "Too many levels of symbolic links"),
     "through a file.JPEG": ("plain.JPEG/x", "Not a directory"),
 }
+ANOTHER = saved(scene(90, 70, seed=3), quality=90)  # by the same name, of another class
 LEFT_ALONE = ["pipe.JPEG", "socket.png", "zeros.JPEG", "notes.txt", ".hidden.JPEG"]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A folder of photos, and by their path below it why some are rejected; empty, for some reason."""
+    """A folder of photos; by their path below it what is in those that are taken, and why others are rejected.
+
+    An empty reason is any.
+    """
 
     root: str
-    taken: set
+    taken: dict
     rejected: dict
 
 
@@ -104,6 +131,8 @@ def corpus(tmp_path):
     (photos / "val/odd/v.JPEG").write_bytes(GOOD)
     for name, data in TAKEN.items():
         (odd / name).write_bytes(data)
+    (photos / "train/even").mkdir()
+    (photos / "train/even/plain.JPEG").write_bytes(ANOTHER)
     for name, (data, _) in REJECTED.items():
         (odd / name).write_bytes(data)
     for name, (target, _) in LINKS.items():
@@ -122,7 +151,8 @@ def corpus(tmp_path):
     rejected = {name: reason for name, (_, reason) in (REJECTED | LINKS).items()}
     rejected["unreadable.JPEG"] = "Permission denied"
     rejected["of a terabyte.JPEG"] = f"{1 << 40:,} bytes are more than 536,870,912"
-    taken = {f"train/odd/{name}" for name in (*TAKEN, "folder.JPEG/in it.JPEG")} | {"val/odd/v.JPEG"}
+    taken = {f"train/odd/{name}": data for name, data in TAKEN.items()} | {"train/even/plain.JPEG": ANOTHER}
+    taken |= {"train/odd/folder.JPEG/in it.JPEG": GOOD, "val/odd/v.JPEG": GOOD}
     return Corpus(photos, taken, {f"train/odd/{name}": reason for name, reason in rejected.items()})
 
 
@@ -149,21 +179,50 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def seen_by_pillow(name, data, exif):
+    """A photo as it is to stand in the set, by Pillow and OpenCV alone: int (256, 256, 3)."""
+    if name == "train/odd/16 bit.png":  # what Pillow makes of that is white
+        image = Image.fromarray(DEEP)
+    else:
+        image = Image.open(io.BytesIO(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data))
+        image = ImageOps.exif_transpose(image) if exif == "apply" else image
+    scale = 256 / min(image.size)
+    sides = tuple(round(side * scale) for side in image.size)
+    how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    resized = cv2.resize(np.asarray(image.convert("RGB")), sides, interpolation=how)
+    top, left = ((side - 256) // 2 for side in resized.shape[:2])
+    stands = saved(resized[top : top + 256, left : left + 256], quality=95)
+    return np.asarray(Image.open(io.BytesIO(stands))).astype(int)
+
+
+def assert_pictures(out, corpus, exif):
+    """Every record of the set that must be there shows its own photo, and has its label."""
+    found = {}
+    for table in sorted(path for path in out.rglob("*.csv") if path.name[0].isdigit()):
+        for row, value in zip(rows(table), stored.values(table.with_suffix(".lmdb")), strict=True):
+            found[row["source_path"]] = stored.pixels(value)
+            assert row["label"] == str(int(row["source_path"].split("/")[1] == "odd")), row
+    for name, data in corpus.taken.items():
+        assert found[name].shape == (256, 256, 3)
+        away = np.abs(found[name] - seen_by_pillow(name, data, exif))
+        # Two decoders, and two ways from inks to light; of another picture it is 30 and more.
+        assert away.mean() < 3, (name, away.mean())
+
+
 def test_all_that_is_strange_is_a_record_or_has_its_reason(corpus, tmp_path):
     out = tmp_path / "out"
     code, said, aside = run(corpus.root, out)
     assert code == 0, aside
     stands = {row["source_path"] for path in out.rglob("*.csv") if path.name[0].isdigit() for row in rows(path)}
     rejected = {row["source_path"]: row["reason"] for row in rows(out / "rejected.csv")}
-    assert stands == corpus.taken and rejected.keys() == corpus.rejected.keys()
+    assert stands == corpus.taken.keys() and rejected.keys() == corpus.rejected.keys()
     for path, reason in corpus.rejected.items():
         assert rejected[path] and (rejected[path] == reason or not reason), path
     count, lost = len(corpus.taken), len(corpus.rejected)
     assert re.search(rf": {count + lost} photos in = {count} records \+ {lost} rejected \(see .*rejected\.csv\)", said)
     assert f"note: {len(LEFT_ALONE) - 1} other files left alone" in aside  # hidden ones are not even counted
     assert verify(out, Here()).whole
-    values = [value for folder in sorted((out / "train").glob("*.lmdb")) for value in stored.values(folder)]
-    assert {stored.pixels(value).shape for value in values} == {(256, 256, 3)}
+    assert_pictures(out, corpus, "ignore")
     shutil.rmtree(out / "train/00001.lmdb")
     assert run(corpus.root, out)[0] == 0 and verify(out, Here()).whole  # and again, after a loss
 
@@ -172,6 +231,7 @@ def test_torn_photos_that_are_asked_for_are_not_in_the_account_twice(corpus, tmp
     code, said, _ = run(corpus.root, tmp_path / "out", "--accept-truncated", "--exif", "apply")
     records, lost = map(int, re.search(r"= (\d+) records \+ (\d+) rejected", said).groups())
     assert code == 0 and records + lost == len(corpus.taken) + len(corpus.rejected) and records > len(corpus.taken)
+    assert_pictures(tmp_path / "out", corpus, "apply")
 
 
 def test_links_that_lead_round_are_told_with_their_place(corpus, tmp_path):
@@ -226,10 +286,22 @@ def test_files_that_vanish_or_turn_into_something_else_while_it_builds(tmp_path)
     assert reasons <= {"No such file or directory", "Is a directory", "No such device or address"} and len(reasons) > 1
 
 
+READING = """
+import sys
+from alexnet_dali.pipeline.photo import LOST_ALONE, Photo, read_photo
+try:
+    read_photo(sys.argv[1], Photo("x.JPEG", 0, 9))
+except OSError as error:
+    print(error.errno, error.errno in LOST_ALONE)
+"""
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_what_is_no_file_any_more_is_not_read(tmp_path, kind):
+    """In a process of its own: one that opened the pipe would wait for ever."""
     path = tmp_path / "x.JPEG"
     {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
-    with pytest.raises(OSError) as caught:
-        read_photo(tmp_path, Photo("x.JPEG", 0, 9))
-    assert caught.value.errno == {"folder": errno.EISDIR}.get(kind, errno.ENXIO) and caught.value.errno in LOST_ALONE
+    reading = subprocess.run(
+        [sys.executable, "-c", READING, str(tmp_path)], check=True, capture_output=True, timeout=30, text=True
+    )
+    assert reading.stdout.split() == [str({"folder": errno.EISDIR}.get(kind, errno.ENXIO)), "True"]

@@ -1,9 +1,11 @@
 """What alexnet-eval writes of its one pass: errors by class, confusions, a submission file; weights of an ensemble."""
 
 import csv
+import errno
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from alexnet_dali.pipeline.shardset import Split, open_shard_set
 from alexnet_dali.pipeline.sources import LABEL_ORDERS
 from alexnet_dali.tools.evaluate import evaluate_runs
 from alexnet_dali.tools.predictions import Predictions
+from faults import Faults
 from unlabelled import make_unlabelled
 
 CLASSES = 4
@@ -229,3 +232,81 @@ def test_most_probable_is_in_order_and_weights_are_the_nets():
     nets, picture = [Says(9.0, 0.0), Says(0.0, 2.0)], torch.zeros(1, 1, 3, 2, 2)
     expected = 0.2 * np.array(oracle.softmax([9, 0])) + 0.8 * np.array(oracle.softmax([0, 2]))
     np.testing.assert_allclose(predict(nets, picture, weights=[0.2, 0.8]).numpy()[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--json", "last.pt"),
+        ("--json", "metrics.jsonl"),
+        ("--json", "config.json"),
+        ("--predictions", "best.pt"),
+        ("--predictions", "metrics.jsonl"),
+        ("--per-class", "last.pt"),
+        ("--confusion", "kernels/00000.npy"),
+        ("--json", "shards/dataset.json"),
+        ("--json", "shards/stats.json"),
+        ("--per-class", "shards/rejected.csv"),
+        ("--per-class", "shards/val/00000.csv"),
+        ("--predictions", "shards/val/00000.lmdb/data.mdb"),
+        ("--predictions", "shards/val/00000.lmdb/lines.txt"),
+    ],
+)
+def test_no_checkpoint_and_no_data_are_written_over(runs, shards, call, tmp_path, option, name):
+    """Before a photo is read, and whatever the file is called through."""
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    shutil.copy(run / "last.pt", run / "best.pt")
+    (run / "config.json").write_text("{}")
+    shutil.copytree(shards.root, run / "shards")
+    (tmp_path / "link").symlink_to(run / name)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for file in (run / name, tmp_path / "link"):
+        code, out, err = call(run, option, file)
+        assert (code, out) == (2, "") and str(file) in err and "try: " in err
+        assert "would be lost" in err or "lies in a shard" in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_result_is_written_into_a_pipe_and_through_a_link(runs, call, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.txt").symlink_to("folder/lines.txt")
+    for _ in range(2):  # the second time over the first's
+        code, *_ = call(runs[0], "--json", tmp_path / "pipe", "--predictions", tmp_path / "link.txt")
+        assert code == 0 and json.loads(os.read(reader, 10_000))["images"] == 20
+    os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode) and (tmp_path / "link.txt").is_symlink()
+    assert len((tmp_path / "folder" / "lines.txt").read_text().splitlines()) == 20
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link.txt", "pipe"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--predictions", "--per-class", "--confusion"])
+def test_a_full_disk_is_told_with_the_files_name(runs, call, tmp_path, option):
+    suffix = {"--json": "json", "--predictions": "txt"}.get(option, "csv")
+    file = tmp_path / f"result.{suffix}"
+    with Faults(tmp_path, 1, errno.ENOSPC, on=True):
+        code, _, err = call(runs[0], option, file)
+    assert code == 1
+    assert err.splitlines() == [
+        f"error: {file}: No space left on device",
+        "  try: make room, then run the same command again",
+    ]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_net_whose_weights_are_no_numbers_is_refused(runs, call, tmp_path):
+    saved = checkpoint.load(runs[0] / "last.pt")
+    saved["model"]["fc8.bias"][0] = float("nan")
+    checkpoint.save(tmp_path / "last.pt", saved)
+    code, out, err = call(tmp_path)
+    assert (code, out) == (1, "")
+    assert f"error: {tmp_path / 'last.pt'}: model.fc8.bias has values that are not finite" in err
+
+
+def test_a_model_that_would_command_the_terminal(runs, call, tmp_path):
+    saved = checkpoint.load(runs[0] / "last.pt")
+    saved["config"]["model"] = "\x1b[2J\x1b]0;owned\x07"
+    checkpoint.save(tmp_path / "last.pt", saved)
+    code, _, err = call(tmp_path)
+    assert code != 0 and "\\x1b[2J" in err and "\x1b" not in err and "\x07" not in err

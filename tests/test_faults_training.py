@@ -101,7 +101,7 @@ def told(err, run):
     """The message is two lines: a file of the run, and what to do."""
     first, second = err.splitlines()
     assert re.match(rf"error: {re.escape(str(run))}\S*: ", first) and second.startswith("  try: "), err
-    assert "--resume" in second or "read it" in second, err
+    assert "--resume" in second or "read it" in second or "then run the same command again" in second, err
 
 
 # --- one save of each kind, every operation, every error --------------------------------------------------------------
@@ -430,7 +430,10 @@ def broken_gradient(patch):
 
 @pytest.mark.parametrize(
     "broken, said",
-    [(broken_image, r"the loss is nan at step 2; its photos are not finite numbers: (\S+, record \d+)"), (broken_gradient, r"\S+\.weight is not finite after step 2")],
+    [
+        (broken_image, r"the loss is nan at step 2; its photos are not finite numbers: (\S+, record \d+)"),
+        (broken_gradient, r"\S+\.weight is not finite after step 2"),
+    ],
 )
 def test_numbers_that_are_none_end_the_run_and_the_last_good_is_kept(
     few, whole, tmp_path, command, monkeypatch, broken, said

@@ -101,3 +101,29 @@ def test_mistakes(tmp_path, call):
     (tmp_path / "file").write_text("")
     code, _, err = call(write(tmp_path / "run"), "--out", tmp_path / "file")
     assert code == 2 and "file: a file, not a folder for figures" in err
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b"\xff\xfe\n",
+        b'{"kind": "step", "epoch": 1, "step": "y"}\n',
+        b'{"kind": "step", "epoch": 1, "step": null}\n',
+        b'{"kind": "step", "epoch": 1, "step": 1e400}\n',
+        b"[" * 200_000 + b"\n",
+    ],
+    ids=["bytes", "text", "null", "infinite", "deep"],
+)
+def test_damaged_lines_are_left_out_and_counted(tmp_path, call, strange):
+    run = write(tmp_path / "a")
+    plain = call(run)
+    before = (run / "figures" / "curves.svg").read_bytes()
+    (run / FILE).write_bytes((run / FILE).read_bytes() + strange)
+    code, out, err = call(run)
+    assert (code, out) == (0, plain[1]) and (run / "figures" / "curves.svg").read_bytes() == before
+    assert err == f"{run / FILE}: 1 line is damaged or not of a run, and left out\n"
+
+
+def test_values_that_are_no_numbers_are_not_drawn(tmp_path):
+    run = write(tmp_path / "a", [step(1, 5), step(1, 10, loss=float("inf")), step(1, 15, loss=float("nan"))])
+    assert data_of(draw([read(run / FILE)]), "Loss")[0] == ([5], [0.8])

@@ -1,13 +1,16 @@
 """How figures are saved and laid out: whole files, the same twice, words that fit."""
 
+import errno
 import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from alexnet_dali.pipeline.errors import UsageError
+from alexnet_dali.pipeline.files import NotWrittenError
 from alexnet_dali.tools.figures.look import DARK, DPI, LIGHT, save
 from alexnet_dali.tools.figures.sheet import Sheet, shorten, text_width
+from faults import Faults
 from PIL import Image
 
 
@@ -57,3 +60,18 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(UsageError, match="out: a file, not a folder for figures"):
         save(example(), tmp_path / "out", "example")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_full_disk_names_the_figure_and_leaves_nothing(tmp_path, number):
+    with Faults(tmp_path / "out", number, errno.ENOSPC, on=True), pytest.raises(NotWrittenError) as caught:
+        save(example(), tmp_path / "out", "example")
+    name = "out" if number == 1 else "out/example.png"
+    assert caught.value.filename == str(tmp_path / name) and caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "example.png").symlink_to("elsewhere.png")
+    save(example(), tmp_path, "example")
+    assert (tmp_path / "example.png").is_symlink() and (tmp_path / "elsewhere.png").read_bytes()[:4] == b"\x89PNG"

@@ -4,12 +4,23 @@ import csv
 import errno
 import fcntl
 import os
+import pickle
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from alexnet_dali.pipeline.errors import ShardError
-from alexnet_dali.pipeline.files import locked, read_csv, write_atomically, write_csv, write_json
+from alexnet_dali.pipeline.errors import ShardError, UsageError
+from alexnet_dali.pipeline.files import (
+    NotWrittenError,
+    locked,
+    read_csv,
+    remedy,
+    write_atomically,
+    write_csv,
+    write_json,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,3 +174,140 @@ def test_where_nothing_can_be_locked_one_works_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", never)
     with locked(tmp_path / "out"):
         pass
+
+
+def pipe(folder):
+    """A pipe with a name, and a handle to read from it that waits for nothing."""
+    os.mkfifo(folder / "pipe")
+    return folder / "pipe", os.open(folder / "pipe", os.O_RDWR | os.O_NONBLOCK)
+
+
+CONTENTS = [b"new", lambda file: file.write(b"n") and file.seek(1) and file.write(b"ew")]
+
+
+@pytest.mark.parametrize("content", CONTENTS, ids=["bytes", "a function that seeks"])
+def test_a_pipe_is_written_into_and_stays(tmp_path, content):
+    path, reader = pipe(tmp_path)
+    write_atomically(path, content)
+    assert stat.S_ISFIFO(path.lstat().st_mode) and os.read(reader, 99) == b"new"
+    assert os.listdir(tmp_path) == ["pipe"]
+    os.close(reader)
+
+
+def test_nothing_of_a_content_that_fails_goes_into_a_pipe(tmp_path):
+    path, reader = pipe(tmp_path)
+
+    def half(file):
+        file.write(b"ne")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        write_atomically(path, half)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 99)
+    assert stat.S_ISFIFO(path.lstat().st_mode)
+    os.close(reader)
+
+
+def test_a_device_is_written_into_and_stays():
+    """A terminal of our own, which is one and needs no rights."""
+    master, slave = os.openpty()
+    try:
+        device = Path(os.ttyname(slave))
+        write_atomically(device, b"new")
+        assert os.read(master, 99) == b"new" and stat.S_ISCHR(device.lstat().st_mode)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize("name", ["real", "not there yet"])
+def test_a_symbolic_link_is_followed(tmp_path, name):
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    (folder / "real").write_bytes(b"old")
+    link.symlink_to(f"folder/{name}")
+    write_atomically(link, b"new")
+    assert link.is_symlink() and (folder / name).read_bytes() == b"new"
+    assert sorted(os.listdir(folder)) == sorted({"real", name}) and sorted(os.listdir(tmp_path)) == ["folder", "link"]
+
+
+def test_a_link_to_itself_and_a_folder_are_refused_and_stay(tmp_path):
+    link, folder = tmp_path / "link", tmp_path / "folder"
+    link.symlink_to("link")
+    folder.mkdir()
+    for path, number in ((link, errno.ELOOP), (folder, errno.EISDIR)):
+        with pytest.raises(NotWrittenError) as caught:
+            write_atomically(path, b"new")
+        assert (caught.value.errno, caught.value.filename) == (number, str(path))
+        assert remedy(number) == "see what is there, or name another"
+    assert link.is_symlink() and folder.is_dir() and sorted(os.listdir(tmp_path)) == ["folder", "link"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_what_goes_to_our_own_output_comes_after_what_is_there(tmp_path, kind):
+    """As `--json /dev/stdout`, and that of a shell's `> file`; by a link of our own, which a mistake may replace."""
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    code = (
+        "import sys; from pathlib import Path; from alexnet_dali.pipeline.files import write_atomically\n"
+        "print('first', flush=True); write_atomically(Path(sys.argv[1]), b'second\\n'); print('third')"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "stdout"]
+    if kind == "pipe":
+        said = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    else:
+        with open(tmp_path / "said", "wb") as output:
+            subprocess.run(command, stdout=output, check=True)
+        said = (tmp_path / "said").read_bytes()
+    assert said == b"first\nsecond\nthird\n" and (tmp_path / "stdout").is_symlink()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_could_not_be_written_is_named_as_it_will_be_called(tmp_path, monkeypatch, number):
+    path = tmp_path / "stats.npz"
+    with monkeypatch.context() as patch, pytest.raises(NotWrittenError) as caught:
+        fail_at(patch, number, "fsync", "replace")
+        write_atomically(path, b"new")
+    assert str(caught.value) == f"[Errno 28] No space left on device: '{path}'"
+    back = pickle.loads(pickle.dumps(caught.value))  # as it comes from a worker
+    assert type(back) is NotWrittenError and back.filename == str(path) and back.errno == errno.ENOSPC
+
+
+def test_the_system_s_own_refusals_have_the_final_name_too(tmp_path):
+    path = tmp_path / "none" / "stats.npz"
+    with pytest.raises(NotWrittenError) as caught:
+        write_atomically(path, b"new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, str(path))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="file: not a folder"), locked(tmp_path / "file"):
+        pytest.fail("it is none")
+    with pytest.raises(UsageError, match="not a folder"), locked(tmp_path / "file" / "below"):
+        pytest.fail("it is none")
+
+
+def test_a_file_may_be_written_by_two_processes(tmp_path):
+    path = tmp_path / "figure.png"
+
+    def draw(file):
+        write_atomically(path, b"the other's", part="2.part")
+        file.write(b"ours")
+
+    write_atomically(path, draw, part="1.part")
+    assert path.read_bytes() == b"ours" and os.listdir(tmp_path) == ["figure.png"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EFBIG, "make room"),
+        (errno.EACCES, "see that you may write there"),
+        (errno.EROFS, "see that you may write there"),
+        (errno.ENOENT, "see what is there, or name another"),
+        (errno.EIO, "see to the disk"),
+        (None, "see to the disk"),
+    ],
+)
+def test_remedies(number, said):
+    assert remedy(number) == said

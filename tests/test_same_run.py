@@ -5,6 +5,7 @@ The real command in real processes, which gloo connects; the net's fully connect
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,25 @@ SPLITS = {
     "data": ["--processes", "2", "--parallel", "data"],
 }
 
+# In the process of rank 0, where AT names one of them: it says that it is there, and waits to be sent a signal.
+PLACES = """
+    import os, time
+    if "AT" in os.environ and os.environ.get("RANK") == "0":
+        import torch, alexnet_dali.model.trainer as trainer
+        owner, name = {
+            "first step": (trainer.Trainer, "_update"),
+            "validation": (trainer.Trainer, "_see"),
+            "save": (torch, "save"),
+        }[os.environ["AT"]]
+        real = getattr(owner, name)
+        def waiting(*given, **more):
+            if not os.path.exists(os.environ["FLAG"]):
+                open(os.environ["FLAG"], "w").close()
+                time.sleep(1)
+            return real(*given, **more)
+        setattr(owner, name, waiting)
+"""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -31,17 +51,18 @@ def place(tmp_path_factory):
     (folder / "python").mkdir()
     (folder / "python" / "sitecustomize.py").write_text(
         f"import sys\nif 'train' in ' '.join(sys.orig_argv):\n"
-        f"    import alexnet_dali.model.alexnet as alexnet\n    alexnet.HIDDEN = {tiny.HIDDEN}\n"
+        f"    import alexnet_dali.model.alexnet as alexnet\n    alexnet.HIDDEN = {tiny.HIDDEN}\n" + PLACES
     )
     return folder
 
 
-def start(place, run, *options):
-    environment = {**os.environ, "PYTHONPATH": f"{place / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
+def start(place, run, *options, shards="shards", group=False, **more):
+    environment = {**os.environ, "PYTHONPATH": f"{place / 'python'}:{os.environ.get('PYTHONPATH', '')}", **more}
     environment["OMP_NUM_THREADS"] = "1"  # sums in one order, however many processes share the machine
-    command = [sys.executable, "-m", "alexnet_dali.tools.train", "--shards", str(place / "shards"), "--run", str(run)]
+    command = [sys.executable, "-m", "alexnet_dali.tools.train", "--shards", str(place / shards), "--run", str(run)]
     command += ["--log-every", "1", "--timeout", "60", *options]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=group, **said)
 
 
 NEW = ("--batch-size", "2", "--rate", "0.0005", "--epochs", "2", "--decode", "threads", "--steps", str(STEPS))
@@ -147,6 +168,58 @@ def test_a_signal_to_one_stops_and_saves_all(runs, tmp_path, whom):
     assert "stopped and saved after step" in aside
     finish(start(runs, run, "--resume"))
     assert_same(runs / "columns", run, exactly=True)
+
+
+@pytest.mark.parametrize(
+    "at, number", [("first step", signal.SIGTERM), ("validation", signal.SIGTERM), ("save", signal.SIGINT)]
+)
+def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(runs, tmp_path, at, number):
+    """As a terminal's Ctrl-C comes, or a scheduler's SIGTERM to the launcher and all of its group."""
+    run, flag = tmp_path / "run", tmp_path / "there"
+    process = start(runs, run, *NEW, *SPLITS["columns"], "--save-every", "1", group=True, AT=at, FLAG=str(flag))
+    while not flag.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    ranks = ranks_of(process)
+    os.killpg(process.pid, number)
+    _, aside = finish(process, 128 + number)
+    steps = checkpoint.load(run / "last.pt")["steps_done"]
+    assert aside.count(f"stopped and saved after step {steps}") == 1 and aside.count("stopped") == 1
+    assert steps in {"first step": (1, 2), "validation": (3,), "save": (2, 3)}[at]  # all agree with the next step
+    assert not [rank for rank in ranks if Path(f"/proc/{rank}").exists()]
+    if at != "first step":
+        finish(start(runs, run, "--resume"))
+        assert_same(runs / "columns", run, exactly=True)
+
+
+def test_stopped_and_continued_it_goes_on(runs, tmp_path):
+    """SIGSTOP and SIGCONT: of one rank, for less than the others wait; of all, as a scheduler pauses a job."""
+    run = tmp_path / "run"
+    process = start(runs, run, *NEW, *SPLITS["columns"])
+    wait_for_step(process, run, 1)
+    ranks = ranks_of(process)
+    for paused in (ranks[1:], [process.pid, *ranks]):
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for one in paused:
+                os.kill(one, number)
+            time.sleep(number == signal.SIGSTOP)
+    _, aside = finish(process)
+    assert "rank" not in aside
+    assert_same(runs / "columns", run, exactly=True)
+
+
+def test_a_rank_of_another_set_is_refused_at_the_start(runs, tmp_path):
+    """Two machines whose --shards lead to different sets: nobody trains a step, and who is of another is said."""
+    tiny.few_shards(tmp_path, train=8)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        team = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    team |= {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    ours = start(runs, tmp_path / "run", *NEW, "--parallel", "data", RANK="0", **team)
+    other = start(runs, tmp_path / "run", *NEW, "--parallel", "data", shards=tmp_path / "shards", RANK="1", **team)
+    said = [finish(process, 1)[1] for process in (ours, other)]
+    assert "error: rank 1 is of another run than rank 0: " in said[0]
+    assert not (tmp_path / "run" / "last.pt").exists() and not metrics.read(tmp_path / "run" / "metrics.jsonl")
 
 
 def test_a_signal_before_the_first_step_is_a_signal(runs, tmp_path):

@@ -1,9 +1,11 @@
 """Archives and tables that mean harm, through the real command: nothing is written outside --out, nothing is run.
 
-Every source lies some folders down in a tree whose files, sizes and times are compared before and after.
+Every source lies some folders down in a tree whose files, sizes and times are compared before and after; and wherever
+else Python might write, run or unpickle, an audit hook sees it (watched.py). The present folder is the tree's top.
 """
 
 import csv
+import gzip
 import io
 import os
 import pickle
@@ -18,6 +20,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import stored
+import watched
 from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.verify import verify
 from alexnet_dali.tools.prep import prep
@@ -27,6 +31,7 @@ from scipy.io import savemat
 from test_verify import Here
 
 GOOD = saved(scene(40, 50), quality=90)
+TWICE = gzip.compress(gzip.compress(bytes(1 << 28), mtime=0), mtime=0)  # 1.5 kB that are 268 MB, within 260 kB
 SMALL = ["--size", "32", "--shard-records", "4", "--workers", "1"]
 
 
@@ -87,13 +92,17 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def build(tree, in_process, threads_for_workers):
+def build(tree, in_process, threads_for_workers, monkeypatch):
     """Run build-lmdb; whatever comes of it, only --out may differ. Returns exit code, output and error output."""
     threads_for_workers("build_lmdb")
+    monkeypatch.chdir(tree.top)
 
     def building(source=None, *options):
         before = tree.snapshot()
-        answer = partial(in_process, prep)("build-lmdb", source or tree.source, "--out", tree.out, *SMALL, *options)
+        with watched.watch() as deeds:
+            answer = partial(in_process, prep)("build-lmdb", source or tree.source, "--out", tree.out, *SMALL, *options)
+        assert not watched.outside(deeds, tree.out)
+        assert not [deed for deed in deeds if deed[0] in (*watched.RUN, *watched.NETWORK, watched.UNPICKLED)]
         assert not tree.flag.exists() and tree.snapshot() == before
         if answer[0] == 0:
             shard_set = open_shard_set(tree.out)
@@ -133,6 +142,8 @@ def hostile_tar(tree, more=()):
             bomb = tar_bytes([(f"{k}.tar", bomb), ("../up.JPEG", b"u")])
         put("bomb.tar", bomb)
         put("bomb.JPEG", bomb)
+        put("compressed bomb.JPEG", TWICE)
+        put("bomb.tar.gz", TWICE)
         for name, data in more:
             put(name, data)
     return out.getvalue()
@@ -163,7 +174,7 @@ def test_imagenets_archives(tree, build, layout):
     assert code == 0, aside
     stand, rejected = account(tree)
     assert any(path.endswith("/honest.JPEG") for path in stand)
-    assert {path.rsplit("/", 1)[-1] for path in rejected} >= {"photo.JPEG", "bomb.JPEG"}
+    assert {path.rsplit("/", 1)[-1] for path in rejected} >= {"photo.JPEG", "bomb.JPEG", "compressed bomb.JPEG"}
     assert not any("passwd" in path or "special" in path for path in (*stand, *rejected))
     assert f"{len(stand) + len(rejected)} photos in = {len(stand)} records + {len(rejected)} rejected" in said
 
@@ -174,13 +185,52 @@ def test_tars_of_photos_and_labels(tree, build):
     path.write_bytes(hostile_tar(tree, honest))
     code, said, aside = build(None, "--split", "train", "--layout", "webdataset")
     assert (code, said) == (1, "") and aside.startswith(f"error: {path}: ") and ": no label" in aside
-    labels = [(f"{os.path.splitext(name)[0]}.cls", b"0") for name in (*tree.names, "up/new", "pickles/photo", "bomb")]
+    labels = [
+        (f"{os.path.splitext(name)[0]}.cls", b"0")
+        for name in (*tree.names, "up/new", "pickles/photo", "bomb", "compressed bomb")
+    ]
     path.write_bytes(hostile_tar(tree, [*honest, *labels]))
     code, said, aside = build(None, "--split", "train", "--layout", "webdataset")
     assert code == 0, aside
     stand, rejected = account(tree)
     assert {path.rsplit("/", 1)[-1] for path in stand} >= {"honest.JPEG", "other.JPEG", "precious.JPEG"}
-    assert {path.rsplit("/", 1)[-1] for path in rejected} == {"photo.JPEG", "bomb.JPEG"}
+    assert {path.rsplit("/", 1)[-1] for path in rejected} == {"photo.JPEG", "bomb.JPEG", "compressed bomb.JPEG"}
+
+
+def coloured(*colour):
+    return saved(np.full((40, 40, 3), colour, np.uint8), quality=90)
+
+
+def colours(tree):
+    """Each record's label and the colour of its middle, by the name of its photo."""
+    found = {}
+    for folder in sorted((tree.out / "train").glob("*.lmdb")):
+        for row, value in zip(rows(folder.with_suffix(".csv")), stored.values(folder), strict=True):
+            found[row["source_path"]] = int(row["label"]), stored.pixels(value)[16, 16].astype(int)
+    return found
+
+
+def test_tars_in_any_order_and_with_two_of_a_name(tree, build):
+    """Labels before, behind and far from their photos; names that are the same in two folders; one that comes twice."""
+    colour = {"a/1": (200, 30, 30), "b/1": (30, 200, 30), "2": (30, 30, 200), "3": (200, 200, 30)}
+    photos = [(f"{key}.JPEG", coloured(*value)) for key, value in colour.items()]
+    labels = [(f"{key}.cls", str(number).encode()) for number, key in enumerate(colour)]
+    first = [("2.JPEG", coloured(9, 9, 9)), ("3.cls", b"0")]  # tar itself would leave the last of a name
+    (tree.source / "x-train-0.tar").write_bytes(tar_bytes([*first, *reversed(labels), *photos[1:], photos[0]]))
+    code, said, aside = build(None, "--split", "train")
+    assert code == 0 and "4 photos in = 4 records + 0 rejected" in said, aside
+    found = colours(tree)
+    assert len(found) == 4
+    for number, (key, value) in enumerate(colour.items()):
+        label, middle = found[f"x-train-0.tar/{key}.JPEG"]
+        assert label == number and np.abs(middle - value).max() < 12, key
+
+
+@pytest.mark.parametrize("data", [TWICE, gzip.compress(tar_bytes([("1.JPEG", GOOD), ("1.cls", b"0")]))])
+def test_a_tar_that_is_compressed_is_no_tar(tree, build, data):
+    (tree.source / "x-train-0.tar").write_bytes(data)
+    code, said, aside = build(None, "--layout", "webdataset")
+    assert (code, said) == (1, "") and "x-train-0.tar: is compressed" in aside and not tree.out.exists()
 
 
 @pytest.mark.parametrize("name", ["honest.cls", "honest.json"])

@@ -1,105 +1,45 @@
-"""The commands in strange homes: another user, no network, no HOME, odd names, no terminal, small limits.
+"""The commands in strange homes: a user without rights, no network, no HOME, odd names, another locale, small limits.
 
-Each home is the whole way from photos to a tested net, or to the statistics, in processes of their own; the shards have
-the bytes of an ordinary one. As root, other users and mounts are real (`setpriv`, `unshare`); elsewhere the tests are
-another user already, and namespaces are asked for without root.
+The shards have the bytes of an ordinary home's, and what Python writes, runs and asks is watched (watched.py).
 """
 
 import os
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-from functools import partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from itertools import pairwise
 from pathlib import Path
 
+import homes
 import pytest
-from alexnet_dali.tools.sample_photos import make_photos
-from faults import SMALL
+import watched
+from alexnet_dali.tools import utf8
+from homes import ASCII, NOBODY, ROOT, SPACE, Home, data
 
-ROOT = os.geteuid() == 0
-STEP = ("--epochs", "1", "--steps", "1", "--batch-size", "4", "--rate", "0.001")
-# Nobody, who may read what root may (the interpreter can stand in root's home) and write nothing but their own.
-READS = "dac_read_search"
-NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-NOBODY += [f"--inh-caps=-all,+{READS}", f"--ambient-caps=+{READS}", f"--bounding-set=-all,+{READS}"]
-SPACE = ["unshare"] if ROOT else ["unshare", "--map-root-user"]
 # A warning of a line of ours is an error, in the workers too, where no option of Python's reaches.
 STRICT = "import warnings; warnings.filterwarnings('error', module=r'alexnet_dali\\b')\n"
+# After a command in a space of networks of its own: what its kernel counted of packets, sent or without a way.
+COUNTED = '"$0" "$@"; code=$?; cat /proc/net/snmp /proc/net/snmp6 >> "$COUNTED"; exit $code'
 
-
-class Home:
-    """Commands that run under the same strange conditions.
-
-    Args:
-        before: the words before the interpreter's name.
-        options: the interpreter's.
-        limits: resource and number.
-        keywords: of subprocess.run.
-        environment: what differs in it; None, not there.
-    """
-
-    def __init__(self, place: Path, *, before=(), options=(), limits=(), umask=-1, keywords=None, **environment):
-        self.place, self.before, self.options, self.limits, self.umask = place, before, options, limits, umask
-        self.keywords = keywords or {}
-        together = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        self.environment = {name: value for name, value in together.items() if value is not None}
-
-    def run(self, tool: str, *arguments, code=0) -> tuple[str, str]:
-        """Run a command to its exit code; what it said on both outputs. Never a traceback."""
-        done = subprocess.run(
-            [*self.before, sys.executable, *self.options, "-m", f"alexnet_dali.tools.{tool}", *map(str, arguments)],
-            check=False,
-            timeout=120,
-            env=self.environment,
-            umask=self.umask,
-            preexec_fn=partial(_limit, self.limits) if self.limits else None,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **self.keywords},
-        )
-        out, err = ((said or b"").decode(errors="replace") for said in (done.stdout, done.stderr))
-        assert "Traceback" not in err and "Exception ignored" not in err and "Warning" not in err, err
-        assert done.returncode == code, (done.returncode, out, err)
-        return out, err
-
-    def build(self, photos: Path) -> Path:
-        """Photos to shards with statistics."""
-        out = self.place / "shards"
-        options = ("--size", 64, "--shard-records", 4, "--val-share", 0, "--workers", 2)
-        said, _ = self.run("prep", "build-lmdb", photos, "--out", out, *options)
-        assert "12 photos in = 12 records + 0 rejected" in said
-        said, _ = self.run("prep", "pca-stats", "--shards", out)
-        assert "stats.npz" in said
-        return out
-
-    def train(self, shards: Path) -> Path:
-        """A step, and what it is worth."""
-        run = self.place / "run"
-        said, _ = self.run("train", "--shards", shards, "--run", run, *SMALL, *STEP)
-        assert "last checkpoint" in said
-        said, _ = self.run("evaluate", run, "--shards", shards, "--device", "cpu")
-        assert "top-1 error" in said
-        return run
-
-
-def _limit(limits) -> None:
-    for which, number in limits:
-        resource.setrlimit(which, (number, number))
+ASKING = """
+import contextlib, socket
+with contextlib.suppress(OSError):
+    socket.create_connection(("192.0.2.1", 80), timeout=1)
+"""
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Eight photos to train on and four to test."""
-    folder = tmp_path_factory.mktemp("ordinary") / "photos"
-    make_photos(folder, train=8, val=4, classes=4, seed=2, side=(60, 90))
-    return folder
+    return homes.strange_photos(tmp_path_factory.mktemp("ordinary") / "photos")
 
 
 @pytest.fixture(scope="module")
 def ordinary(photos):
-    """The bytes of the set of an ordinary home."""
-    return data(Home(photos.parent).build(photos))
+    """What a set of an ordinary home holds."""
+    return data(Home(photos.parent, LC_ALL="C.UTF-8").build(photos))
 
 
 @pytest.fixture
@@ -111,63 +51,157 @@ def shared_place():
     shutil.rmtree(folder)
 
 
-def data(shards: Path) -> dict[str, bytes]:
-    """What a set holds, without the names of the place it was built from."""
-    kinds = ("data.mdb", "stats.npz", "classes.txt")
-    files = {str(path.relative_to(shards)): path.read_bytes() for path in shards.rglob("*") if path.name in kinds}
-    assert len([name for name in files if name.endswith("data.mdb")]) == 3 and "stats.npz" in files
-    return files
-
-
 def test_another_user_without_home_and_network(photos, ordinary, shared_place):
+    """Nobody, without one right of root's: they read the photos, write the folder, and ask nobody anything.
+
+    In between their HOME is one that they can read and not write.
+    """
     copied = shutil.copytree(photos, shared_place / "photos")
+    log, counted = shared_place / "log", shared_place / "counted"
+    counted.touch()
+    counted.chmod(0o666)
+    (shared_place / "temporary").mkdir()
+    (shared_place / "temporary").chmod(0o777)
     home = Home(
         shared_place / "out",
-        before=[*SPACE, "--net", "--", *(NOBODY if ROOT else [])],
+        before=[
+            *SPACE,
+            "--net",
+            "--mount",
+            "--",
+            *homes.reached(shared_place / "mounts"),
+            *NOBODY,
+            "sh",
+            "-c",
+            COUNTED,
+        ],
         umask=0o077,
+        **watched.environment(shared_place / "python", log),
         HOME=None,
         USER=None,
         LOGNAME=None,
         XDG_CACHE_HOME=None,
+        COUNTED=str(counted),
         TERM="dumb",
-        LC_ALL="C",
-        LANG=None,
+        TMPDIR=str(shared_place / "temporary"),
         TZ="Pacific/Apia",
-        PYTHONUTF8="0",
-        PYTHONCOERCECLOCALE="0",
+        **ASCII,
     )
+
+    def assert_nobody_asked():
+        deeds = watched.read(log)
+        assert not [deed for deed in deeds if deed[0] in watched.NETWORK]
+        tried = shared_place / "home" / ".config"  # by matplotlib, that then takes a temporary folder
+        assert not watched.outside(deeds, shared_place / "out", shared_place / "temporary", tried)
+        assert set(_packets(counted).values()) == {0}
+
     shards = home.build(copied)
-    run = home.train(shards)
+    assert_nobody_asked()
     assert data(shards) == ordinary
+    (shared_place / "home").mkdir(mode=0o555)
+    home.environment["HOME"] = str(shared_place / "home")
+    run = home.train(shards)
+    home.copy(shards)
+    home.show(shards, run)
+    home.report(shards, run)
+    assert_nobody_asked()
     if ROOT:
         assert {path.stat().st_uid for path in (shards, shards / "stats.npz", run / "last.pt")} == {65534}
     assert not [path for path in (shards, *shards.rglob("*"), *run.rglob("*")) if path.stat().st_mode & 0o077]
+    assert len(watched.read(log)) > 100
+
+
+def _packets(counted: Path) -> dict[str, int]:
+    """Sums over all commands: snmp has a line of names and one of numbers, snmp6 a name and a number a line."""
+    sums = dict.fromkeys(("OutRequests", "OutNoRoutes", "Ip6OutRequests", "Ip6OutNoRoutes"), 0)
+    lines = [line.split() for line in counted.read_text().splitlines()]
+    assert sum(line[0] == "Ip:" for line in lines) > 1
+    for names, numbers in pairwise(lines):
+        if names[0] == numbers[0] == "Ip:" and names[1].isalpha():
+            for name in ("OutRequests", "OutNoRoutes"):
+                sums[name] += int(numbers[names.index(name)])
+    for line in lines:
+        if line[0] in sums:
+            sums[line[0]] += int(line[1])
+    return sums
+
+
+def test_the_network_that_is_asked_would_be_seen(shared_place):
+    """By both: by the hook what Python asks, by the kernel what any program does."""
+    log, counted = shared_place / "log", shared_place / "counted"
+    home = Home(
+        shared_place,
+        before=[*SPACE, "--net", "--", "sh", "-c", COUNTED],
+        COUNTED=str(counted),
+        **watched.environment(shared_place / "python", log),
+    )
+    asking = (
+        "import socket, contextlib\nwith contextlib.suppress(OSError):\n    socket.create_connection(('192.0.2.1', 80))"
+    )
+    (shared_place / "python" / "sitecustomize.py").open("a").write(asking)
+    for _ in range(3):
+        home.run("prep", "--version")
+    deeds = watched.read(log)
+    assert [what for what, _ in deeds if what in watched.NETWORK].count("socket.connect") == 3
+    assert _packets(counted)["OutNoRoutes"] == 3
+
+
+def test_a_home_that_could_be_written_is_left_as_it_was(photos, ordinary, tmp_path):
+    """And nothing is written but what was asked for; by seven workers as by two."""
+    user, temporary, log = tmp_path / "user", tmp_path / "temporary", tmp_path / "log"
+    for folder in (user, temporary):
+        folder.mkdir()
+    (user / ".profile").write_text("x")
+    home = Home(
+        tmp_path / "out",
+        **watched.environment(tmp_path / "python", log),
+        HOME=str(user),
+        XDG_CACHE_HOME=None,
+        XDG_CONFIG_HOME=None,
+        MPLCONFIGDIR=None,
+        TMPDIR=str(temporary),
+    )
+    home.place.mkdir()
+    shards = home.build(photos, workers=7)
+    assert data(shards) == ordinary
+    run = home.train(shards)
+    assert [str(path.relative_to(user)) for path in user.rglob("*")] == [".profile"]
+    home.show(shards, run)
+    # matplotlib keeps the fonts that it has found, and has no switch for that.
+    there = {str(path.relative_to(user)) for path in user.rglob("*")} - {".profile", ".cache", ".config"}
+    assert all(name.startswith((".cache/matplotlib", ".config/matplotlib")) for name in there), there
+    caches = [user / ".cache", user / ".config/matplotlib", user / ".config"]
+    assert not watched.outside(watched.read(log), home.place, temporary, *caches)
+    assert [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor")] == []
 
 
 def test_odd_names_a_home_that_cannot_be_written_no_asserts_and_strict_warnings(photos, ordinary, tmp_path):
     odd = tmp_path / "a b'c\"d\ne ünï 猫 $(x) `y` %s {z} *[0]"
-    odd.mkdir()
-    (tmp_path / "python").mkdir()
-    (tmp_path / "python" / "sitecustomize.py").write_text(STRICT)
+    log, temporary = tmp_path / "log", tmp_path / "temporary"
+    for folder in (odd, temporary):
+        folder.mkdir()
     home = Home(
         odd,
         umask=0o000,
         limits=[(resource.RLIMIT_NOFILE, 64)],
         keywords={"stdin": None, "close_fds": True},
+        **watched.environment(tmp_path / "python", log, STRICT),
         HOME="/proc/nonexistent",
         XDG_CACHE_HOME="/proc/nonexistent/cache",
         LC_ALL="C.UTF-8",
         PYTHONIOENCODING="latin-1",
         PYTHONOPTIMIZE="1",
         PYTHONHASHSEED="4294967295",
-        PYTHONPATH=f"{tmp_path / 'python'}:{os.environ.get('PYTHONPATH', '')}",
+        TMPDIR=str(temporary),
         TZ=":no/such\nzone",
     )
     shards = home.build(shutil.copytree(photos, odd / "photos"))
-    home.train(shards)
+    run = home.train(shards)
+    home.run("weights", "export", run, "--to", odd / "weights")
     assert data(shards) == ordinary
     said, _ = home.run("prep", "verify", "--shards", shards)
     assert said.startswith("whole: 12 records")
+    assert not watched.outside(watched.read(log), odd, temporary)
 
 
 @pytest.mark.parametrize("options", ["size=64m", "size=64m,ro"])
@@ -178,7 +212,8 @@ def test_little_or_no_shared_memory(photos, ordinary, tmp_path, options):
     if "ro" not in options:
         shards = home.build(photos)
         assert data(shards) == ordinary
-        home.train(shards)
+        home.environment["PYTHONWARNINGS"] = "ignore::FutureWarning"  # of torch, about DistributedDataParallel
+        home.train(shards, "--decode", "dali", "--processes", 2, "--parallel", "data")
         return
     _, err = home.run(
         "prep", "build-lmdb", photos, "--out", tmp_path / "shards", "--val-share", 0, "--workers", 2, code=1
@@ -189,8 +224,8 @@ def test_little_or_no_shared_memory(photos, ordinary, tmp_path, options):
 def test_a_limit_of_addresses_is_told_and_costs_nothing(photos, ordinary, tmp_path):
     """`ulimit -v`: LMDB reserves addresses, not memory, for the largest shard that there could be."""
     home = Home(tmp_path, limits=[(resource.RLIMIT_AS, 4 << 30)], OPENBLAS_NUM_THREADS="1")
-    build = ("prep", "build-lmdb", photos, "--out", tmp_path / "shards", "--size", 64, "--shard-records", 4)
-    _, err = home.run(*build, "--val-share", 0, "--workers", 2, code=1)
+    build = ("prep", "build-lmdb", photos, "--out", tmp_path / "shards", *homes.BUILD)
+    _, err = home.run(*build, "--workers", 2, code=1)
     assert err.startswith("error: ") and "Cannot allocate memory" in err
     assert data(Home(tmp_path).build(photos)) == ordinary
 
@@ -208,7 +243,7 @@ def test_a_present_folder_that_is_gone(photos, ordinary, tmp_path):
 
 
 def test_a_reader_that_leaves(photos, tmp_path):
-    """`... | head -1`, and outputs that are closed or full."""
+    """`... | head -1`, `... 2>&1 | head -1`, and outputs that are closed or full."""
     home = Home(tmp_path)
     shards = home.build(photos)
     reading, writing = os.pipe()
@@ -217,6 +252,8 @@ def test_a_reader_that_leaves(photos, tmp_path):
         home.keywords = {"stdout": writing}
         home.run("prep", "info", "--shards", shards)
         home.run("train", "--list-recipes")
+        home.keywords = {"stdout": writing, "stderr": writing}
+        home.run("prep", "info", "--shards", tmp_path / "nowhere", code=1)
     finally:
         os.close(writing)
     for closing in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
@@ -228,31 +265,25 @@ def test_a_reader_that_leaves(photos, tmp_path):
     assert "No space left on device" in err
 
 
-def test_a_terminal_that_hangs_up(photos, tmp_path):
-    """SIGHUP ends a build at once, as any other; the same command finishes it."""
-    home = Home(tmp_path)
-    command = [sys.executable, "-m", "alexnet_dali.tools.prep", "build-lmdb", str(photos)]
-    command += [
-        "--out",
-        str(tmp_path / "shards"),
-        "--size",
-        "64",
-        "--shard-records",
-        "4",
-        "--val-share",
-        "0",
-        "--workers",
-        "2",
+def test_every_command_begins_by_taking_names_as_utf8(monkeypatch):
+    def begin():
+        raise InterruptedError
+
+    monkeypatch.setattr(utf8, "ensure", begin)
+    scripts = [
+        entry.value for entry in entry_points(group="console_scripts") if entry.value.startswith("alexnet_dali.")
     ]
-    process = subprocess.Popen(
-        command,
-        env=home.environment,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509, nohup ignores it
-    )
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.25)
-    os.killpg(process.pid, signal.SIGHUP)
-    assert process.wait(60) == -signal.SIGHUP
-    home.build(photos)
+    assert len(scripts) == 7
+    for script in scripts:
+        module, name = script.split(":")
+        with pytest.raises(InterruptedError):
+            getattr(import_module(module), name)()
+
+
+@pytest.mark.parametrize("options", [(), ("-E",), ("-X", "utf8=0")])
+def test_a_command_starts_once_more_and_not_for_ever(tmp_path, options):
+    """Python's own options are stronger than the environment; then it is as it is."""
+    log = tmp_path / "log"
+    home = Home(tmp_path, options=options, **watched.environment(tmp_path / "python", log), **ASCII)
+    assert "version" in home.run("prep", "--version")[0]
+    assert [what for what, _ in watched.read(log)] == ([] if options == ("-E",) else ["os.exec"])

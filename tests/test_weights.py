@@ -1,9 +1,12 @@
 """Weights that travel: exported and loaded bit for bit, the same logits in ONNX, other programs' weights converted."""
 
+import errno
 import json
+import os
 import pickle
 import re
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -22,8 +25,10 @@ from alexnet_dali.pipeline.errors import TrainingError, UsageError
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train import train
 from alexnet_dali.tools.weights import weights
+from faults import Faults
 from safetensors.torch import load_file, safe_open, save_file
 from torchvision import models
+from waiting import waiting_at_most
 
 EPOCH = {"kind": "epoch", "epoch": 2, "step": 6, "val_top1_error": 0.25, "val_top5_error": 0.125}
 
@@ -183,8 +188,64 @@ def test_nothing_is_overwritten(tmp_path, shards, capfd):
     assert run("export", tmp_path / "run", "--to", tmp_path / "out") == 2
     assert run("import", tmp_path / "out", "--layout", "alexnet-dali", "--to", tmp_path / "run" / "best.pt") == 2
     assert run("import", tmp_path / "out", "--layout", "alexnet-dali", "--to", tmp_path / "run" / "best") == 2
+    shard = shards.root / "train" / "00000.lmdb" / "best.pt"
+    assert run("import", tmp_path / "out", "--layout", "alexnet-dali", "--to", shard) == 2 and not shard.exists()
     told = capfd.readouterr().err
+    assert "lies in a shard" in told
     assert "holds a model.safetensors already" in told and "is there already" in told and "not a .pt file" in told
+
+
+def test_an_export_goes_into_no_run_and_over_nobody_s_files(tmp_path, shards, capfd):
+    """A stale export in a run's folder would be taken for the run; a README.md may be somebody's own."""
+    saved_run(tmp_path / "run", shards)
+    for name in ("README.md", "statistics.safetensors", "last.pt"):
+        (tmp_path / name[:3]).mkdir()
+        (tmp_path / name[:3] / name).write_text("kept")
+    (tmp_path / "file").write_text("kept")
+    for target, said in [
+        ("run", "holds a best.pt already"),
+        ("REA", "holds a README.md already"),
+        ("sta", "holds a statistics.safetensors already"),
+        ("las", "holds a last.pt already"),
+        ("file", "a file, not a folder"),
+    ]:
+        assert run("export", tmp_path / "run", "--to", tmp_path / target) == 2
+        err = capfd.readouterr().err
+        assert f"error: {tmp_path / target}: {said}\n  try: choose another --to\n" in err
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.pt", "metrics.jsonl"]
+    assert [path.read_text() for path in sorted(tmp_path.glob("*/*")) if path.parent.name != "run"] == ["kept"] * 3
+
+
+def test_a_full_disk_names_the_file_of_an_export(tmp_path, shards, capfd):
+    saved_run(tmp_path / "run", shards)
+    with Faults(tmp_path / "out") as undisturbed:
+        assert run("export", tmp_path / "run", "--to", tmp_path / "out") == 0
+    shutil.rmtree(tmp_path / "out")
+    for number, what in enumerate(undisturbed.seen, 1):
+        capfd.readouterr()
+        with Faults(tmp_path / "out", number, errno.ENOSPC, on=True):
+            assert run("export", tmp_path / "run", "--to", tmp_path / "out") == 1, what
+        first, second = capfd.readouterr().err.splitlines()
+        assert re.fullmatch(rf"error: {tmp_path}/out(/(README\.md|\w+\.safetensors))?: No space left on device", first)
+        assert second == "  try: make room, then run the same command again"
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def test_an_exported_net_whose_weights_are_no_numbers_is_refused(tmp_path, shards):
+    saved_run(tmp_path / "run", shards)
+    saved = checkpoint.load(tmp_path / "run" / "best.pt")
+    saved["stats"]["mean_image"][3, 4, 1] = float("nan")
+    (tmp_path / "out").mkdir()
+    portable.write(saved, tmp_path / "out", [])
+    assert "stats.mean_image has values that are not finite" in refused(portable.load_exported, tmp_path / "out")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, shards):
+    saved_run(tmp_path / "run", shards)
+    for name in ("weights.npz", "weights.safetensors"):
+        os.mkfifo(tmp_path / name)
+        with waiting_at_most(20):
+            assert "a pipe or a device" in refused(converters.read_arrays, tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["source2012", "paper", "one-gpu", "six-conv-2011", "no-talk", "pool-2x2", "modern"])

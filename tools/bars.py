@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.files import write_atomically
 from .loader_cases import CASES
 from .measure import Row
 
@@ -92,7 +93,7 @@ def draw(rows: Sequence[Row], about: str, target: Path) -> None:
         left, 1 - 0.66 / inches, "Bars are medians, lines the slowest and the fastest round.", fontsize=9.5, color=FAINT
     )
     figure.text(left, 0.14 / inches, small, fontsize=6.8, color=FAINT, va="bottom", linespacing=1.45)
-    figure.savefig(target, format="png")
+    write_atomically(target, lambda file: figure.savefig(file, format="png"))
 
 
 def _blocks(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:

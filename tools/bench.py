@@ -2,7 +2,7 @@
 
 import click
 
-from . import console
+from . import console, utf8
 
 COMMANDS = {
     "prep": "bench_prep:bench_prep",
@@ -30,6 +30,7 @@ def bench():
 
 def main() -> None:
     """Entry of the console script."""
+    utf8.ensure()
     console.run(bench)
 
 

@@ -14,6 +14,7 @@ from .loader_cases import CASES, CROP, Case
 from .loader_rounds import Run, check_cold, ratios
 from .loader_sets import FORMS, SPLIT, lay_out, open_crops
 from .measure import as_json, machine, row, table
+from .outputs import check_outputs
 
 RECORDS = 10_000  # of a large set: all forms of so many take 7 GB
 
@@ -53,9 +54,7 @@ def bench_loader(shards, json_file, plot, cases, batch_size, batches, seconds, r
     chosen = _chosen(cases)
     if plot:
         _check_plot(plot)
-    for target in (json_file, plot):
-        if target and not target.absolute().parent.is_dir():
-            raise UsageError(f"{target}: there is no such folder", "make it, or choose another")
+    check_outputs([(json_file, ".json"), (plot, ".png")])
     missing = list(dict.fromkeys(case.package for case in chosen if not case.is_installed))
     chosen = [case for case in chosen if case.is_installed]
     workers = workers or available_cores()

@@ -25,6 +25,7 @@ from ..pipeline.verify import verify
 from ..pipeline.workers import available_cores, worker_pool
 from . import prep_cases
 from .measure import Row, as_json, machine, peak_of, ratio, rounds, row, table
+from .outputs import check_outputs
 
 CHUNK = 50  # photos a task: small enough that all workers end together
 OF_RECORDS = ("pca-stats", "verify", "limit-records")  # cases over the finished set, whose photos are small
@@ -51,6 +52,7 @@ def bench_prep(source, shards, total, repeats, workers, json_file):
     Example:
       alexnet-bench prep /data/imagenet --json prep.json
     """
+    check_outputs([(json_file, ".json")])
     workers = workers or available_cores()
     found = find_photos(source) if source else find_again(_manifest(shards))
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder, worker_pool(workers) as pool:

@@ -16,6 +16,7 @@ from ..pipeline.loader import train_stream
 from ..pipeline.plan import Plan
 from ..pipeline.shardset import open_shard_set
 from .measure import as_json, machine, ratio, rounds, row, table
+from .outputs import check_outputs
 from .process import pick_device
 from .train_cases import NETS, WITH_DATA, Case, Steps, make
 
@@ -56,8 +57,7 @@ def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats,
       alexnet-bench train --cases paper,paper-torch-lrn,paper-no-lrn --precision bf16 --steps 2
     """
     names = _chosen("case", cases, NAMES)
-    if json_file and not json_file.absolute().parent.is_dir():
-        raise UsageError(f"{json_file}: there is no such folder", "make it, or choose another")
+    check_outputs([(json_file, ".json")])
     where = pick_device(device)
     on_gpu = where.type == "cuda"
     if graphs and not on_gpu:

@@ -8,6 +8,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import sys
 import time
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from typing import Any
 import click
 
 from ..pipeline.errors import AlexnetError
+from ..pipeline.files import FULL, NotWrittenError, remedy
 
 PLAIN_LINE_SECONDS = 5  # between progress lines where there is no terminal
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as CUDA and the CPU's allocator have it in torch
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
+# What a terminal obeys instead of showing it: control characters, line separators, what turns the direction of writing.
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> None:
@@ -40,30 +44,39 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as request:
         code = request.exit_code
     except AlexnetError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  try: {error.hint}", err=True)
+        _tell(error.message, error.hint)
         code = error.exit_code
     except BrokenPipeError:  # `alexnet-prep ... | head` is no failure; keep the interpreter from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except ImportError as error:
-        click.echo(f"error: {error.name or error} cannot be imported", err=True)
-        click.echo("  try: alexnet-prep doctor, which says what to install", err=True)
+        _tell(f"{error.name or error} cannot be imported", "alexnet-prep doctor, which says what to install")
         code = 1
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
-        click.echo(f"error: out of memory ({' '.join(str(error).split())[:160]})", err=True)
-        click.echo("  try: a smaller --batch-size; what was saved is kept", err=True)
+        said = f"out of memory ({' '.join(str(error).split())[:160]})"
+        _tell(said, "a smaller --batch-size; what was saved is kept")
         code = 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else "" if _here() else "the present folder is gone: "
-        click.echo(f"error: {name}{error.strerror or error}", err=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            click.echo("  try: make room, then run the same command again: what is done is kept", err=True)
+        # Of other errors it is not known whether something was read or written.
+        written = isinstance(error, NotWrittenError) or error.errno in (*FULL, errno.EROFS)
+        hint = f"{remedy(error.errno)}, then run the same command again" if written else ""
+        _tell(f"{name}{error.strerror or error}", hint)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def plain(text: str) -> str:
+    """A line with what is in a stranger's file, a class's name say: shown by a terminal, and not obeyed."""
+    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _tell(message: str, hint: str = "") -> None:
+    click.echo(f"error: {plain(message)}", err=True)
+    if hint:
+        click.echo(f"  try: {plain(hint)}", err=True)
 
 
 def _here() -> bool:

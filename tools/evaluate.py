@@ -18,7 +18,8 @@ from ..pipeline.errors import UsageError
 from ..pipeline.files import write_csv, write_json
 from ..pipeline.shardset import MANIFEST, ShardSet, described, open_shard_set
 from ..pipeline.views import views_of
-from . import console
+from . import console, utf8
+from .outputs import check_outputs
 from .predictions import TOP, Predictions
 from .process import pick_device
 
@@ -67,7 +68,7 @@ def evaluate_runs(
       alexnet-eval runs/a runs/b --weights 2,1 --views 10 --split test --predictions submission.txt
     """
     device = pick_device(device)
-    _check_targets([file for file in (json_file, per_class, confusion, predictions) if file])
+    check_outputs([(json_file, ".json"), (per_class, ".csv"), (confusion, ".csv"), (predictions, ".txt")])
     shares = _shares(weights, len(runs))
     precision = precision or default_precision(device)
     check_precision(precision, device.type)
@@ -146,16 +147,6 @@ def evaluate_runs(
         )
 
 
-def _check_targets(files: list[Path]) -> None:
-    for file in files:
-        if not file.absolute().parent.is_dir():
-            raise UsageError(f"{file}: no such folder to write it to", "make the folder first")
-        if file.is_dir():
-            raise UsageError(f"{file}: a folder, not a file to write", "name a file")
-    if len({file.absolute() for file in files}) < len(files):
-        raise UsageError("two results would be written to one file", "name a file for each")
-
-
 def _shares(weights: str | None, runs: int) -> list[float] | None:
     """The runs' shares of the average, whose sum is one; None where all have the same."""
     if weights is None:
@@ -220,6 +211,7 @@ def _own_shards(trained: checkpoints.Trained) -> Path:
 
 def main() -> None:
     """Entry of the console script."""
+    utf8.ensure()
     console.run(evaluate_runs)
 
 

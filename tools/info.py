@@ -11,9 +11,10 @@ from ..pipeline import stats
 from ..pipeline.census import Census, census
 from ..pipeline.contact_sheet import contact_sheet
 from ..pipeline.errors import ShardError, StatsError, UsageError
-from ..pipeline.files import read_csv, write_atomically
+from ..pipeline.files import read_csv, write_atomically, writing_to
 from ..pipeline.shardset import ShardSet, open_shard_set
 from . import console
+from .outputs import check_output
 
 FOLDER = click.Path(path_type=Path)
 NAMED = 5  # classes and reasons that the table names
@@ -33,18 +34,21 @@ def info(shards, sheet, split, seed, as_json):
       alexnet-prep info --shards out
       alexnet-prep info --shards out --contact-sheet pictures.png
     """
+    if sheet:
+        if sheet.suffix.lower() != ".png":
+            raise UsageError(f"--contact-sheet {sheet}: not a name that ends in .png", "it will be a PNG file")
+        check_output(sheet, ".png", make=True)
     shard_set = open_shard_set(shards)
     facts = describe(shard_set)
     click.echo(json.dumps(facts, indent=2) if as_json else table(facts))
     if sheet:
-        if sheet.suffix.lower() != ".png":
-            raise UsageError(f"--contact-sheet {sheet}: not a name that ends in .png", "it will be a PNG file")
         if not split:
             split = (
                 "train" if shard_set.has("train") else next(name for name in shard_set.splits if shard_set.has(name))
             )
         picture = contact_sheet(shard_set, split, seed)
-        sheet.parent.mkdir(parents=True, exist_ok=True)
+        with writing_to(sheet):
+            sheet.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(sheet, lambda file: picture.save(file, format="PNG", optimize=True))
         click.echo(f"written: {sheet}", err=as_json)
 
@@ -145,4 +149,4 @@ def table(facts: dict) -> str:
         statistics += f"; measure them with alexnet-prep pca-stats --shards {facts['path']}"
     lines.append(("statistics", statistics))
     width = max(len(name) for name, _ in lines) + 2
-    return "\n".join(f"{name:{width}}{text}".rstrip() for name, text in lines)
+    return "\n".join(console.plain(f"{name:{width}}{text}".rstrip()) for name, text in lines)

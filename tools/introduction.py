@@ -15,6 +15,7 @@ from ..model.trainer import Trainer
 from ..pipeline.census import census
 from ..pipeline.errors import ShardError
 from ..pipeline.shardset import ShardSet
+from . import console
 
 
 def introduction(trainer: Trainer, resume: bool) -> list[str]:
@@ -66,7 +67,7 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
         lines.append("no photos in val: epochs are not evaluated, and there is no best checkpoint")
     if resume:
         lines.append(f"going on after step {trainer.steps_done:,} (epoch {trainer.epoch + 1})")
-    return lines
+    return [console.plain(line) for line in lines]
 
 
 def _missing_classes(shard_set: ShardSet) -> list[str]:

@@ -25,7 +25,7 @@ class Lines:
         """Show one line of the metrics or a warning."""
         wipe = "\r\033[K" if self.live else ""
         if line["kind"] == "warning":
-            click.echo(f"{wipe}warning: {line['text']}", err=True)
+            click.echo(f"{wipe}warning: {console.plain(line['text'])}", err=True)
         elif line["kind"] == "note":
             click.echo(wipe + line["text"])
         elif line["kind"] == "epoch":

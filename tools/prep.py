@@ -2,7 +2,7 @@
 
 import click
 
-from . import console
+from . import console, utf8
 
 COMMANDS = {  # in the order in which a newcomer needs them
     "sample-photos": "sample_photos:sample_photos",
@@ -33,6 +33,7 @@ def prep():
 
 def main() -> None:
     """Entry of the console script."""
+    utf8.ensure()
     console.run(prep)
 
 

@@ -9,6 +9,8 @@ import click
 
 from ..pipeline.errors import UsageError
 from ..pipeline.files import write_json
+from . import console
+from .outputs import check_output
 from .table_parts import parts
 from .table_rows import Ours, distinct, read_result
 
@@ -52,6 +54,8 @@ def print_tables(results, json_file):
     """
     if json_file and not json_file.absolute().parent.is_dir():
         raise UsageError(f"{json_file}: no such folder to write it to", "make the folder first")
+    if json_file:
+        check_output(json_file, ".json")
     if json_file and json_file.absolute() in [path.absolute() for path in results]:
         raise UsageError(f"{json_file}: is read, and would be written over", "choose another file for --json")
     ours = distinct([read_result(path) for path in results])
@@ -64,7 +68,8 @@ def print_tables(results, json_file):
         for one in ours:
             if one.table == name:
                 top5 = None if one.top5_error is None else 100 * one.top5_error
-                click.echo(f"{one.name:<{width}}{_cell(100 * one.top1_error)}{_cell(top5)}  ours: {one.conditions}")
+                line = f"{one.name:<{width}}{_cell(100 * one.top1_error)}{_cell(top5)}  ours: {one.conditions}"
+                click.echo(console.plain(line))
         click.echo()
     click.echo(f"What each part is worth, in points of top-1 / top-5\n{'':<{width}}  {'the paper':>12}  {'ours':>12}")
     for part in worth:

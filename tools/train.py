@@ -27,11 +27,12 @@ from ..pipeline.choice import WAYS
 from ..pipeline.errors import TrainingError, UsageError
 from ..pipeline.files import write_json
 from ..pipeline.shardset import ShardSet, open_shard_set
-from . import console
+from . import console, utf8
 from .introduction import introduction, list_recipes
 from .launch import ended_with_parent, launch
 from .lines import Lines
 from .max_stall import Percent, check_stall
+from .outputs import check_run_folder
 from .process import pick_device, stop_on_signals
 from .sharing import facts, shared_work, world_size
 from .tracking import tracked
@@ -130,8 +131,7 @@ def train(
     if saved and _from_default(context, "device"):  # another device would end the promise of equal bits unasked
         asked_device = torch.device(saved["config"]["device"]).type
     device = pick_device(asked_device)
-    if not resume and (run / "last.pt").exists():
-        raise UsageError(f"{run}: holds a run already", "go on with it by --resume, or choose another --run")
+    check_run_folder(run, resume)
     if saved and _from_default(context, "shards"):
         shards = Path(saved["config"]["shards"])
     shard_set = open_shard_set(shards)
@@ -283,6 +283,7 @@ def _from_default(context: click.Context, name: str) -> bool:
 
 def main() -> None:
     """Entry of the console script."""
+    utf8.ensure()
     try:
         console.run(train)
     except SystemExit as end:

@@ -68,7 +68,7 @@ def _show(report: Report) -> None:
         for damage in damages[:SHOWN]:
             record = "" if damage.record is None else f", record {damage.record}"
             photo = f" ({damage.source_path})" if damage.source_path else ""
-            click.echo(f"{shard}{record}{photo}: {damage.reason}")
+            click.echo(console.plain(f"{shard}{record}{photo}: {damage.reason}"))
         if len(damages) > SHOWN:
             click.echo(f"{shard}: and {len(damages) - SHOWN:,} more")
 

@@ -7,11 +7,13 @@ import click
 from ..model import checkpoint as checkpoints
 from ..model import converters, metrics, onnx_export, portable
 from ..pipeline.errors import UsageError
+from ..pipeline.files import writing_to
 from ..pipeline.shardset import open_shard_set
-from . import console
+from . import console, utf8
+from .outputs import check_folder, check_output
 
 FOLDER = click.Path(path_type=Path)
-OWN = "alexnet-dali"
+OWN, ONNX = "alexnet-dali", "model.onnx"
 NOTES = {
     "torchvision": "a checkpoint of torchvision:alexnet, which is not the net of 2012: other kernels, no groups, no "
     "normalisation",
@@ -49,17 +51,18 @@ def export_weights(run, folder, onnx):
       alexnet-weights export runs/source2012 --to source2012
       alexnet-weights export runs/source2012/last.pt --to source2012 --onnx
     """
-    if (folder / portable.WEIGHTS).exists():
-        raise UsageError(f"{folder}: holds a {portable.WEIGHTS} already", "choose another --to")
+    files = (portable.WEIGHTS, portable.STATISTICS, portable.CARD, *[ONNX] * onnx)
+    check_folder(folder, (*files, *checkpoints.NAMES))
     portable.safetensors_module()
     if onnx:
         onnx_export.check_installed()
     file = checkpoints.run_checkpoint(run)
     trained = checkpoints.load_trained(file)  # what this version cannot use is not passed on
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if onnx:  # the one that can fail comes first
-        difference = onnx_export.export(trained, folder / "model.onnx")
-        click.echo(f"model.onnx: logits on random pictures differ from torch's by {difference:.2g} at most")
+        difference = onnx_export.export(trained, folder / ONNX)
+        click.echo(f"{ONNX}: logits on random pictures differ from torch's by {difference:.2g} at most")
     del trained
     lines = [line for line in metrics.read(file.parent / "metrics.jsonl") if line["kind"] == "epoch"]
     portable.write(checkpoints.load(file), folder, lines)
@@ -99,12 +102,14 @@ def import_weights(file, layout, target, shards):
         raise UsageError(
             f"--to {target}: {'is there already' if target.exists() else 'not a .pt file'}", "name a new file, NAME.pt"
         )
+    check_output(target, ".pt", make=True)
     if layout == OWN:
         portable.load_exported(file)
         saved = portable.read(file)
     else:
         saved = converters.convert(file, layout, open_shard_set(shards))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.save(target, saved)
     click.echo(f"{target}: {len(saved['model'])} arrays, {len(saved['classes']):,} classes")
     click.echo(f"note: {NOTES[layout]}", err=True)
@@ -112,6 +117,7 @@ def import_weights(file, layout, target, shards):
 
 def main() -> None:
     """Entry of the console script."""
+    utf8.ensure()
     console.run(weights)
 
 

@@ -3,6 +3,7 @@
 In:  metrics.jsonl of some runs, which may still be training.  Out: six panels, a colour a run. No checkpoint is read.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Course:
 
     def values(self, kind: str, name: str, per_epoch: bool) -> tuple[list[float], list[float]]:
         """Places, in epochs or in steps, and values, of the lines of a kind that have it."""
-        lines = [line for line in self.lines if line["kind"] == kind and isinstance(line.get(name), int | float)]
+        lines = [line for line in self.lines if line["kind"] == kind and _is_number(line.get(name))]
         return [line["step"] / (self.epoch_steps if per_epoch else 1) for line in lines], [line[name] for line in lines]
 
 
@@ -88,10 +89,9 @@ def read(file: Path, name: str = "") -> Course:
     """
     if not file.is_file():
         raise UsageError(f"{file}: no metrics there", "name a folder that alexnet-train wrote, runs/source2012 say")
-    try:
-        lines = metrics.read(file)
-    except UnicodeDecodeError:
-        lines = []
+    lines, others = metrics.read_counted(file)
+    if others:
+        click.echo(f"{file}: {metrics.counted(others)} damaged or not of a run, and left out", err=True)
     if not lines:
         said = "empty" if not file.stat().st_size else "not one whole line of metrics in it"
         raise TrainingError(f"{file}: {said}", "wait for the first line, which comes after --log-every steps")
@@ -129,6 +129,10 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(folders)):
             break
     return [name if names.index(name) == place else f"{name} ({place + 1})" for place, name in enumerate(names)]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _validated(courses: Sequence[Course]) -> bool:

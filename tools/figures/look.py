@@ -6,10 +6,13 @@ Figures are drawn without pyplot: nothing is kept between two of them, and no di
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pipeline.errors import UsageError
+from ...pipeline.files import write_atomically, writing_to
+from ...pipeline.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,21 +75,23 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
         The two files.
     Raises:
         UsageError: `folder` is a file.
+        NotWrittenError: it, or a figure, cannot be written.
     """
     import matplotlib
+    from matplotlib.text import Text
 
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, not a folder for figures", "name another with --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for words in figure.findobj(Text):  # names of runs and folders may be what no encoding has
+        if (shown := printable(words.get_text())) != words.get_text():
+            words.set_text(shown)
     files = []
     for form, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": "alexnet-figures"})):
         target = folder / f"{name}.{form}"
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")  # two commands may draw one figure
-        try:
-            with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
-                figure.savefig(beside, format=form, metadata=about, facecolor=figure.get_facecolor())
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        draw = partial(figure.savefig, format=form, metadata=about, facecolor=figure.get_facecolor())
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+            write_atomically(target, draw, part=f"{os.getpid()}.part")  # two commands may draw one figure
         files.append(target)
     return files

@@ -16,6 +16,7 @@ from ...model.confusion import Confusion, Tally
 from ...model.evaluate import Result
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.files import write_atomically
+from ..outputs import check_output
 from . import curves, report_parts, report_pictures, runs
 from .answers import Answers
 from .confusion import all_pairs
@@ -53,10 +54,7 @@ def report(context, run, out, shards, split, views, figure1, device):
       alexnet-figures report runs/source2012 --figure1 figures
     """
     target = out or (run if run.is_dir() else run.parent) / NAME
-    if target.is_dir():
-        raise UsageError(f"{target}: a folder, not a file to write", "name a file with --out, run.html say")
-    if not target.absolute().parent.is_dir() and out:
-        raise UsageError(f"{target}: no such folder to write it to", "make the folder first")
+    check_output(target, ".html", ".htm", make=not out)
     race = (figure1 or runs.folder_for(run, None)) / f"{RACE}.json"
     if figure1 and not race.exists():
         raise UsageError(

@@ -12,6 +12,7 @@ import torch
 
 from ...model import checkpoint as checkpoints
 from ...pipeline.errors import UsageError
+from ...pipeline.names import printable
 from ...pipeline.shardset import ShardSet, open_shard_set
 from ..process import pick_device
 
@@ -85,7 +86,7 @@ def folder_for(run: Path, out: Path | None) -> Path:
 def names_of(shard_set: ShardSet) -> list[str]:
     """A name for people of each class: the first of its words, or Imagenette's, else its folder's name."""
     words = {entry["name"]: entry.get("words", "") for entry in shard_set.manifest["classes"]}
-    return [short_name(words.get(name) or IMAGENETTE.get(name, name)) for name in shard_set.classes]
+    return [printable(short_name(words.get(name) or IMAGENETTE.get(name, name))) for name in shard_set.classes]
 
 
 def short_name(words: str) -> str:

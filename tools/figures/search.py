@@ -19,6 +19,7 @@ from ...pipeline.errors import SourceError, UsageError
 from ...pipeline.options import options_of
 from ...pipeline.resize import prepare
 from ...pipeline.shardset import ShardSet
+from .. import console
 from . import runs, vectors
 from .codes import open_codes, put_in_order
 from .neighbours import NEAREST, Neighbours, Shown, draw_neighbours, shown
@@ -68,7 +69,7 @@ def search(run, photos, count, by_codes, bits_alone, out, shards, index_folder, 
         said = [f"{d} bits" if bits_alone else f"{d:.2f}" for d in far]
         click.echo(f"{photo}:")
         for text, row in zip(said, vectors.rows_of(opened.shard_set, vectors.SPLIT, near), strict=True):
-            click.echo(f"  {text:>9}  {opened.names[row.label]}  {row.source_path}")
+            click.echo(console.plain(f"  {text:>9}  {opened.names[row.label]}  {row.source_path}"))
         few = slice(NEAREST)
         rows.append(Neighbours(Shown(picture, photo.name), shown(opened, near[few], said[few])))
     write(lambda look: draw_neighbours(rows, look), runs.folder_for(run, out), "search", dark)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ...pipeline.names import printable
 from .look import DPI, Look, new_figure
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Sheet:
         room: float = 0,
     ) -> None:
         """Words with their baseline at y; shortened to `room` inches where that is not 0."""
+        words = printable(words)  # matplotlib cannot draw, nor measure, what no encoding has
         self.figure.text(
             x / self.width,
             1 - y / self.height,
@@ -99,7 +101,7 @@ def text_width(words: str, points: float, weight: str = "normal") -> float:
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family="sans-serif", size=points, weight=weight)
-    return text_to_path.get_text_width_height_descent(words, font, ismath=False)[0] / 72
+    return text_to_path.get_text_width_height_descent(printable(words), font, ismath=False)[0] / 72
 
 
 def shorten(words: str, room: float, points: float, weight: str = "normal") -> str:
