@@ -280,10 +280,10 @@ def test_a_disk_that_stays_full(few, whole, tmp_path, command, first):
 class Events(Faults):
     """Faults at what TensorBoard's writer does to its file, in whatever thread."""
 
-    def at_work(self, what, path, before=lambda: None):
+    def at_work(self, what, path, before=lambda: None, **more):
         if "events.out" in str(path):
             self._thread = threading.get_ident()
-            super().at_work(what, path, before)
+            super().at_work(what, path, before, **more)
 
 
 @pytest.mark.parametrize("number", [1, 4], ids=["from the first", "later"])

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,7 @@ def test_a_signal_to_one_stops_and_saves_all(runs, tmp_path, whom):
     "at, number", [("first step", signal.SIGTERM), ("validation", signal.SIGTERM), ("save", signal.SIGINT)]
 )
 def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(runs, tmp_path, at, number):
-    """As a terminal's Ctrl-C comes, or a scheduler's SIGTERM to the launcher and all of its group."""
+    """As a terminal's Ctrl-C comes, to the launcher's group; or systemd's SIGTERM, to the launcher and all ranks."""
     run, flag = tmp_path / "run", tmp_path / "there"
     process = start(runs, run, *NEW, *SPLITS["columns"], "--save-every", "1", group=True, AT=at, FLAG=str(flag))
     while not flag.exists():
@@ -182,6 +183,11 @@ def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(runs, tmp_path,
         time.sleep(0.01)
     ranks = ranks_of(process)
     os.killpg(process.pid, number)
+    if number == signal.SIGTERM:
+        time.sleep(0.1)  # the ranks have had the launcher's
+        for rank in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(rank, number)
     _, aside = finish(process, 128 + number)
     steps = checkpoint.load(run / "last.pt")["steps_done"]
     assert aside.count(f"stopped and saved after step {steps}") == 1 and aside.count("stopped") == 1

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -46,9 +46,6 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     except AlexnetError as error:
         _tell(error.message, error.hint)
         code = error.exit_code
-    except BrokenPipeError:  # `alexnet-prep ... | head` is no failure; keep the interpreter from complaining at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except ImportError as error:
         _tell(f"{error.name or error} cannot be imported", "alexnet-prep doctor, which says what to install")
         code = 1
@@ -106,6 +103,11 @@ class LazyGroup(click.Group):
         return getattr(importlib.import_module(f".{module}", __package__), name)
 
 
+def is_live(stream: IO[str]) -> bool:
+    """Whether a line can be written over: a terminal that knows how."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 @contextmanager
 def progress(label: str, total: int, unit: str = "images"):
     """Show a bar with rate and time left on a terminal, a plain line now and then elsewhere.
@@ -121,7 +123,7 @@ def progress(label: str, total: int, unit: str = "images"):
         value = (done - before) / max(time.monotonic() - started, 1e-9)
         return f"{value:,.0f} {unit}/s" if value >= 10 or value == 0 else f"{value:.1g} {unit}/s"
 
-    if sys.stderr.isatty():
+    if is_live(sys.stderr):
         bar: Any
         with click.progressbar(
             length=total, label=label, file=sys.stderr, show_pos=True, item_show_func=lambda _: rate()

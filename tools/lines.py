@@ -18,7 +18,7 @@ class Lines:
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.began, self.first = trainer, time.monotonic(), trainer.steps_done
-        self.live = sys.stdout.isatty()
+        self.live = console.is_live(sys.stdout)
         self.last: dict = {}
 
     def __call__(self, line: dict) -> None:

@@ -4,6 +4,7 @@ In:  nothing.  Out: side effects on this process alone; a library must not do th
 """
 
 import ctypes
+import os
 import signal
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,17 @@ from typing import Any
 import torch
 
 from ..pipeline.errors import DeviceError
+from .launch import PARENT
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class Stop:
-    """Becomes true at the first SIGINT or SIGTERM; the second one ends the process as usual."""
+    """Becomes true at the first SIGINT or SIGTERM; the second one ends the process as usual.
+
+    Not a rank that a launcher has begun: the launcher passes on what it gets, so that a signal to the whole group, as
+    systemd sends it, comes twice. It ends its ranks itself at its own second one.
+    """
 
     def __init__(self):
         self.signal: int = 0
@@ -39,7 +45,7 @@ def stop_on_signals():
     def ask(number: int, frame: object) -> None:
         stop.signal = int(number)
         for one in before:
-            signal.signal(one, signal.SIG_DFL)
+            signal.signal(one, signal.SIG_IGN if PARENT in os.environ else signal.SIG_DFL)
 
     for each in (signal.SIGINT, signal.SIGTERM):
         before[each] = signal.signal(each, ask)
