@@ -50,7 +50,7 @@ run: install ## photos to a trained and tested net; DATA=folder for real photos
 	@echo "photos in $(PHOTOS), shards in $(SHARDS), checkpoints, metrics.jsonl and ten-views.json in $(RUN)"
 
 test: check ## all tests, after the checks
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install ## lint, format and types
 	$(BIN)/ruff check .

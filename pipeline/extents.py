@@ -61,6 +61,8 @@ def _walk(file: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError
     *_, branches, leaves, _, entries, root, _, _ = max(metas, key=lambda meta: meta[-1])  # the later transaction's
     ahead, places, keys = [root] if entries else [], [np.empty((0, 2), np.int64)], [np.empty((0, _KEY), np.uint8)]
+    if branches + leaves > size // page_size:
+        raise ValueError
     for _ in range(branches + leaves):  # a tree with a loop in it ends too
         offset = ahead.pop() * page_size
         page = os.pread(file, page_size, offset)

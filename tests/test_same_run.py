@@ -24,7 +24,7 @@ SPLITS = {
     "data": ["--processes", "2", "--parallel", "data"],
 }
 
-# In the process of rank 0, where AT names one of them: it says that it is there, and waits to be sent a signal.
+# In the process of rank 0, where AT names one of them: it says that it is there, and waits until the test says go.
 PLACES = """
     import os, time
     if "AT" in os.environ and os.environ.get("RANK") == "0":
@@ -38,7 +38,10 @@ PLACES = """
         def waiting(*given, **more):
             if not os.path.exists(os.environ["FLAG"]):
                 open(os.environ["FLAG"], "w").close()
-                time.sleep(1)
+                for _ in range(6000):
+                    if os.path.exists(os.environ["FLAG"] + ".go"):
+                        break
+                    time.sleep(0.01)
             return real(*given, **more)
         setattr(owner, name, waiting)
 """
@@ -188,6 +191,8 @@ def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(runs, tmp_path,
         for rank in ranks:
             with suppress(ProcessLookupError):
                 os.kill(rank, number)
+    time.sleep(0.1)  # the launcher has passed on its own
+    flag.with_name("there.go").touch()
     _, aside = finish(process, 128 + number)
     steps = checkpoint.load(run / "last.pt")["steps_done"]
     assert aside.count(f"stopped and saved after step {steps}") == 1 and aside.count("stopped") == 1
@@ -199,16 +204,22 @@ def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(runs, tmp_path,
 
 
 def test_stopped_and_continued_it_goes_on(runs, tmp_path):
-    """SIGSTOP and SIGCONT: of one rank, for less than the others wait; of all, as a scheduler pauses a job."""
-    run = tmp_path / "run"
-    process = start(runs, run, *NEW, *SPLITS["columns"])
-    wait_for_step(process, run, 1)
+    """SIGSTOP and SIGCONT: of all, as a scheduler pauses a job; of one rank, for less than the others wait."""
+    run, flag = tmp_path / "run", tmp_path / "there"
+    process = start(runs, run, *NEW, *SPLITS["columns"], AT="first step", FLAG=str(flag))
+    while not flag.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
     ranks = ranks_of(process)
-    for paused in (ranks[1:], [process.pid, *ranks]):
-        for number in (signal.SIGSTOP, signal.SIGCONT):
-            for one in paused:
-                os.kill(one, number)
-            time.sleep(number == signal.SIGSTOP)
+    for paused in ([process.pid, *ranks], ranks[1:]):
+        for one in paused:
+            os.kill(one, signal.SIGSTOP)
+        if paused == ranks[1:]:
+            flag.with_name("there.go").touch()  # rank 0 goes on, and waits for the other
+        time.sleep(1)
+        assert process.poll() is None
+        for one in paused:
+            os.kill(one, signal.SIGCONT)
     _, aside = finish(process)
     assert "rank" not in aside
     assert_same(runs / "columns", run, exactly=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from alexnet_dali.pipeline.errors import PlanError, ShardError, UsageError
+from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.sources import WHAT, find_again, find_photos
 
 
@@ -70,7 +70,7 @@ def test_flat_as_one_split(tmp_path):
 
 def test_an_impossible_share_is_refused(tmp_path):
     lay(tmp_path, "cat/1.jpg")
-    with pytest.raises(PlanError, match=r"a share of 0.95 cannot be held out; choose --val-share between 0 and 0.9"):
+    with pytest.raises(UsageError, match=r"a share of 0.95 cannot be held out; choose --val-share between 0 and 0.9"):
         find_photos(tmp_path, val_share=0.95)
 
 

@@ -243,7 +243,7 @@ def test_a_present_folder_that_is_gone(photos, ordinary, tmp_path):
 
 
 def test_a_reader_that_leaves(photos, tmp_path):
-    """`... | head -1`, `... 2>&1 | head -1`, and outputs that are closed or full."""
+    """`... | head -1`, `... 2>&1 | head -1`, and outputs that are closed or full: the work is done all the same."""
     home = Home(tmp_path)
     shards = home.build(photos)
     reading, writing = os.pipe()
@@ -252,13 +252,17 @@ def test_a_reader_that_leaves(photos, tmp_path):
         home.keywords = {"stdout": writing}
         home.run("prep", "info", "--shards", shards)
         home.run("train", "--list-recipes")
+        home.run("train", "--shards", shards, "--run", tmp_path / "run", *homes.SMALL, *homes.STEP)
+        assert (tmp_path / "run" / "last.pt").exists()
         home.keywords = {"stdout": writing, "stderr": writing}
-        home.run("prep", "info", "--shards", tmp_path / "nowhere", code=1)
+        home.run("prep", "info", "--shards", tmp_path / "nowhere", code=2)
     finally:
         os.close(writing)
     for closing in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         home = Home(tmp_path, before=["sh", "-c", f'exec "$0" "$@" {closing}'])
         home.run("prep", "info", "--shards", shards)
+        if "2>&-" in closing:  # where progress is shown
+            home.run("prep", "pca-stats", "--shards", shards)
     with open("/dev/full", "wb") as full:
         home = Home(tmp_path, keywords={"stdout": full})
         _, err = home.run("prep", "info", "--shards", shards, code=1)

@@ -64,13 +64,26 @@ def test_a_dumb_terminal(photos, shards, tmp_path):
     assert "last checkpoint" in said and "Traceback" not in said and "\x1b" not in said
 
 
+LATE = """
+import os
+if "LATE" in os.environ:
+    import time
+    import alexnet_dali.pipeline.shards as shards
+    real = shards.write_shard
+    shards.write_shard = lambda *given: time.sleep(2) or real(*given)
+"""
+
+
 def begun(home, photos):
-    """A build that is under way."""
-    out = home.place / "shards"
+    """A build that is under way, and takes its time for each shard."""
+    out, python = home.place / "shards", home.place / "python"
+    python.mkdir()
+    (python / "sitecustomize.py").write_text(LATE)
+    late = {"LATE": "1", "PYTHONPATH": f"{python}:{os.environ.get('PYTHONPATH', '')}"}
     words = home.words("prep", "build-lmdb", photos, "--out", out, *homes.BUILD, "--workers", 2)
     process = subprocess.Popen(
         words,
-        env=home.environment,
+        env={**os.environ, **home.environment, **late},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -6,8 +6,10 @@ DALI) has none: what it could write or ask is compared from outside.
 """
 
 import ast
+import glob
 import os
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -121,8 +123,12 @@ def watch():
 
 
 def outside(deeds, *folders) -> list[tuple[str, str]]:
-    """Of what was written, made, renamed or removed: what is neither in one of these folders nor a null device."""
+    """Of what was written, made, renamed or removed: what is neither in one of these folders nor a null device.
+
+    Nor torch's folder for what it compiles, which an import makes among the temporary files.
+    """
     inside = [os.path.normpath(folder) for folder in folders]
+    inside += glob.glob(os.path.join(tempfile.gettempdir(), "torchinductor_*"))
 
     def within(path):
         whole = os.path.normpath(path)

@@ -30,11 +30,50 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     """Run a click command as a process would and exit with its code; never returns."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a file may be called what no encoding has
-    output = sys.stdout
+    outputs = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (None if output is None else Lasting(output) for output in outputs)
+    try:
+        sys.exit(_code_of(command, arguments))
+    finally:
+        sys.stdout, sys.stderr = outputs
+
+
+class Lasting:
+    """An output whose reader may leave (`| head`): what is written then goes nowhere, and the work goes on."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text; its length."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            return self._leave(len(text))
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._leave()
+
+    def _leave(self, count: int = 0) -> int:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())  # what is buffered still, and what the interpreter says at its end
+        os.close(nowhere)
+        return count
+
+
+def _code_of(command: click.Command, arguments: list[str] | None) -> int:
+    """Run a command and say what went wrong; its exit code."""
     try:
         code = command.main(args=arguments, standalone_mode=False)
-    except SystemExit as end:  # click's own way when a reader leaves: it wraps the outputs and exits with 1
-        code = end.code if sys.stdout is output else 0
+    except SystemExit as end:
+        code = end.code
     except click.exceptions.Abort:
         click.echo("stopped; run the same command again to go on", err=True)
         code = INTERRUPTED
@@ -62,7 +101,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         hint = f"{remedy(error.errno)}, then run the same command again" if written else ""
         _tell(f"{name}{error.strerror or error}", hint)
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def plain(text: str) -> str:
@@ -103,9 +142,9 @@ class LazyGroup(click.Group):
         return getattr(importlib.import_module(f".{module}", __package__), name)
 
 
-def is_live(stream: IO[str]) -> bool:
-    """Whether a line can be written over: a terminal that knows how."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def is_live(stream: IO[str] | None) -> bool:
+    """Whether a line can be written over: a terminal that knows how; an output that was closed is None."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
