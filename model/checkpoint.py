@@ -30,6 +30,7 @@ from .written import writing
 NAMES = ("best.pt", "last.pt")  # in a run's folder; the first that is there is the one to use
 FORMAT = "alexnet-dali checkpoint"
 VERSION = 1
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as torch has it; tools/console.py tells it
 OF_THE_FILE = (None, errno.EINVAL, errno.EISDIR)  # errors of the system that a damaged file causes; others the disk
 PARTS: dict[str, type] = {  # what going on takes of it
     **dict.fromkeys(("config", "recipe", "model", "velocity"), dict),
@@ -56,6 +57,7 @@ def load(path: Path) -> dict:
     Raises:
         UsageError: no such file.
         TrainingError: damaged, foreign, of another version, or no file but a pipe or a device.
+        MemoryError, RuntimeError: it is larger than the memory that is left.
     """
     check_regular(path)
     if path.suffix == ".safetensors":  # what alexnet-weights has exported
@@ -69,7 +71,11 @@ def load(path: Path) -> dict:
         raise UsageError(
             f"{path}: no such checkpoint", "name a folder that alexnet-train wrote, runs/source2012 say"
         ) from None
+    except MemoryError:
+        raise  # this machine's, and no fault of the file
     except Exception as error:  # zipfile and torch raise whatever they like at a damaged file
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY):
+            raise
         if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
             raise TrainingError(
                 f"{path}: cannot be read: {error}", "see that you may read it, and to its disk"

@@ -21,6 +21,7 @@ from .sound import check_regular
 from .written import writing
 
 LARGEST = 2**53  # whole numbers beyond are none that floats and figures can take
+BEGINNING = b'{"kind": "'  # of a line as the trainer writes it
 
 
 @dataclass
@@ -104,6 +105,20 @@ def read_counted(path: Path) -> tuple[list[dict], int]:
         return _read(path)
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror}", "see that you may read it") from None
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is there that no run has written: a killed one leaves lines of ours, a torn one, or nothing.
+
+    Raises:
+        TrainingError: it is no file, or cannot be read.
+    """
+    lines, others = read_counted(path)
+    if lines or others or not path.exists():
+        return not lines and others > 0
+    with open(path, "rb") as file:  # a single line without an end
+        torn = file.read(len(BEGINNING)).rstrip(b"\0")  # a power cut leaves zeros
+    return not BEGINNING.startswith(torn)
 
 
 def cut(path: Path, epochs: int, step: int, report: Callable[[dict], object] = lambda line: None) -> None:

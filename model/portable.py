@@ -12,6 +12,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,9 @@ KEPT = ("config", "recipe", "classes", "best_error", "steps_done", "epoch", "sha
 
 
 def write(saved: dict, folder: Path, epochs: list[dict]) -> None:
-    """Write a checkpoint's weights, statistics and card into a folder, each atomically.
+    """Write a checkpoint's weights, statistics and card into a folder, each atomically; the weights last.
+
+    Where they are there, so is all else; where they cannot be written, they are not there.
 
     Args:
         epochs: lines of the run's metrics.
@@ -57,11 +60,16 @@ def write(saved: dict, folder: Path, epochs: list[dict]) -> None:
         "mean": saved["recipe"]["mean"],
         "stats": json.dumps({name: saved["stats"][name] for name in ("images", "fingerprint")}),
     }
-    for name, tensors in ((WEIGHTS, saved["model"]), (STATISTICS, {name: saved["stats"][name] for name in STATS})):
+    write_atomically(folder / CARD, card({**saved, **kept}, epochs).encode())
+    for name, tensors in ((STATISTICS, {name: saved["stats"][name] for name in STATS}), (WEIGHTS, saved["model"])):
         whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         packed = pack(whole, {**metadata, "sha256": checksum(whole, metadata)})
-        write_atomically(folder / name, packed)
-    write_atomically(folder / CARD, card({**saved, **kept}, epochs).encode())
+        try:
+            write_atomically(folder / name, packed)
+        except OSError:
+            with suppress(OSError):  # it may be in place, but not surely on the disk
+                (folder / name).unlink(missing_ok=True)
+            raise
 
 
 def read(path: Path) -> dict:

@@ -95,7 +95,9 @@ def photos_of(batch: Batch, shard_set: ShardSet) -> str:
     feed, some = Feed(shard_set, "train"), batch.records[sound if sound.all() else ~sound]
     named = "; ".join(feed.name(record) for record in some[:NAMED_PHOTOS].tolist())
     more = f"; and {len(some) - NAMED_PHOTOS:,} more" if len(some) > NAMED_PHOTOS else ""
-    return f"; its photos are {'all' if sound.all() else 'not'} finite numbers: {named}{more}"
+    # Of a step that several processes share each speaks of its own photos: the one to blame may be another's.
+    whose = "the photos of this process" if plan is not None and count < plan.batch_size else "its photos"
+    return f"; {whose} are {'all' if sound.all() else 'not'} finite numbers: {named}{more}"
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from .open_files import OpenFilesError, too_many
 MAP_BYTES = 1 << 36  # address space only: the file grows by what is written. 5,000 records of 13 MB
 FULL_BYTES = 1 << 20  # so little is left of a disk that is full
 ROOM = "make room, then run the same command again: what is done is kept"
+MEMORY = f"more memory: LMDB maps {MAP_BYTES >> 30} GiB of addresses, which ulimit -v must allow"
 COMMIT_EVERY = 1000  # records, as Caffe does: bounds the dirty pages in memory
 
 # The first meta page: 16 bytes of page header, then magic and version (mdb.c, struct MDB_meta).
@@ -83,10 +84,15 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
         raise ShardError(
             f"{path}: more than {MAP_BYTES >> 30} GiB for one shard", "build with a smaller --shard-records"
         ) from None
+    except lmdb.MemoryError as error:
+        raise ShardError(f"{path}: cannot be written: {error}", MEMORY) from None
     except lmdb.Error as error:
         # Of a full disk, on which a write ends short, LMDB says that input or output failed.
-        there = os.statvfs(path.parent)
-        if there.f_bavail * there.f_frsize < FULL_BYTES or os.strerror(errno.ENOSPC) in str(error):
+        full = os.strerror(errno.ENOSPC) in str(error)
+        with suppress(OSError):  # of a disk that fails it is LMDB's error that is told
+            there = os.statvfs(path.parent)
+            full = full or there.f_bavail * there.f_frsize < FULL_BYTES
+        if full:
             raise ShardError(f"{path}: cannot be written: the disk is full ({error})", ROOM) from None
         raise ShardError(f"{path}: cannot be written: {error}", "is there room, and the right to write?") from None
     finally:

@@ -18,7 +18,7 @@ from pathlib import Path
 from .errors import ShardError, UsageError
 from .files import locked, sync_folder, write_atomically, write_json, writing_to
 from .listing import listing_of, read_listing
-from .refused import named
+from .refused import named, reading
 from .shards import ShardFile, sha256_of
 from .shardset import MANIFEST, ShardSet, is_complete, open_shard_set
 
@@ -52,6 +52,7 @@ def stage(
         UsageError: `target` holds something else, or is the set itself.
         ShardError: a shard of the source is damaged, no such split, no room, or another process is at work there.
         NotWrittenError: the system refused a file.
+        AlexnetError: a file of the source cannot be read.
     """
     manifest = _manifest(shard_set, splits)
     if target.exists() and target.resolve() == shard_set.root.resolve():
@@ -182,7 +183,7 @@ def _copy_shard(source: Path, target: Path, file: ShardFile, advance: Callable[.
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    with writing_to(path), open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
 

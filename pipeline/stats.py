@@ -5,6 +5,7 @@ Sums are integers and therefore exact: any number of partial sums, merged in any
 the last bit. Sets of `--fit short-side` are measured on their central square. Neither DALI nor torch is imported.
 """
 
+import errno
 from collections.abc import Callable
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .stored_arrays import read_arrays
 
 LIGHTING_SCALES = ("stddev", "eigenvalue", "none")
 LIGHTING_SHARE = 0.1  # standard deviation of the paper's alpha; `--color-noise 0.1` of the program
+_OF_THE_FILE = (None, errno.EINVAL, errno.EISDIR)  # errors of the system that a damaged file causes
 _SMALL_BYTES = 4096  # of all that stats.npz holds beside the mean image
 _EXACT_SUM = 257  # pictures whose sum fits 16 bits: 257 * 255 = 2^16 - 1
 _EXACT_ROW = 256  # pixels whose products sum exactly in float32: 256 * 255^2 < 2^24
@@ -237,7 +239,7 @@ def load(shard_set: ShardSet, split: str = "train") -> Stats:
     """Read the statistics of a shard set.
 
     Raises:
-        StatsError: missing, damaged, or of another build.
+        StatsError: missing, unreadable, damaged, or of another build.
     """
     path, size = shard_set.root / "stats.npz", shard_set.size
     again = f"alexnet-prep pca-stats --shards {shard_set.root}"
@@ -255,6 +257,8 @@ def load(shard_set: ShardSet, split: str = "train") -> Stats:
     except AlexnetError:
         raise
     except Exception as error:  # NumPy and zipfile raise whatever they like at a damaged file
+        if isinstance(error, OSError) and error.errno not in _OF_THE_FILE:
+            raise StatsError(f"{path}: cannot be read: {error.strerror}", "see that you may read it") from None
         raise StatsError(f"{path}: damaged: {error}", again) from None
     stats = Stats(images, fingerprint, **{name: array.astype(np.float64) for name, array in arrays.items()})
     if not all(np.isfinite(array).all() for array in arrays.values()):

@@ -26,7 +26,9 @@ def read_arrays(
         ValueError: it is larger, compressed, or an array is missing or another; or what zipfile raises at damage.
     """
     if path.stat().st_size > most_bytes + _OVERHEAD:
-        raise ValueError(f"{path.stat().st_size:,} bytes are more than the {most_bytes:,} that were written")
+        raise ValueError(
+            f"{path.stat().st_size:,} bytes are more than the {most_bytes + _OVERHEAD:,} that it can have at most"
+        )
     arrays = {}
     with zipfile.ZipFile(path) as archive:
         for name, (shape, kinds) in wanted.items():

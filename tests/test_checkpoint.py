@@ -186,6 +186,26 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
     assert harmless < 250  # in the padding between the parts; the rest were refused
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 500000000 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lack_of_memory_is_not_damage(tmp_path, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    save(tmp_path / "last.pt", state())
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(type(error)) as caught:
+        load(tmp_path / "last.pt")
+    assert caught.value is error
+
+
 def test_a_part_called_a_folder_is_refused(tmp_path):
     """Found by flipping every bit: with this one torch reads nothing of the part, and says nothing."""
     path = tmp_path / "last.pt"

@@ -17,8 +17,15 @@ def place(tmp_path):
         *("run/last.pt", "run/best.pt", "run/metrics.jsonl", "run/config.json", "run/kernels/00000.npy"),
         *("run/index/index.json", "run/index/vectors.npy", "run/index/codes.json", "run/figures/curves.png"),
         *("set/dataset.json", "set/stats.json", "set/stats.npz", "set/rejected.csv", "set/train/00000.csv"),
-        *("set/train/00000.lmdb/data.mdb", "export/export.json", "result.json", "classes.csv", "lines.txt"),
-        *("photo.jpg", "bare"),
+        *(
+            "set/train/00000.lmdb/data.mdb",
+            "export/export.json",
+            "export/train/00000.tar",
+            "result.json",
+            "classes.csv",
+            "lines.txt",
+        ),
+        *("classes.csv", "lines.txt", "photo.jpg", "bare"),
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +74,65 @@ def test_an_earlier_result_is(place, monkeypatch):
     check_outputs([(None, ".json"), (place / "result.json", ".json"), (place / "lines.txt", ".txt")])
     again = place / "run" / ".." / "result.json"
     assert "two results" in refused(check_outputs, [(place / "result.json", ".json"), (again, ".json")])
+
+
+RESULTS = {
+    ".json": b'[\n  {"images_per_second": 3}\n]\n',
+    ".csv": b"class,words,images,top1_error,top5_error\na,,1,0.5,0.1\n",
+    ".txt": b"3 1 2\n0 2 1\n",
+    ".png": b"\x89PNG\r\n\x1a\n",
+    ".html": b"<!DOCTYPE html>\n<html>",
+}
+
+
+@pytest.mark.parametrize("suffix", RESULTS)
+def test_a_result_of_any_name_is_written_over_by_the_same_command(place, suffix):
+    for name in ("result", "out.dat", "out.log", "run/result", "set/val results.new"):
+        (place / name).write_bytes(RESULTS[suffix])
+        check_output(place / name, suffix)
+        for other in set(RESULTS) - {suffix}:
+            assert "would be lost" in refused(check_output, place / name, other)
+    for whole in (b"", b"3", b"{", b"[" * 100_000, b"\xff\x00", b"a,b\n"):
+        (place / "foreign").write_bytes(whole)
+        assert "would be lost" in refused(check_output, place / "foreign", suffix)
+    (place / "one.jsonl").write_bytes(b'{"kind": "step"}\n')
+    assert "would be lost" in refused(check_output, place / "one.jsonl", ".json")
+
+
+def test_names_of_ours_are_like_others_where_nothing_of_ours_is_beside_them(place):
+    names = ["config.json", "stats.json", "index.json", "settings.json", "sample.json", "dataset.json", "rejected.csv"]
+    (place / "results").mkdir()
+    for name in (*names, "export.json", "job.json", "begun.json", "codes.json"):
+        (place / "results" / name).write_bytes(b"{}")
+        check_output(place / "results" / name, f".{name.split('.')[1]}")
+        (place / "results" / name).unlink()
+    (place / "set/train/classes.csv").write_bytes(b"")
+    check_output(place / "set/train/classes.csv", ".csv")
+    (place / "folder.lmdb").mkdir()
+    check_output(place / "folder.lmdb" / "a.json", ".json")
+    check_output(place / "b.lmdb", ".json")
+    check_folder(place / "folder.lmdb", [])
+    check_run_folder(place / "folder.lmdb", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "neighbour"),
+    [
+        *[("config.json", each) for each in ("last.pt", "best.pt", "metrics.jsonl")],
+        *[("dataset.json", each) for each in ("val/00000.lmdb/data.mdb", "stats.npz", "rejected.csv")],
+        *[("stats.json", each) for each in ("dataset.json", "stats.npz")],
+        *[("rejected.csv", each) for each in ("dataset.json", "val/00000.lmdb/data.mdb", ".build/job.json")],
+        *[(each, "begun.npy") for each in ("begun.json", "index.json")],
+        *[("codes.json", "codes.npy"), ("settings.json", "tanh/0.01.pt"), ("sample.json", "train/a/1.jpg")],
+        *[(".build/job.json", "train"), (".export/job.json", "train"), ("export.json", "train/00000.tar")],
+        *[("00003.csv", "00000.lmdb/data.mdb"), ("odd.csv", "odd.lmdb/data.mdb")],
+    ],
+)
+def test_names_of_ours_beside_what_is_ours(tmp_path, name, neighbour):
+    for each in (name, neighbour):
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / each).write_bytes(b"{}")
+    assert "belongs to" in refused(check_output, tmp_path / name, f".{name.split('.')[-1]}")
 
 
 def test_of_a_link_what_it_leads_to_counts(place):

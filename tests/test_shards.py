@@ -5,6 +5,8 @@ import fnmatch
 import hashlib
 import os
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -320,3 +322,39 @@ def test_a_full_disk_is_told_though_lmdb_takes_it_for_a_broken_one(tmp_path, mon
     message, hint = refusal(write_shard, tmp_path / "a.lmdb", VALUES)
     assert ("the disk is full" in message and "make room" in hint) is (free < 1 << 20)
     assert f"{tmp_path}/a.lmdb: cannot be written: " in message and "Input/output error" in message
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from alexnet_dali.pipeline.errors import ShardError
+from alexnet_dali.pipeline.shards import write_shard
+resource.setrlimit(resource.RLIMIT_AS, (1 << 34, resource.RLIM_INFINITY))
+try:
+    write_shard(Path(sys.argv[1]), [b"value"])
+except ShardError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+
+
+def test_too_few_addresses_are_told_as_memory(tmp_path):
+    command = [sys.executable, "-c", LIMITED, tmp_path / "a.lmdb"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=180)
+    message, hint = said.stdout.splitlines()
+    assert message.startswith(f"{tmp_path}/a.lmdb: cannot be written: ") and "Cannot allocate memory" in message
+    assert hint == "more memory: LMDB maps 64 GiB of addresses, which ulimit -v must allow"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_cannot_say_how_full_it_is_hides_no_error(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def refuses(*_, **__):
+        raise lmdb.Error("mdb_env_open: Input/output error")
+
+    monkeypatch.setattr(shards.lmdb, "open", refuses)
+    monkeypatch.setattr(shards.os, "statvfs", fails)
+    with pytest.raises(ShardError) as caught:
+        write_shard(tmp_path / "a.lmdb", [b"value"])
+    assert caught.value.message == f"{tmp_path}/a.lmdb: cannot be written: mdb_env_open: Input/output error"

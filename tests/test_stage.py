@@ -14,11 +14,12 @@ from functools import partial
 
 import pytest
 from alexnet_dali.pipeline import stage as module
-from alexnet_dali.pipeline.errors import ShardError, UsageError
+from alexnet_dali.pipeline.errors import AlexnetError, ShardError, UsageError
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shardset import open_shard_set
 from alexnet_dali.pipeline.stage import stage
 from alexnet_dali.tools.prep import prep
+from faults import Faults
 
 
 def contents(folder):
@@ -114,6 +115,31 @@ def test_a_damaged_source_is_named(source, tmp_path, damage):
     path.write_bytes(data)
     stage(source, tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(source.root)
+
+
+def source_fault(source, copy, done, number):
+    """The message and the hint where something that is done to the source fails."""
+    with Faults(source.root) as undisturbed:
+        stage(source, copy)
+    shutil.rmtree(copy)
+    with Faults(source.root, 1 + undisturbed.seen.index(done), number), pytest.raises(AlexnetError) as caught:
+        stage(source, copy)
+    return caught.value.message, caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("done", "path"), [("read data.mdb", "train/00000.lmdb/data.mdb"), ("read stats.npz", "stats.npz")]
+)
+def test_a_source_that_may_not_be_read_is_not_told_to_be_written(source, tmp_path, done, path):
+    message, hint = source_fault(source, tmp_path / "copy", done, errno.EACCES)
+    assert message == f"{source.root / path}: Permission denied"
+    assert hint == "see that you may read it, then run the same command again"
+
+
+def test_a_disk_of_the_source_that_fails_is_named(source, tmp_path):
+    message, hint = source_fault(source, tmp_path / "copy", "read data.mdb", errno.EIO)
+    assert message == f"{source.root}/train/00000.lmdb/data.mdb: Input/output error"
+    assert hint == "see to the disk, then run the same command again"
 
 
 def test_a_damaged_csv_is_named(source, tmp_path):

@@ -1,8 +1,10 @@
 """The statistics: exact whatever the parts they were summed from, equal to NumPy's, never of another shard set."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import pickle
 import shutil
 import tracemalloc
@@ -329,7 +331,7 @@ def place(tmp_path):
         (written(images=np.zeros(3)), "images is float64 of shape (3,), not of shape ()"),
         (
             written(images=np.zeros((), "i8"), fingerprint=np.array("x" * 100_000)),
-            "bytes are more than the 4,696 that were written",
+            "bytes are more than the 70,232 that it can have at most",
         ),
         (written(eigenvalues=np.array(["a", "b", "c"])), "eigenvalues is <U1 of shape (3,)"),
     ],
@@ -386,11 +388,24 @@ def test_a_bomb_is_refused_and_never_unpacked(place, monkeypatch, name, shape, m
     assert message.startswith(f"{place.root}/stats.npz: damaged: {name} {what}") and most < 1_000_000
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_statistics_that_cannot_be_read_are_not_called_damaged(place, monkeypatch, number):
+    def fails(*_):
+        raise OSError(number, os.strerror(number), "stats.npz")
+
+    (place.root / "stats.npz").write_bytes(written())
+    monkeypatch.setattr(zipfile, "ZipFile", fails)
+    with pytest.raises(StatsError) as caught:
+        stats.load(place)
+    assert caught.value.message == f"{place.root}/stats.npz: cannot be read: {os.strerror(number)}"
+    assert caught.value.hint == "see that you may read it"
+
+
 def test_a_file_that_is_too_large_is_not_opened(place):
     """Its directory alone could take gigabytes."""
     with open(place.root / "stats.npz", "wb") as file:
         file.truncate(1 << 30)
-    assert refusal(place).endswith("damaged: 1,073,741,824 bytes are more than the 4,696 that were written")
+    assert refusal(place).endswith("damaged: 1,073,741,824 bytes are more than the 70,232 that it can have at most")
 
 
 def test_any_flipped_byte_is_noticed_or_harmless(place, monkeypatch):

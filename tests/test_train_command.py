@@ -714,6 +714,41 @@ def test_a_run_is_not_put_into_a_shard_set(few, tmp_path, run_command, name):
     assert sorted(copy.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.jsonl", b'{"loss": 1.0, "step": 3}\n{"loss": 0.5, "step": 4}\n'),
+        ("metrics.jsonl", b'{"loss": 1.0}'),
+        ("config.json", b'{"hidden": 3, "epochs": 4}\n'),
+        ("config.json", b"[1, 2]"),
+        ("config.json", b"epochs: 4"),
+    ],
+)
+def test_a_new_run_takes_nobody_s_files_for_its_own(few, tmp_path, run_command, name, content):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).write_bytes(content)
+    code, out, err = run_command(train, "--shards", few.root, "--run", run, *SHORT)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"error: {run / name}: is no file of a run of alexnet-train, and would be lost",
+        "  try: choose another --run, or move it",
+    ]
+    assert [path.name for path in run.iterdir()] == [name] and (run / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("lines", [b"", b'{"ki', b'{"kind": "step", "epo', b"\0" * 40, None])
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(few, trained, tmp_path, run_command, lines):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(trained / "config.json", run)
+    whole = (trained / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(whole.splitlines(keepends=True)[0] + b'{"k' if lines is None else lines)
+    code, _, err = run_command(train, "--shards", few.root, "--run", run, *SHORT)
+    assert (code, err) == (0, "")
+    assert_same_run(run, trained)
+
+
 def test_a_first_command_on_a_full_disk_names_no_checkpoint(few, tmp_path, run_command):
     with Faults(tmp_path / "run", 1, on=True):
         code, _, err = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT)

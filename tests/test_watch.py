@@ -1,14 +1,17 @@
 """The two known failures: a loss that is no number, a loss stuck at ln(classes)."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from alexnet_dali.model.alexnet import AlexNet
 from alexnet_dali.model.other import Other
-from alexnet_dali.model.watch import NEAR, Watch, dead_share
+from alexnet_dali.model.watch import NEAR, Watch, dead_share, photos_of
 from alexnet_dali.pipeline.errors import TrainingError
+from alexnet_dali.pipeline.stream import Batch
 
 
 @pytest.mark.parametrize("loss, said", [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
@@ -104,3 +107,14 @@ def test_a_living_net_may_still_begin_to_learn(net):
     text = Watch(4).explain(net, PICTURES, 0.01, 120)
     assert "0% of the last hidden layer's units are dead" in text
     assert text.endswith("It may still begin to learn.") and "--rate" not in text
+
+
+@pytest.mark.parametrize(("whole", "whose"), [(3, "its photos"), (6, "the photos of this process")])
+def test_of_a_step_that_is_shared_a_process_speaks_of_its_own_photos(shards, whole, whose):
+    """The photo to blame may be another process's, so these must not be called all of the step's."""
+    images, plan = torch.zeros(3, 3, 8, 8), SimpleNamespace(start=0, step=0, batch_size=whole)
+    batch = Batch(images, torch.zeros(3, dtype=torch.int64), False, np.arange(3), plan)
+    assert photos_of(batch, shards).startswith(f"; {whose} are all finite numbers: ")
+    images[1, 2, 3, 4] = math.nan
+    assert photos_of(batch, shards).startswith(f"; {whose} are not finite numbers: ")
+    assert photos_of(batch, shards).endswith(", record 1") and ";" not in photos_of(batch, shards)[1:]

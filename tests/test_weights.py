@@ -22,6 +22,7 @@ from alexnet_dali.model.other import Other
 from alexnet_dali.model.recipes import RECIPES, recipe
 from alexnet_dali.pipeline import stats
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
+from alexnet_dali.pipeline.files import NotWrittenError
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train import train
 from alexnet_dali.tools.weights import weights
@@ -228,7 +229,35 @@ def test_a_full_disk_names_the_file_of_an_export(tmp_path, shards, capfd):
         first, second = capfd.readouterr().err.splitlines()
         assert re.fullmatch(rf"error: {tmp_path}/out(/(README\.md|\w+\.safetensors))?: No space left on device", first)
         assert second == "  try: make room, then run the same command again"
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert run("export", tmp_path / "run", "--to", tmp_path / "out") == 0, what
+        portable.load_exported(tmp_path / "out")
+        assert len(list((tmp_path / "out").iterdir())) == 3
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_an_export_with_onnx_that_was_stopped_is_gone_on_with(tmp_path, shards, capfd, monkeypatch):
+    saved_run(tmp_path / "run", shards)
+    command = ("export", tmp_path / "run", "--to", tmp_path / "out", "--onnx")
+    write = portable.write_atomically
+
+    def full(path, content):
+        if path.name == "model.safetensors":
+            raise NotWrittenError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(portable, "write_atomically", full)
+        assert run(*command) == 1
+    assert "model.safetensors: No space left on device" in capfd.readouterr().err
+    assert sorted(os.listdir(tmp_path / "out")) == ["README.md", "model.onnx", "statistics.safetensors"]
+    assert run(*command) == 0
+    portable.load_exported(tmp_path / "out")
+    assert run(*command) == 2 and "holds a model.safetensors already" in capfd.readouterr().err
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model.onnx").write_bytes(b"somebody's")
+    assert run(*command[:3], tmp_path / "other", "--onnx") == 2
+    assert "holds a model.onnx already" in capfd.readouterr().err
 
 
 def test_an_exported_net_whose_weights_are_no_numbers_is_refused(tmp_path, shards):

@@ -14,6 +14,9 @@ from .outputs import check_folder, check_output
 
 FOLDER = click.Path(path_type=Path)
 OWN, ONNX = "alexnet-dali", "model.onnx"
+# What each file but the weights, which come last, is known by within its first bytes: a stopped export is gone on with.
+MARKS = {portable.STATISTICS: portable.KIND, portable.CARD: "Written by alexnet-dali", ONNX: "pictures"}
+HEAD = 1 << 20
 NOTES = {
     "torchvision": "a checkpoint of torchvision:alexnet, which is not the net of 2012: other kernels, no groups, no "
     "normalisation",
@@ -51,8 +54,8 @@ def export_weights(run, folder, onnx):
       alexnet-weights export runs/source2012 --to source2012
       alexnet-weights export runs/source2012/last.pt --to source2012 --onnx
     """
-    files = (portable.WEIGHTS, portable.STATISTICS, portable.CARD, *[ONNX] * onnx)
-    check_folder(folder, (*files, *checkpoints.NAMES))
+    beside = [name for name in (portable.STATISTICS, portable.CARD, *[ONNX] * onnx) if not _is_ours(folder / name)]
+    check_folder(folder, (portable.WEIGHTS, *beside, *checkpoints.NAMES))
     portable.safetensors_module()
     if onnx:
         onnx_export.check_installed()
@@ -68,6 +71,17 @@ def export_weights(run, folder, onnx):
     portable.write(checkpoints.load(file), folder, lines)
     size = (folder / portable.WEIGHTS).stat().st_size
     click.echo(f"{folder}: {portable.WEIGHTS} ({console.size(size)}), {portable.STATISTICS}, {portable.CARD}")
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is there that an export wrote."""
+    try:
+        if not file.is_file():
+            return False
+        with open(file, "rb") as opened:
+            return MARKS[file.name].encode() in opened.read(HEAD)
+    except OSError:
+        return False
 
 
 @weights.command("import")
