@@ -92,7 +92,7 @@ def test_training_says_what_it_does(few, tmp_path, run_command):
     )
     chosen = r"decode (threads|dali): images/s of the first batches here: threads [\d,]+, dali [\d,]+"
     assert re.fullmatch(chosen, lines[5])
-    step = r"  loss \d\.\d{4}  error \d+\.\d%  [\d,]+ images/s  stall \d+\.\d%  .+ left"
+    step = r"  loss \d\.\d{4}  error \d+\.\d%  [\d,]+ images/s  stall \d+\.\d%  (\d+ s|\d+ min \d\d s) left"
     val = (
         r"  loss \d\.\d{4}  error \d+\.\d%  val loss \d\.\d{4}, top-1 \d+\.\d%, top-5 0\.0%  [\d,]+ images/s  stall .*%"
     )
