@@ -12,7 +12,7 @@ import argparse
 import lightning
 import torch
 import torch.nn.functional as F
-from alexnet_dali.pipeline.batches import TestLoader, TrainLoader
+from alexnet_dali.pipeline.stream.loaders import TestLoader, TrainLoader
 from torchvision.models import resnet18
 
 

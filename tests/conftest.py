@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import tiny
-from alexnet_dali.pipeline import stats
-from alexnet_dali.pipeline.build import build
-from alexnet_dali.pipeline.options import BuildOptions
-from alexnet_dali.pipeline.sources import find_photos
+from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.options import BuildOptions
+from alexnet_dali.pipeline.shards import stats
+from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.tools import console
-from alexnet_dali.tools.sample_photos import make_photos
+from alexnet_dali.tools.prep.sample_photos import make_photos
 from hypothesis import settings
 from PIL import Image
 

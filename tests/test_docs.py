@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 import pytest
-from alexnet_dali.tools.bench import bench
-from alexnet_dali.tools.demo import demo
+from alexnet_dali.tools.bench.cli import bench
+from alexnet_dali.tools.demo.cli import demo
 from alexnet_dali.tools.evaluate import evaluate_runs
-from alexnet_dali.tools.figures.command import figures
-from alexnet_dali.tools.prep import prep
-from alexnet_dali.tools.train import train
+from alexnet_dali.tools.figures.cli import figures
+from alexnet_dali.tools.prep.cli import prep
+from alexnet_dali.tools.train.cli import train
 from alexnet_dali.tools.weights import weights
 
 ROOT = Path(__file__).parent.parent
@@ -131,7 +131,7 @@ def test_the_code_on_the_readme_runs(shards, tmp_path, monkeypatch, capsys):
 
 
 def test_the_record_on_the_format_page_is_what_the_code_writes():
-    from alexnet_dali.pipeline import datum
+    from alexnet_dali.pipeline.shards import datum
 
     page = (ROOT / "docs" / "shard-format.md").read_text()
     rows = re.findall(r"^((?:[0-9a-f]{2} )+) +\w+", page, re.M)

@@ -10,8 +10,8 @@ import pytest
 import tiny
 import torch
 import torchvision
-from alexnet_dali.pipeline.batches import TestLoader, TrainLoader
-from alexnet_dali.pipeline.plan import Augmentation
+from alexnet_dali.pipeline.plan.plan import Augmentation
+from alexnet_dali.pipeline.stream.loaders import TestLoader, TrainLoader
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

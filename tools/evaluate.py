@@ -10,18 +10,18 @@ from pathlib import Path
 import click
 import torch
 
-from ..model import checkpoint as checkpoints
-from ..model.confusion import ANSWERS, WORST, Tally
-from ..model.evaluate import Result, evaluate
-from ..model.precision import PRECISIONS, check_precision, default_precision, set_precision
+from ..model.analysis.confusion import ANSWERS, WORST, Tally
+from ..model.recipes.precision import PRECISIONS, check_precision, default_precision, set_precision
+from ..model.training import checkpoint as checkpoints
+from ..model.training.evaluate import Result, evaluate
 from ..pipeline.errors import UsageError
 from ..pipeline.files import write_csv, write_json
-from ..pipeline.shardset import MANIFEST, ShardSet, described, open_shard_set
-from ..pipeline.views import views_of
+from ..pipeline.plan.views import views_of
+from ..pipeline.shards.manifest import MANIFEST, ShardSet, described, open_shard_set
 from . import console, utf8
-from .outputs import check_outputs
-from .predictions import TOP, Predictions
+from .output_guard import check_outputs
 from .process import pick_device
+from .submission import TOP, Predictions
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

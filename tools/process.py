@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..pipeline.errors import DeviceError
-from .launch import PARENT
+from .train.launch import PARENT
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import click
 
-from ..model import checkpoint as checkpoints
-from ..model import converters, metrics, onnx_export, portable
+from ..model.training import checkpoint as checkpoints
+from ..model.training import metrics
+from ..model.weights import convert as converters
+from ..model.weights import onnx_export
+from ..model.weights import safetensors_io as portable
 from ..pipeline.errors import UsageError
 from ..pipeline.files import writing_to
-from ..pipeline.shardset import open_shard_set
+from ..pipeline.shards.manifest import open_shard_set
 from . import console, utf8
-from .outputs import check_folder, check_output
+from .output_guard import check_folder, check_output
 
 FOLDER = click.Path(path_type=Path)
 OWN, ONNX = "alexnet-dali", "model.onnx"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ...model.evaluate import most_probable
+from ...model.training.evaluate import most_probable
 
 TOP = 5
 PICKS = ("mixed", "best", "worst", "random")

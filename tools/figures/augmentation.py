@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from ...model import checkpoint as checkpoints
-from ...model.recipes import RECIPES, recipe
-from ...pipeline import stats
+from ...model.recipes.recipe import RECIPES, recipe
+from ...model.training import checkpoint as checkpoints
 from ...pipeline.errors import UsageError
-from ...pipeline.shardset import open_shard_set
-from .look import LIGHT, Look
-from .runs import FOLDER, SHARDS, folder_for
+from ...pipeline.shards import stats
+from ...pipeline.shards.manifest import open_shard_set
+from .augmented import GAUSSIANS, SCALES, Varied, set_of_one, vary
+from .open_run import FOLDER, SHARDS, folder_for
 from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet
-from .varied import GAUSSIANS, SCALES, Varied, set_of_one, vary
+from .style import LIGHT, Look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...model import metrics
+from ...model.training import metrics
 from ...pipeline.errors import TrainingError, UsageError
-from .look import LIGHT, Look
 from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet, shorten, text_width
+from .style import LIGHT, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

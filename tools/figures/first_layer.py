@@ -1,6 +1,6 @@
 """The kernels of a net's first layer, of a checkpoint or of each epoch that a run has kept.
 
-In:  a run's folder, a checkpoint, or what model/kernels.py has kept.
+In:  a run's folder, a checkpoint, or what model/training/kernel_snapshots.py has kept.
 Out: kernels and what they are of. No shard set is opened.
 
 Where a net begins with large weights, as Kaiming's are, a short training changes them by a tenth, and the eye sees
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ...model import checkpoint as checkpoints
-from ...model import kernels as kept_kernels
-from ...model.registry import ALEXNET, make_net
+from ...model.nets.registry import ALEXNET, make_net
+from ...model.training import checkpoint as checkpoints
+from ...model.training import kernel_snapshots as kept_kernels
 from ...pipeline.errors import UsageError
 
 KEPT = kept_kernels.FOLDER  # in a run's folder

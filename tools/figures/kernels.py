@@ -18,10 +18,10 @@ import numpy as np
 from ...pipeline.errors import UsageError
 from ...pipeline.files import write_atomically
 from .first_layer import Kernels, learned, of_checkpoint, of_epochs, smoothness
-from .look import DARK, DPI, LIGHT, Look
-from .runs import FOLDER, OUT, folder_for
+from .open_run import FOLDER, OUT, folder_for
 from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet
+from .style import DARK, DPI, LIGHT, Look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,12 +1,12 @@
 """A run looks at a split once, for figures of its answers.
 
-In:  an opened run.  Out: the errors; each batch goes to `see`, as in model/evaluate.py.
+In:  an opened run.  Out: the errors; each batch goes to `see`, as in model/training/evaluate.py.
 """
 
-from ...model.evaluate import Result, See, evaluate
-from ...model.precision import default_precision, set_precision
+from ...model.recipes.precision import default_precision, set_precision
+from ...model.training.evaluate import Result, See, evaluate
 from .. import console
-from .runs import Opened
+from .open_run import Opened
 
 
 def look_at(opened: Opened, split: str, see: See, views: int = 1, without_labels: bool = False) -> Result:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from ...model.confusion import ClassError, Tally
-from .look import LIGHT, Look
+from ...model.analysis.confusion import ClassError, Tally
+from .open_run import folder_for, of_a_run, open_run
 from .passes import look_at
-from .runs import folder_for, of_a_run, open_run
 from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet, text_width
+from .style import LIGHT, Look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

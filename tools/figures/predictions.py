@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from ...model.evaluate import Result
-from ...pipeline.dataset import ShardDataset
+from ...model.training.evaluate import Result
 from ...pipeline.errors import UsageError
-from ...pipeline.shardset import ShardSet
-from ...pipeline.stats import central_square
+from ...pipeline.shards.manifest import ShardSet
+from ...pipeline.shards.stats import central_square
+from ...pipeline.stream.dataset import ShardDataset
 from .answers import PICKS, Answer, Answers
-from .look import LIGHT, Look
+from .open_run import folder_for, of_a_run, open_run
 from .passes import look_at
-from .runs import folder_for, of_a_run, open_run
 from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet, text_width
+from .style import LIGHT, Look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

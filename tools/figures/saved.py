@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .look import DARK, LIGHT, Look, save
+from .style import DARK, LIGHT, Look, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

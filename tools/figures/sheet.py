@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...pipeline.names import printable
-from .look import DPI, Look, new_figure
+from .style import DPI, Look, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,179 @@
+"""Small nets side by side, each at its own best rate: what figure 1 of the paper shows, and section 3.3's ablation.
+
+In:  a shard set, two kinds of net, rates to try.  Out: each net's error, epoch by epoch.
+Photos come from the product's own stream: whole, in the plan's order, less the mean image, and nothing else is done
+to them. Every epoch of every net is saved: what was stopped goes on, and what is there is not trained again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ...pipeline.errors import ShardError
+from ...pipeline.plan.plan import Augmentation, Plan
+from ...pipeline.shards.manifest import ShardSet
+from ...pipeline.shards.stats import Stats
+from ...pipeline.stream.streams import Light, train_stream
+from ..nets.small_net import DECAYS, SmallNet
+from ..recipes.optim import Momentum2012
+from ..recipes.precision import autocast, set_precision
+from ..recipes.rates import Rates
+from ..training import checkpoint as checkpoints
+from ..training.evaluate import evaluate
+from .comparison import Curve, Kind, Settings, choose
+
+BATCH = 128
+BIAS_RATE = 2.0  # times that of the weights, as in the layer file
+
+
+class Stopped(Exception):  # noqa: N818, nothing went wrong
+    """Somebody asked for the end, and what was whole is saved."""
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """A shard set, and the folder where what was tried on it is kept.
+
+    Args:
+        report: called with a curve and the seconds of the epoch that it got, 0 where it was there already.
+        stop: asked after each step.
+    """
+
+    shard_set: ShardSet
+    stats: Stats
+    folder: Path
+    settings: Settings
+    device: torch.device
+    report: Callable[[Curve, float], Any] = lambda curve, seconds: None
+    stop: Callable[[], bool] = lambda: False
+
+    def compare(self, kinds: Sequence[Kind]) -> list[tuple[Curve, list[Curve]]]:
+        """Try all rates of each kind, choose, and train what was chosen to the end.
+
+        Returns:
+            For each kind the chosen curve, and those of all rates.
+        Raises:
+            TrainingError: no rate of a kind keeps the loss finite.
+            Stopped: `stop` said so.
+        """
+        few = min(self.settings.try_epochs, self.settings.epochs)
+        tried = [[self.train(kind, rate, few) for rate in self.settings.rates] for kind in kinds]
+        return [(self._best(kind, curves), curves) for kind, curves in zip(kinds, tried, strict=True)]
+
+    def _best(self, kind: Kind, curves: list[Curve]) -> Curve:
+        while True:
+            place = curves.index(choose(curves, self.settings))
+            curves[place] = self.train(kind, curves[place].rate, self.settings.epochs)
+            if not curves[place].broken:
+                return curves[place]
+
+    def train(self, kind: Kind, rate: float, epochs: int) -> Curve:
+        """Train a net at a rate until it has so many epochs, or the target, or breaks; go on with what is saved."""
+        curve, file = Curve(kind.name, rate, [], []), self.folder / f"{kind.name}-{rate:g}.pt"
+        saved = checkpoints.load(file) if file.exists() else None
+        if saved:
+            curve = Curve(**saved["curve"])
+            self.report(self._asked(curve), 0.0)
+        if self._done(curve, epochs):
+            return self._asked(curve)
+        net, optimizer = self._make(kind, saved)
+        plan = Plan(
+            self.shard_set.split("train").records,
+            BATCH,
+            self.settings.seed,
+            self.shard_set.size,
+            # Figure 1 is without regularisation of any kind.
+            Augmentation(self.shard_set.size, random_crop=False, flips=False),
+        )
+        with train_stream(
+            self.shard_set,
+            self.stats,
+            plan,
+            epoch=len(curve.errors),
+            light=Light("none"),
+            device=self.device,
+            decode="threads",
+        ) as stream:
+            while not self._done(curve, epochs):
+                began = time.monotonic()
+                error = self._epoch(net, optimizer, rate, islice(stream, plan.steps))
+                curve.broken = error is None
+                if error is not None:
+                    validated = self._validate(net)
+                    curve.errors.append(error)
+                    curve.val_errors += validated
+                checkpoints.save(
+                    file, {"model": net.state_dict(), "velocity": optimizer.velocities(), "curve": vars(curve)}
+                )
+                self.report(curve, time.monotonic() - began)
+        return self._asked(curve)
+
+    def _done(self, curve: Curve, epochs: int) -> bool:
+        reached = self.settings.target is not None and min(curve.errors, default=1.0) <= self.settings.target
+        return curve.broken or reached or len(curve.errors) >= epochs
+
+    def _asked(self, curve: Curve) -> Curve:
+        """As far as these settings would have gone: an earlier call may have had more epochs, or a lower target."""
+        far = self.settings.epochs
+        if self.settings.target is not None:
+            hits = (place + 1 for place, error in enumerate(curve.errors) if error <= self.settings.target)
+            far = min(far, next(hits, far))
+        broken = curve.broken and len(curve.errors) < far
+        return replace(curve, errors=curve.errors[:far], val_errors=curve.val_errors[:far], broken=broken)
+
+    def _make(self, kind: Kind, saved: dict | None) -> tuple[SmallNet, Momentum2012]:
+        set_precision(self.settings.precision)
+        net = SmallNet(len(self.shard_set.classes), self.shard_set.size, kind.activation, kind.norm, self.settings.seed)
+        net.to(self.device).to(memory_format=torch.channels_last)
+        optimizer = Momentum2012(net)
+        for group in optimizer.param_groups:
+            layer, _, what = group["name"].rpartition(".")
+            group["decay"] = DECAYS[layer] if kind.decay and what == "weight" else 0.0
+        if saved:
+            net.load_state_dict(saved["model"])
+            optimizer.restore(saved["velocity"])
+        return net, optimizer
+
+    def _epoch(self, net: SmallNet, optimizer: Momentum2012, rate: float, batches: Iterator) -> float | None:
+        """Train on an epoch's batches; the share that was wrong, or None where the net broke."""
+        optimizer.set_rates(Rates(rate, BIAS_RATE * rate))
+        wrong, images = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        for batch in batches:
+            if batch.unlabelled:
+                raise ShardError(
+                    f"{self.shard_set.root}: train has records without a label", "use a set that has labels"
+                )
+            with autocast(self.device, self.settings.precision):
+                logits = net(batch.images)
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(logits.float(), batch.labels).backward()
+            optimizer.step()
+            wrong, images = wrong + (logits.detach().argmax(dim=1) != batch.labels).sum(), images + len(batch.labels)
+            if self.stop():
+                raise Stopped
+        if not all(bool(parameter.isfinite().all()) for parameter in net.parameters()):
+            return None  # once a loss is not finite, neither are the weights
+        return float(wrong) / images
+
+    def _validate(self, net: SmallNet) -> list[float]:
+        if not self.settings.validate:
+            return []
+        result = evaluate(
+            [net],
+            self.shard_set,
+            self.stats,
+            crop=self.shard_set.size,
+            device=self.device,
+            precision=self.settings.precision,
+            decode="threads",
+            stop=self.stop,
+        )
+        if result is None:
+            raise Stopped
+        return [result.top1_error]

@@ -1,0 +1,68 @@
+"""The first layer's kernels after each epoch: how they came to be what they are, which a checkpoint does not say.
+
+In:  a net's weights.  Out: RUN/kernels/00003.npy, float32 (kernels, 3, height, width), after epoch 3; 00000, before.
+140 kB an epoch, in the layout that the whole net has, however it was split.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ...pipeline.files import write_atomically
+from .run_files import writing
+
+FOLDER = "kernels"
+
+
+def first_kernels(weights: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The kernels that look at the picture's three colours, by their parameter's name; {}, if there are none."""
+    for name, tensor in weights.items():
+        if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == 3:
+            return {name: tensor}
+    return {}
+
+
+def keep(run: Path, epoch: int, weights: Mapping[str, Tensor | None]) -> None:
+    """Write them down as they are after so many epochs.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    for tensor in first_kernels(weights).values():
+        assert tensor is not None, "first_kernels gives none that is not there"
+        values, file = io.BytesIO(), run / FOLDER / f"{epoch:05}.npy"
+        np.save(values, tensor.detach().float().cpu().contiguous().numpy())
+        with writing(file):
+            file.parent.mkdir(exist_ok=True)
+            write_atomically(file, values.getvalue())
+
+
+def drop_after(run: Path, epoch: int) -> None:
+    """Remove what lies beyond a checkpoint of so many epochs.
+
+    Raises:
+        TrainingError: it cannot be removed.
+    """
+    for number, file in _files(run).items():
+        if number > epoch:
+            with writing(file):
+                file.unlink(missing_ok=True)
+
+
+def read(run: Path) -> dict[int, np.ndarray]:
+    """All that were kept, by epoch, the first first; damaged ones are left out."""
+    kept = {}
+    for epoch, file in _files(run).items():
+        try:
+            kept[epoch] = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            continue
+    return kept
+
+
+def _files(run: Path) -> dict[int, Path]:
+    named = ((path.stem, path) for path in sorted((run / FOLDER).glob("*.npy")))
+    return {int(stem): path for stem, path in named if stem.isdecimal()}

@@ -1,0 +1,205 @@
+"""Weights of other programs, renamed, turned and checked one by one: torchvision's AlexNet and Caffe's.
+
+In:  arrays by name, from .safetensors or .npz, and the shard set whose classes they are for.  Out: a checkpoint.
+Nothing is unpickled. A shape that is not the net's is an error, never a reshape.
+
+    torchvision  64, 192, 384, 256, 256 kernels, no groups, conv1 padded by 2, no normalisation: not the net of 2012.
+                 Its weights fit torchvision:alexnet alone.
+    caffe        bvlc_alexnet: 96 kernels, groups of 2, the geometry of our `alexnet` in the order of the text. Three
+                 things differ: colours are BGR there (conv1 is turned); the normalisation's k is 1 there and 2 here
+                 (see `_with_our_constant`); and it runs there across all maps, here within a column, so that of 96
+                 and of 256 maps the 4 in the middle have other neighbours.
+
+Both subtract their own mean, which comes with the checkpoint in place of a shard set's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...pipeline.errors import TrainingError, UsageError
+from ...pipeline.shards.manifest import ShardSet
+from ...pipeline.shards.stats import Stats
+from ..nets.alexnet import AlexNet, NetOptions
+from ..nets.lrn import BETA
+from ..recipes.recipe import paper
+from ..training.checkpoint import stats_to_save
+from ..training.sound import check_regular
+from .safetensors_io import read_safetensors
+
+LAYOUTS = ("torchvision", "caffe")
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+SPELLINGS = {  # of a layer's weight and bias, as programs that convert Caffe's files write them
+    "weight": (".weight", "_weight", "_w", ".w", ".0", "/weight", "_0"),
+    "bias": (".bias", "_bias", "_b", ".b", ".1", "/bias", "_1"),
+}
+# ImageNet's, as torchvision's transforms have it, in 0..1, RGB.
+TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)  # of ilsvrc_2012_mean.npy, here as RGB, 0..255
+# alpha / n of Caffe, times k, so that k of ours can be 2: see `_with_our_constant`.
+CAFFE_NET = NetOptions(pool_before_relu=False, lrn_scale=2 * 1e-4 / 5, within_map=False, deep_std=0.01)
+
+
+def convert(file: Path, layout: str, shard_set: ShardSet) -> dict:
+    """Read another program's weights as a checkpoint to evaluate, export or begin with.
+
+    Raises:
+        UsageError: no such file, or one that would have to be unpickled.
+        TrainingError: damaged; or a weight is missing, too many, of another shape, or not finite.
+    """
+    arrays = read_arrays(file)
+    classes = list(shard_set.classes)
+    if layout == "torchvision":
+        model, recipe, state = "torchvision:alexnet", paper(), from_torchvision(arrays, file, len(classes))
+        mean, deviations = (255 * np.array(x) for x in (TORCHVISION_MEAN, TORCHVISION_STD))
+    else:
+        model, recipe = "alexnet", replace(paper(), net=CAFFE_NET)
+        state = from_caffe(arrays, file, len(classes))
+        mean, deviations = np.array(CAFFE_MEAN), np.ones(3)
+    return {
+        "config": {"shards": str(shard_set.root), "recipe": recipe.name, "model": model, "crop": recipe.crop},
+        "recipe": recipe.described(),
+        "model": state,
+        "classes": classes,
+        "stats": stats_to_save(_stats(layout, mean, deviations, shard_set.size)),
+        "imported": f"Not trained here: imported from {file.name}, layout {layout}",
+    }
+
+
+def from_torchvision(arrays: Mapping[str, Tensor], file: Path, classes: int) -> dict[str, Tensor]:
+    """Check torchvision's state dict; its names stay.
+
+    Raises:
+        TrainingError: it is not torchvision's `alexnet`.
+    """
+    from torchvision import models
+
+    with torch.device("meta"):
+        wanted = {name: tuple(each.shape) for name, each in models.alexnet(num_classes=classes).state_dict().items()}
+    if "features.0.weight" not in arrays and any(_caffe_name(name) for name in arrays):
+        raise TrainingError(f"{file}: has Caffe's names, not torchvision's", "say --layout caffe")
+    return _checked(dict(arrays), wanted, file, "torchvision's alexnet", "classifier.6", classes)
+
+
+def from_caffe(arrays: Mapping[str, Tensor], file: Path, classes: int) -> dict[str, Tensor]:
+    """Turn Caffe's bvlc_alexnet into ours.
+
+    Raises:
+        TrainingError: names or shapes are not Caffe's; where they are torchvision's, it says so.
+    """
+    if "features.0.weight" in arrays:
+        raise TrainingError(
+            f"{file}: is torchvision's alexnet, which has other kernels, no groups and no normalisation: "
+            "it does not fit the net of 2012",
+            "say --layout torchvision: it becomes a checkpoint of torchvision:alexnet",
+        )
+    named: dict[str, Tensor] = {}
+    for name, array in arrays.items():
+        ours = _caffe_name(name) or name
+        if ours in named:
+            raise TrainingError(f"{file}: has {ours} twice, the second time as {name}", "leave one of them out")
+        named[ours] = array
+    with torch.device("meta"):
+        wanted = {name: tuple(each.shape) for name, each in AlexNet(classes, CAFFE_NET).state_dict().items()}
+    for name, array in named.items():  # the oldest files have four axes throughout: (1, 1, 4096, 9216)
+        shape = wanted.get(name, ())
+        surplus = array.dim() - len(shape)
+        if shape and surplus > 0 and set(array.shape[:surplus]) == {1}:
+            named[name] = array.reshape(array.shape[surplus:])
+    state = _checked(named, wanted, file, "Caffe's bvlc_alexnet", "fc8", classes)
+    state["conv1.weight"] = state["conv1.weight"].flip(1).contiguous()  # BGR to RGB
+    return _with_our_constant(state)
+
+
+def read_arrays(file: Path) -> dict[str, Tensor]:
+    """All arrays of a .npz or .safetensors file.
+
+    Raises:
+        UsageError: another kind of file, or none there.
+        TrainingError: damaged, or with objects in it.
+    """
+    if file.suffix == ".safetensors":
+        return read_safetensors(file)[0]
+    if file.suffix != ".npz":
+        raise UsageError(
+            f"{file}: only .safetensors and .npz are read: other files would have to be unpickled, and could run code",
+            "where you trust it, save its state dict with safetensors.torch.save_file(state, 'weights.safetensors')",
+        )
+    check_regular(file)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such file", "name a .safetensors or .npz file") from None
+    except Exception as error:  # zipfile and NumPy raise whatever they like at a damaged file
+        raise TrainingError(
+            f"{file}: damaged, or not plain arrays ({' '.join(str(error).split())[:160]})",
+            "write it with numpy.savez of float arrays",
+        ) from None
+
+
+def _caffe_name(name: str) -> str | None:
+    """Our name of a weight, `conv1.weight`; None where it is not one of Caffe's."""
+    for kind, endings in SPELLINGS.items():
+        for ending in endings:
+            if name.endswith(ending) and name.removesuffix(ending) in LAYERS:
+                return f"{name.removesuffix(ending)}.{kind}"
+    return None
+
+
+def _checked(
+    arrays: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], file: Path, net: str, head: str, classes: int
+) -> dict[str, Tensor]:
+    missing, surplus = [name for name in wanted if name not in arrays], [name for name in arrays if name not in wanted]
+    if missing or surplus:
+        raise TrainingError(
+            f"{file}: not {net}: "
+            + "; ".join(
+                f"{what} {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+                for what, names in (("lacks", missing), ("has besides", surplus))
+                if names
+            ),
+            "give all of its weights under its names, and nothing else",
+        )
+    for name, shape in wanted.items():
+        array = arrays[name]
+        if tuple(array.shape) != shape and name.startswith(head) and tuple(array.shape[1:]) == shape[1:]:
+            raise TrainingError(
+                f"{file}: {name} has {array.shape[0]} classes, the shard set {classes}",
+                "name a shard set of the classes that these weights are for, in their order",
+            )
+        if tuple(array.shape) != shape:
+            raise TrainingError(
+                f"{file}: {name} is {tuple(array.shape)}, of {net} it is {shape}: another geometry",
+                "choose the --layout that these weights are in; see docs/weights.md",
+            )
+        if not array.is_floating_point() or not bool(array.isfinite().all()):
+            raise TrainingError(f"{file}: {name} is not of finite numbers", "use another file")
+    return {name: arrays[name].float().contiguous() for name in wanted}
+
+
+def _with_our_constant(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for k = 2 from those for k = 1.
+
+    (2 + 2 s sum)^-0.75 = 2^-0.75 (1 + s sum)^-0.75: with twice the scale our normalisation gives 2^-0.75 of Caffe's,
+    everywhere. Pooling keeps a factor, so the next layer's weights take it back.
+    """
+    return {name: each * 2**BETA if name in ("conv2.weight", "conv3.weight") else each for name, each in state.items()}
+
+
+def _stats(layout: str, mean: np.ndarray, deviations: np.ndarray, size: int) -> Stats:
+    """Statistics that normalise a picture as the other program did: a mean image of one colour, the deviations."""
+    order = np.argsort(-deviations, kind="stable")
+    return Stats(
+        images=0,
+        fingerprint=layout,
+        mean_image=np.broadcast_to(mean, (size, size, 3)).copy(),
+        mean_rgb=mean,
+        covariance=np.diag(deviations**2),
+        eigenvalues=deviations[order] ** 2,
+        eigenvectors=np.eye(3)[order],
+    )

@@ -1,0 +1,56 @@
+"""The CSV beside a shard: where each record came from.
+
+In:  `NAME.csv` beside `NAME.lmdb`.  Out: its rows, in key order.  Programs that need more than label and pixels
+read it: `verify`, `info`, `export`. Training does not.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ShardError
+
+COLUMNS = ("key", "label", "source_path", "source_width", "source_height")
+
+
+class Row(NamedTuple):
+    """One line: the record's key and label, its photo's path below the source and sides in pixels."""
+
+    key: str
+    label: int
+    source_path: str
+    source_width: int
+    source_height: int
+
+
+def listing_of(folder: Path) -> Path:
+    """The CSV of a shard's folder."""
+    return folder.with_suffix(".csv")
+
+
+def read_listing(folder: Path) -> list[Row]:
+    """Read the CSV of a shard; columns in any order, others than ours are skipped.
+
+    Raises:
+        ShardError: missing, or not a CSV of ours; the message names the line.
+    """
+    path = listing_of(folder)
+    hint = "copy the CSV again, or rebuild its shard: alexnet-prep verify --repair"
+    rows: list[Row] = []
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            missing = [name for name in COLUMNS if name not in header]
+            if missing:
+                raise ShardError(f"{path}: no column {', '.join(missing)}", hint)
+            key, label, source_path, width, height = (header.index(name) for name in COLUMNS)
+            for line in lines:
+                if len(line) != len(header):
+                    raise ValueError(f"has {len(line)} columns, not {len(header)}")
+                rows.append(Row(line[key], int(line[label]), line[source_path], int(line[width]), int(line[height])))
+    except OSError as error:
+        raise ShardError(f"{path}: {error.strerror}", hint) from None
+    except (csv.Error, ValueError, IndexError) as error:
+        raise ShardError(f"{path}, row {len(rows)}: {error}", hint) from None
+    return rows

@@ -1,0 +1,278 @@
+"""What the training split looks like on average: mean image, RGB covariance, eigenbasis (paper, sections 2 and 4.1).
+
+In:  the shards of a split.  Out: `stats.json` for people, `stats.npz` for programs, and the lighting's offsets.
+Sums are integers and therefore exact: any number of partial sums, merged in any order, give the same result to
+the last bit. Sets of `--fit short-side` are measured on their central square. Neither DALI nor torch is imported.
+"""
+
+import errno
+from collections.abc import Callable
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from ..errors import AlexnetError, ShardError, StatsError
+from ..files import write_atomically, write_json
+from . import datum
+from .lmdb_shard import Shard, ShardFile, mend
+from .manifest import ShardSet
+from .npz import read_arrays
+
+LIGHTING_SCALES = ("stddev", "eigenvalue", "none")
+LIGHTING_SHARE = 0.1  # standard deviation of the paper's alpha; `--color-noise 0.1` of the program
+_OF_THE_FILE = (None, errno.EINVAL, errno.EISDIR)  # errors of the system that a damaged file causes
+_SMALL_BYTES = 4096  # of all that stats.npz holds beside the mean image
+_EXACT_SUM = 257  # pictures whose sum fits 16 bits: 257 * 255 = 2^16 - 1
+_EXACT_ROW = 256  # pixels whose products sum exactly in float32: 256 * 255^2 < 2^24
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Partial sums over pictures of one size; add them in any order.
+
+    Attributes:
+        images: pictures summed.
+        pixels: int64 (size, size, 3), the sum of each pixel, 0..255 each.
+        cross: int64 (3, 3), the sum over all pixels of their outer products.
+    """
+
+    images: int
+    pixels: np.ndarray
+    cross: np.ndarray
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(self.images + other.images, self.pixels + other.pixels, self.cross + other.cross)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Statistics of a training split; pixels in 0..255, channels in RGB order.
+
+    Attributes:
+        images: pictures they were taken from.
+        fingerprint: of the split they belong to.
+        mean_image: float64 (size, size, 3).
+        mean_rgb: float64 (3,).
+        covariance: float64 (3, 3), over all pixels of all pictures.
+        eigenvalues: float64 (3,), variances, largest first.
+        eigenvectors: float64 (3, 3), rows, in the same order; the component of greatest magnitude is positive.
+    """
+
+    images: int
+    fingerprint: str
+    mean_image: np.ndarray
+    mean_rgb: np.ndarray
+    covariance: np.ndarray
+    eigenvalues: np.ndarray
+    eigenvectors: np.ndarray
+
+
+def measure(
+    shard_set: ShardSet, executor: Executor, split: str = "train", advance: Callable[[int], None] = lambda images: None
+) -> Stats:
+    """Measure a split, one shard a unit of work.
+
+    Raises:
+        ShardError: the split has no records, or one is damaged.
+    """
+    chosen = shard_set.split(split)
+    total = Moments(0, np.zeros((shard_set.size, shard_set.size, 3), np.int64), np.zeros((3, 3), np.int64))
+    # No list of the futures is kept: each holds a mean image, and ImageNet has 257 shards.
+    for future in as_completed([executor.submit(shard_moments, *shard, shard_set.size) for shard in chosen.shards]):
+        part = future.result()
+        total = total + part
+        advance(part.images)
+    return from_moments(total, chosen.fingerprint())
+
+
+def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
+    """Sum one shard; runs in any process.
+
+    Raises:
+        ShardError: a record is damaged; the message names it.
+    """
+    shard = Shard(folder, file)
+    total = np.zeros((size, size, 3), dtype=np.int64)
+    some = np.zeros((size, size, 3), dtype=np.uint16)  # the sum of 257 pictures at most: a third of the memory traffic
+    cross = np.zeros((3, 3), dtype=np.int64)
+    for index in range(shard.records):
+        try:
+            pixels = central_square(record_pixels(shard.value(index)), size)
+        except (ShardError, ValueError) as error:
+            raise ShardError(
+                f"{folder}, record {index}: {error}",
+                mend(folder),
+            ) from None
+        np.add(some, pixels, out=some)
+        if index % _EXACT_SUM == _EXACT_SUM - 1:
+            total += some
+            some[:] = 0
+        cross += cross_products(pixels)
+    return Moments(shard.records, total + some, cross)
+
+
+def record_pixels(value: bytes | memoryview) -> np.ndarray:
+    """Decode a record's value to uint8 (height, width, 3).
+
+    Raises:
+        ShardError: not a Datum of ours.
+        ValueError: its JPEG does not decode.
+    """
+    record = datum.parse(value)
+    if record.encoded:
+        return simplejpeg.decode_jpeg(record.data, colorspace="RGB")
+    return np.frombuffer(record.data, dtype=np.uint8).reshape(record.height, record.width, datum.CHANNELS)
+
+
+def central_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Cut the central size x size pixels, offsets floored; a view.
+
+    Raises:
+        ShardError: the picture is smaller.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < size:
+        raise ShardError(f"{width}x{height} pixels in a set of size {size}")
+    top, left = (height - size) // 2, (width - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+def cross_products(pixels: np.ndarray) -> np.ndarray:
+    """The exact sum of outer products of all pixels: uint8 (height, width, 3) to int64 (3, 3).
+
+    Six dot products over rows of 256 pixels, each exact in float32 since all partial sums stay below 2^24: seven
+    times as fast as one product in float64 or int64.
+    """
+    count = pixels.shape[0] * pixels.shape[1]
+    rows = -(-count // _EXACT_ROW)
+    planes = np.empty((3, rows * _EXACT_ROW), dtype=np.float32)
+    planes[:, count:] = 0
+    for plane, channel in zip(planes, cv2.split(pixels), strict=True):  # twice as fast as NumPy's transposed copy
+        plane[:count] = channel.reshape(-1)
+    planes = planes.reshape(3, rows, _EXACT_ROW)
+    cross = np.empty((3, 3), dtype=np.int64)
+    for i in range(3):
+        for j in range(i, 3):
+            dots = np.einsum("rk,rk->r", planes[i], planes[j])
+            cross[i, j] = cross[j, i] = int(dots.sum(dtype=np.float64))
+    return cross
+
+
+def from_moments(moments: Moments, fingerprint: str) -> Stats:
+    """Turn sums into statistics. The covariance divides by the number of pixels.
+
+    Raises:
+        StatsError: nothing was summed.
+    """
+    if moments.images == 0:
+        raise StatsError("no pictures to take statistics of")
+    size = len(moments.pixels)
+    count = moments.images * size * size
+    sums = [int(value) for value in moments.pixels.sum(axis=(0, 1))]
+    # Whole numbers of any length: float64 would lose digits where the two terms nearly cancel.
+    covariance = np.array(
+        [[(int(moments.cross[i, j]) * count - sums[i] * sums[j]) / count**2 for j in range(3)] for i in range(3)]
+    )
+    values, vectors = np.linalg.eigh(covariance)
+    order = np.argsort(values)[::-1]
+    vectors = vectors[:, order].T
+    signs = np.sign(vectors[np.arange(3), np.abs(vectors).argmax(axis=1)])
+    return Stats(
+        moments.images,
+        fingerprint,
+        moments.pixels / moments.images,
+        np.array(sums) / count,
+        covariance,
+        np.maximum(values[order], 0.0),
+        vectors * signs[:, None],
+    )
+
+
+def lighting_offsets(gaussians: np.ndarray, stats: Stats, scale: str = "stddev") -> np.ndarray:
+    """The RGB value added to every pixel of each picture (paper, section 4.1; docs/paper.md for what ran in 2012).
+
+    `stddev`, what ran in 2012: 0.1 g times the square root of the eigenvalue of 0..255 pixels.
+    `eigenvalue`, the text read on 0..1 pixels, as the community does: 0.1 g eigenvalue / 255.
+    `none`: zero.
+
+    Args:
+        gaussians: (n, 3), N(0, 1), largest component first.
+    Returns:
+        float64 (n, 3), on pixels of 0..255.
+    Raises:
+        StatsError: no such scale.
+    """
+    if scale not in LIGHTING_SCALES:
+        raise StatsError(f"no lighting scale is called {scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}")
+    lengths = {"stddev": np.sqrt(stats.eigenvalues), "eigenvalue": stats.eigenvalues / 255.0, "none": np.zeros(3)}[
+        scale
+    ]
+    return (LIGHTING_SHARE * gaussians.astype(np.float64) * lengths) @ stats.eigenvectors
+
+
+def save(stats: Stats, root: Path) -> None:
+    """Write stats.npz and stats.json into a shard set, each atomically.
+
+    Raises:
+        NotWrittenError: the system refused a file.
+    """
+    numbers = {
+        "images": stats.images,
+        "fingerprint": stats.fingerprint,
+        "mean_rgb": stats.mean_rgb.tolist(),
+        "covariance": stats.covariance.tolist(),
+        "eigenvalues": stats.eigenvalues.tolist(),
+        "eigenvectors": stats.eigenvectors.tolist(),
+    }
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in numbers.items()}
+    arrays["mean_image"] = stats.mean_image
+    write_atomically(root / "stats.npz", lambda file: np.savez(file, **arrays))
+    write_json(root / "stats.json", {**numbers, "pixels": "0..255, RGB order; eigenvectors are rows"})
+
+
+def load(shard_set: ShardSet, split: str = "train") -> Stats:
+    """Read the statistics of a shard set.
+
+    Raises:
+        StatsError: missing, unreadable, damaged, or of another build.
+    """
+    path, size = shard_set.root / "stats.npz", shard_set.size
+    again = f"alexnet-prep pca-stats --shards {shard_set.root}"
+    shapes = {"mean_image": (size, size, 3), "mean_rgb": (3,), "covariance": (3, 3), "eigenvalues": (3,)}
+    shapes["eigenvectors"] = (3, 3)
+    most_bytes = 8 * size * size * 3 + _SMALL_BYTES
+    try:
+        about = read_arrays(path, {"images": ((), "iu"), "fingerprint": ((), "U")}, most_bytes)
+        images, fingerprint = int(about["images"]), str(about["fingerprint"])
+        if fingerprint != shard_set.split(split).fingerprint():
+            raise StatsError(f"{path}: these statistics are of another shard set", again)
+        arrays = read_arrays(path, {name: (shape, "f") for name, shape in shapes.items()}, most_bytes)
+    except FileNotFoundError:
+        raise StatsError(f"{shard_set.root}: no statistics there yet (stats.npz)", again) from None
+    except AlexnetError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise whatever they like at a damaged file
+        if isinstance(error, OSError) and error.errno not in _OF_THE_FILE:
+            raise StatsError(f"{path}: cannot be read: {error.strerror}", "see that you may read it") from None
+        raise StatsError(f"{path}: damaged: {error}", again) from None
+    stats = Stats(images, fingerprint, **{name: array.astype(np.float64) for name, array in arrays.items()})
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise StatsError(f"{path}: damaged: it holds values that are no numbers", again)
+    return stats
+
+
+def summary(stats: Stats) -> str:
+    """The statistics in a few lines, for a person."""
+    lines = [f"images        {stats.images:,}", "mean RGB      " + _row(stats.mean_rgb)]
+    for value, vector in zip(stats.eigenvalues, stats.eigenvectors, strict=True):
+        lines.append(f"component     {_row(vector, 5)}   standard deviation {np.sqrt(value):7.3f}")
+    return "\n".join(lines)
+
+
+def _row(values: np.ndarray, digits: int = 3) -> str:
+    return "  ".join(f"{value:9.{digits}f}" for value in values)

@@ -1,0 +1,137 @@
+"""ImageNet of 2010, whose test labels are known: the set of the paper's tables 1 and 2. Archives, read in place.
+
+    ILSVRC2010_images_train.tar              1,000 class tars
+    ILSVRC2010_images_val.tar, ..._test.tar  loose photos
+    ILSVRC2010_devkit-1.0.tar.gz             the labels of val
+    ILSVRC2010_test_ground_truth.txt         the labels of test
+    patch_images.tar                         photos to be used in place of blank ones: its folders are the splits
+
+In:  the folder that holds them, or some of them.  Out: Found.  Reads the archives' headers, no photo.
+A patch gives its bytes only: the photo's path, and so its place in every list, stays.
+"""
+
+from pathlib import Path
+
+from ..errors import SourceError, UsageError
+from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
+from .devkit import ARCHIVES, FOLDERS, Devkit, read_devkit, read_small, text_lines
+from .photo import Found, is_photo
+from .tar_index import Member, members
+from .words import read_words
+
+KIND = "ImageNet 2010, archives"
+TARS = {split: f"ILSVRC2010_images_{split}.tar" for split in ("train", "val", "test")}
+PATCH = "patch_images.tar"
+DEVKIT = ARCHIVES[2010]
+TRUTHS = {"val": "ILSVRC2010_validation_ground_truth.txt", "test": "ILSVRC2010_test_ground_truth.txt"}
+_PATCH_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+
+
+def looks_like(root: Path) -> bool:
+    """Any of the archives with photos lies there; a devkit alone may lie beside anything."""
+    return any((root / name).is_file() for name in TARS.values())
+
+
+def find(root: Path, split: str | None) -> Found:
+    """List the photos of the archives.
+
+    Raises:
+        UsageError: an archive is missing that the split needs.
+        SourceError: an archive is damaged, photos and labels do not agree, or a patch replaces nothing.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: not a folder", "name the folder that holds the archives")
+    there = {name for name, archive in TARS.items() if (root / archive).is_file()}
+    asked = split or "train"
+    if asked not in there:
+        others = ", ".join(name for name in TARS if name in there)
+        hint = "put it there" + (f", or build another split with --split: {others}" if others else "")
+        raise missing(root, TARS[asked], f"{asked} photos", hint)
+    devkit = read_devkit(root, 2010)
+    found = Found(KIND, {}, words=read_words(root))
+    names: set[str] = set()
+    if "train" in there:
+        names = _train(root, split, "train" if split or "val" in there else "", found)
+    for which in ("val", "test"):
+        if which in there and split in (None, which):
+            _flat(root, which, split, devkit, found)
+    _patch(root, found)
+    if devkit:
+        check_classes(root, names, devkit)
+        found.words, found.devkit_order, names = devkit.words, devkit.order, set(devkit.order)
+    found.classes = tuple(sorted(names))
+    return found
+
+
+def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
+    """Add the training photos, where they are asked for; the names of all their classes."""
+    if split not in (None, "train"):
+        return set(class_tars(root, TARS["train"])[0])
+    found.entries[into], found.ignored = training_photos(root, TARS["train"])
+    if into == "":
+        found.kind += ", flat"
+        found.notes.append(f"{root / TARS['val']} is not there: a share of the training photos is held out as val")
+    return {entry.class_name for entry in found.entries[into]}
+
+
+def _flat(root: Path, which: str, split: str | None, devkit: Devkit | None, found: Found) -> None:
+    """Add val or test, labelled by their ground truth; test without one only where it is asked for."""
+    archive, name = root / TARS[which], TRUTHS[which]
+    truth = _truth(root, which, devkit)
+    if which == "test" and truth is None and not split:
+        found.notes.append(f"{archive}: photos are skipped: without {name} they have no labels (--split test)")
+        return
+    photos, ignored = flat_photos(root, TARS[which])
+    found.ignored += ignored
+    if devkit and truth:
+        photos = devkit.label(photos, *truth)
+    elif which == "val" or truth:
+        raise UsageError(
+            f"{archive}: {len(photos):,} photos without labels: {name if devkit else DEVKIT} is not there",
+            f"put it into {root}, or build only the training photos with --split train",
+        )
+    found.entries[which] = photos
+
+
+def _truth(root: Path, which: str, devkit: Devkit | None) -> tuple[tuple[str, ...], str] | None:
+    """The lines of a ground truth, and what it is called; None, it is not there."""
+    name = TRUTHS[which]
+    if which == "val" and devkit and devkit.truth is not None:
+        return devkit.truth, f"{devkit.path}: {name}"
+    for place in (root, *(root / folder / "data" for folder in FOLDERS[2010])):
+        if (place / name).is_file():
+            return text_lines(read_small(place / name)), f"{place / name}"
+    return None
+
+
+def _patch(root: Path, found: Found) -> None:
+    """Give the patched photos the patches' bytes.
+
+    Raises:
+        SourceError: a patch replaces no photo, or more than one.
+    """
+    path = root / PATCH
+    if not path.is_file():
+        found.notes.append(f"{path} is not there: some photos are blank or broken without it")
+        return
+    there = {split or "train" for split in found.entries}
+    patches: dict[tuple[str, str], Member] = {}
+    for member in members(path):
+        folder, name = ["", *member.name.split("/")][-2:]
+        split = _PATCH_FOLDERS.get(folder, folder)
+        if is_photo(name) and (split in there or split not in TARS):
+            patches[split, name] = member
+    hits = dict.fromkeys(patches, 0)
+    for split, entries in found.entries.items():
+        for k, entry in enumerate(entries):
+            place = (split or "train", entry.path.rsplit("/", 1)[-1])
+            if patch := patches.get(place):
+                entries[k] = entry._replace(bytes=patch.bytes, archive=PATCH, offset=patch.offset)
+                hits[place] += 1
+    for place, count in hits.items():
+        if count != 1:
+            raise SourceError(
+                f"{path}: {patches[place].name} replaces {count or 'no'} photo{'s' if count else ''}, but must one",
+                f"it is for a photo called {place[1]} of {TARS.get(place[0], 'a split')}: is that archive complete?",
+            )
+    found.notes.append(f"{len(patches):,} photos are replaced by those of {PATCH}")

@@ -1,0 +1,142 @@
+"""ImageNet of 2012 as Kaggle gives it out, unpacked.
+
+    ROOT/LOC_val_solution.csv                              the labels of val: ImageId,PredictionString
+    ROOT/LOC_synset_mapping.txt                            what people call the classes
+    ROOT/ILSVRC/Data/CLS-LOC/train/n01440764/*.JPEG
+    ROOT/ILSVRC/Data/CLS-LOC/val/*.JPEG                    loose, or sorted into class folders
+    ROOT/ILSVRC/Data/CLS-LOC/test/*.JPEG                   loose, without labels
+
+In:  ROOT, or a folder on the way to CLS-LOC, or any folder with train/, val/ and LOC_val_solution.csv.  Out: Found.
+`LOC_train_solution.csv` lists only the photos with boxes, fewer than half, so it is never the list of photos.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+from ..errors import SourceError, UsageError
+from .class_folders import add_test, has_folders, walk_classes
+from .devkit import is_wnid, read_devkit, read_small
+from .photo import Entry, Found, stem_of
+from .val_folder import val_photos
+from .words import LISTS, read_words
+
+KIND = "ImageNet 2012, Kaggle"
+SOLUTION = "LOC_val_solution.csv"
+_PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
+
+
+def looks_like(root: Path) -> bool:
+    """The folder CLS-LOC, one above it, or one with train or val and Kaggle's labels."""
+    return _base(root) is not None
+
+
+def find(root: Path, split: str | None) -> Found:
+    """List the photos.
+
+    Raises:
+        UsageError: the photos or the labels of a split that is needed are not there.
+        SourceError: photos and labels do not agree.
+    """
+    base = _base(root)
+    if base is None:
+        raise UsageError(f"{root}: there is no {_PLACES[0]} in it", "name the folder that the archive was unpacked to")
+    above = _upwards(root, base)
+    found = Found(KIND, {})
+    lists = (read_words(folder) for folder in above if any((folder / name).is_file() for name in LISTS))
+    found.words = next(lists, {})
+    if devkit := next(filter(None, (read_devkit(folder, 2012) for folder in above)), None):
+        found.devkit_order = devkit.order
+    train, val = base / "train", base / "val"
+    if has_folders(train):
+        found.entries["train"], ignored = walk_classes(root, train)
+        found.ignored += ignored
+    if split in (None, "train") and not found.entries.get("train"):
+        raise UsageError(f"{train}: no photos in class folders to train on", "unpack them, or build --split val alone")
+    if val.is_dir():
+        photos, ignored, loose = val_photos(root, val)
+        found.ignored += ignored
+        if not loose:
+            found.entries["val"] = photos
+        elif split in (None, "val"):
+            found.entries["val"] = _label(root, val, photos, above)
+    if split in (None, "val") and not found.entries.get("val"):
+        raise UsageError(f"{val}: no photos", "unpack them, or build --split train alone")
+    add_test(root, base / "test", split, found)
+    if not found.entries.get("train"):
+        found.classes = tuple(sorted(_mapped(above)))
+    return found
+
+
+def _label(root: Path, val: Path, photos: list[Entry], above: list[Path]) -> list[Entry]:
+    """Label loose val photos by the table; every photo must have a line, and every line a photo."""
+    table = next((folder / SOLUTION for folder in above if (folder / SOLUTION).is_file()), None)
+    if table is None:
+        higher = next((str(folder) for folder in root.resolve().parents[:3] if (folder / SOLUTION).is_file()), "")
+        raise UsageError(
+            f"{val}: {len(photos):,} photos without labels: {SOLUTION} is not there",
+            (f"it is in {higher}: name that folder" if higher else f"put it into {root}")
+            + ", or leave val out with --split train",
+        )
+    labels = _read_solution(table, _mapped(above))
+    stems = [stem_of(entry.path) for entry in photos]
+    without_line = sorted(set(stems) - labels.keys())
+    without_photo = sorted(labels.keys() - set(stems))
+    if without_line or without_photo:
+        parts = [f"{len(without_line):,} photos of {val} have no line, {without_line[0]} first"] if without_line else []
+        if without_photo:
+            parts.append(f"{len(without_photo):,} lines have no photo in {val}, {without_photo[0]} first")
+        raise SourceError(
+            f"{table}: {'; '.join(parts)}", "photos and labels must be complete: unpack the archive again"
+        )
+    return [entry._replace(class_name=labels[stem]) for entry, stem in zip(photos, stems, strict=True)]
+
+
+def _read_solution(path: Path, known: set[str]) -> dict[str, str]:
+    """The class of every photo by its name without ending; of several objects in a photo the first counts.
+
+    Raises:
+        SourceError: a line is not as it should be; the message names it.
+    """
+    text = read_small(path).decode("utf-8-sig", "surrogateescape")
+    rows = csv.reader(io.StringIO(text, newline=""))
+    labels: dict[str, str] = {}
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        if "ImageId" not in header or "PredictionString" not in header:
+            raise SourceError(f"{path}: no columns ImageId and PredictionString, but {', '.join(header)[:80]!r}")
+        image, prediction = header.index("ImageId"), header.index("PredictionString")
+        for row in rows:
+            if not row:
+                continue
+            where = f"{path}, line {rows.line_num}"
+            if len(row) <= max(image, prediction):
+                raise SourceError(f"{where}: has {len(row)} columns, not {len(header)}")
+            name, wnid = row[image].strip(), (row[prediction].split() or [""])[0]
+            if not is_wnid(wnid) or (known and wnid not in known):
+                raise SourceError(f"{where}: {wnid[:40]!r} is no class" + (f" of {LISTS[0]}" if known else ""))
+            if labels.setdefault(name, wnid) != wnid:
+                raise SourceError(f"{where}: {name} is {wnid} here and {labels[name]} above")
+    except csv.Error as error:
+        raise SourceError(f"{path}, line {rows.line_num}: {error}", "get the file again") from None
+    return labels
+
+
+def _mapped(above: list[Path]) -> set[str]:
+    """The classes of LOC_synset_mapping.txt; empty, it is not there."""
+    return next((set(read_words(folder)) for folder in above if (folder / LISTS[0]).is_file()), set())
+
+
+def _base(root: Path) -> Path | None:
+    """The folder that holds train/, val/ and test/."""
+    for place in _PLACES:
+        if (root / place).is_dir():
+            return root / place
+    splits = any((root / name).is_dir() for name in ("train", "val"))
+    by_name = root.resolve().parts[-2:] == ("Data", "CLS-LOC")
+    return root if splits and (by_name or (root / SOLUTION).is_file()) else None
+
+
+def _upwards(root: Path, base: Path) -> list[Path]:
+    """The folders from base up to root."""
+    return [base, *(folder for folder in base.parents if folder == root or root in folder.parents)]

@@ -1,0 +1,208 @@
+"""What DALI calls for its next batch: plans become arrays, some batches ahead of it.
+
+In:  plans, a Feed, and threads that read ahead and decode.  Out: lists of arrays, kept alive until DALI has read them.
+
+    read ahead    AHEAD batches on: their records are brought into memory
+    decoded       DECODED batches on, if threads decode: their windows are being cut
+    handed over   graph.PREFETCH batches: DALI is at work on them
+
+A source knows no Stream, so a dropped Stream ends at once.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import simplejpeg
+
+from ..errors import StreamError
+from ..plan.plan import BatchPlan
+from .decoder import DecodeFault, Decoder, Decoding, Windows
+from .prefetch import ReadAhead
+from .record_reader import Feed, Payloads
+
+AHEAD, AHEAD_RECORDS = 8, 2048  # batches, and records in them: a disk's queue is full with either
+DECODED = 2  # batches; so many are read ahead in any case, and the one to be handed over
+_KEPT_BEHIND = 2  # batches that DALI has given out, and may yet look at
+
+
+class Job:
+    """One batch, from its plan to DALI.
+
+    Attributes:
+        plan: a BatchPlan, or record indices.
+        reading: done when its records are in memory.
+        begun: looked up, and if threads decode, being decoded.
+        payloads: of its records, once it is begun.
+        decoding: under way, or None.
+        arrays: what DALI reads; kept here, since it makes no copies.
+        error: what went wrong, to be told when its turn has come.
+    """
+
+    payloads: Payloads
+
+    def __init__(self, plan: BatchPlan | np.ndarray, reading: Future):
+        self.plan, self.reading = plan, reading
+        self.begun = False
+        self.decoding: Decoding | None = None
+        self.arrays: list | None = None
+        self.error: Exception | None = None
+
+    @property
+    def records(self) -> np.ndarray:
+        """int64 (n,), indices in the split."""
+        return self.plan.records if isinstance(self.plan, BatchPlan) else self.plan
+
+
+class Source:
+    """The callback of a DALI pipeline, and who ends it.
+
+    Args:
+        numbers: of a plan and its payloads, what goes to DALI beside the pictures.
+        windows: of the same, the windows that `decoder` cuts; without a decoder payloads go to DALI as they are.
+        clock: seconds.
+    Attributes:
+        disk_seconds, decode_seconds: waited for here, see Stages.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        plans: Iterator,
+        numbers: Callable[[BatchPlan | np.ndarray, Payloads], list],
+        decoder: Decoder | None = None,
+        windows: Callable[[BatchPlan | np.ndarray, Payloads], Windows] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._feed, self._plans, self._numbers = feed, plans, numbers
+        self._decoder, self._windows, self._clock = decoder, windows, clock
+        self._reader = ReadAhead(feed)
+        self._ahead: deque[Job] = deque()
+        self._handed: deque[Job] = deque()
+        self._behind: deque[tuple[Job, Callable[[], object]]] = deque()
+        self._failure: Exception | None = None
+        self.disk_seconds = self.decode_seconds = 0.0
+
+    def __call__(self) -> list:
+        """The arrays of the next batch."""
+        job, arrays = None, []
+        try:
+            self._look_ahead()
+            if self._ahead:
+                job = self._ahead.popleft()
+                arrays = self._arrays(job)
+                self._handed.append(job)
+                self._look_ahead()
+        except Exception as error:  # kept, since DALI's may not be the same
+            self._failure = error
+            if job is not None:
+                self._failure = self._named(error, job)
+                vars(job).pop("payloads", None)
+                job.decoding = None
+        # Raised out here it holds neither the other error nor, in its frames, a batch's memory.
+        if self._failure is not None:
+            raise self._failure
+        if job is None:
+            raise StopIteration
+        return arrays
+
+    def _arrays(self, job: Job) -> list:
+        """What DALI reads, once it is there."""
+        began = self._clock()
+        job.reading.result()
+        self.disk_seconds += self._clock() - began
+        self._begin(job)
+        if job.error is not None:
+            raise job.error
+        began = self._clock()
+        pictures = job.decoding.wait() if job.decoding else job.payloads.data
+        self.decode_seconds += self._clock() - began
+        if job.decoding:
+            self._feed.release(job.payloads)
+        job.arrays = [pictures, *self._numbers(job.plan, job.payloads)]
+        return job.arrays
+
+    def used(self, wait: Callable[[], object] = lambda: None) -> Job:
+        """The batch that DALI has just given; `wait` returns when its copies to a GPU are done."""
+        job = self._handed.popleft()
+        self._behind.append((job, wait))
+        if len(self._behind) > _KEPT_BEHIND:
+            old, done = self._behind.popleft()
+            if old.decoding:
+                old.decoding.release(done)
+            else:
+                self._feed.release(old.payloads, done)
+        return job
+
+    def explained(self, error: Exception) -> Exception:
+        """What went wrong, in people's words: which record, where we can find that out."""
+        if self._failure is not None:
+            return self._failure
+        for job in self._handed:
+            for place in range(len(job.records) if self._decoder is None and self._feed.encoded else 0):
+                if _fault(job.payloads, place):
+                    return self._named(DecodeFault(place), job)
+        return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
+
+    def close(self) -> None:
+        """Stop the threads, then let go of the files."""
+        if self._decoder is not None:
+            self._decoder.close()
+        self._reader.close()
+        for jobs in (self._ahead, self._handed, self._behind):
+            jobs.clear()
+        self._feed.close()
+
+    def _look_ahead(self) -> None:
+        """Begin what can be begun without waiting."""
+        while not self._ahead or len(self._ahead) < _ahead(len(self._ahead[0].records)):
+            plan = next(self._plans, None)
+            if plan is None:
+                break
+            job = Job(plan, Future())
+            job.reading = self._reader.want(job.records)
+            self._ahead.append(job)
+        for job in list(self._ahead)[: DECODED if self._decoder else 0]:
+            if not job.reading.done():
+                break
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        """Look a batch up, and begin to decode it; what goes wrong is told when its turn has come."""
+        if job.begun:
+            return
+        job.begun, began = True, self._clock()
+        try:
+            job.payloads = self._feed.read(job.records)
+            self.disk_seconds += self._clock() - began
+            if self._decoder is not None and self._windows is not None:
+                job.decoding = self._decoder.begin(job.payloads, self._windows(job.plan, job.payloads))
+        except Exception as error:
+            job.error = error
+
+    def _named(self, error: Exception, job: Job) -> Exception:
+        """The error, or for a picture that does not decode one that names its record."""
+        if not isinstance(error, DecodeFault):
+            return error
+        record = int(job.records[error.place])
+        return StreamError(f"{self._feed.name(record)}: {_fault(job.payloads, error.place)}", self._feed.hint(record))
+
+
+def _ahead(records: int) -> int:
+    """How many batches of so many records are read ahead."""
+    return max(DECODED + 1, min(AHEAD, AHEAD_RECORDS // max(records, 1)))
+
+
+def _fault(payloads: Payloads, place: int) -> str:
+    """What is wrong with a JPEG file, or nothing."""
+    data, (height, width) = payloads.data[place], payloads.sides[place]
+    try:
+        rows, columns, *_ = simplejpeg.decode_jpeg_header(data)
+        if (rows, columns) == (height, width):
+            simplejpeg.decode_jpeg(data, colorspace="RGB")
+            return ""
+        return f"its JPEG is {columns}x{rows}, but its record says {width}x{height}"
+    except ValueError:
+        return "its JPEG does not decode"

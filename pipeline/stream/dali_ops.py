@@ -1,0 +1,209 @@
+"""The steps that the DALI graphs are made of: decode, cut, resize, subtract, divide. graph.py strings them together.
+
+In:  what pictures are, and on which device.  Out: DALI nodes. Nothing is decided here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import PlanError, StreamError
+
+DTYPES = ("float32", "float16", "uint8")
+LAYOUTS = ("HWC", "CHW")  # of the memory; HWC, permuted, is torch's channels_last, which its convolutions prefer
+
+_NUMBERS = {  # dtype and number of dimensions of what comes with a picture
+    "corner": ("INT32", 1),  # top and left
+    "extent": ("INT32", 1),  # height and width
+    "left": ("FLOAT", 0),
+    "top": ("FLOAT", 0),
+    "flip": ("INT32", 0),
+    "mean": ("FLOAT", 1),
+    "gain": ("FLOAT", 3),
+}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What pictures come in and what of them goes out.
+
+    Attributes:
+        encoded: JPEG files come in; otherwise raw pixels.
+        size: pixels of the short side.
+        square: all pictures are size x size; otherwise their central square is cut first. Resized crops are cut from
+            the whole picture.
+        crop: pixels of the window.
+        mean_rgb: float (3,), 0..255.
+        residual: float32 (crop, crop, 3) or None, subtracted from every window.
+        std_rgb: float (3,), grey levels: what values are divided by, the mean subtracted.
+        resize: pixels that squares are resized to before windows are cut, or None. Resized crops do not know it.
+    """
+
+    encoded: bool
+    size: int
+    square: bool
+    crop: int
+    mean_rgb: np.ndarray
+    residual: np.ndarray | None
+    std_rgb: np.ndarray = field(default_factory=lambda: np.ones(3))
+    resize: int | None = None
+
+    @property
+    def side(self) -> int:
+        """Pixels of the square that windows are cut from."""
+        return self.resize or self.size
+
+    @property
+    def far(self) -> int:
+        """How far a window can be moved, pixels; at least 1, to be divided by."""
+        return max(self.side - self.crop, 1)
+
+
+class Operators:
+    """DALI's operators with the options that these pictures need, on one device.
+
+    Raises:
+        StreamError: DALI cannot be imported.
+        PlanError: there is no such dtype or layout.
+    """
+
+    def __init__(self, pictures: Pictures, device_id: int | None, dtype: str, layout: str):
+        for what, value, known in (("dtype", dtype, DTYPES), ("layout", layout, LAYOUTS)):
+            if value not in known:
+                raise PlanError(f"no {what} of pictures is called {value!r}", f"choose {', '.join(known)}")
+        try:
+            from nvidia.dali import fn, types
+        except ImportError as error:
+            raise StreamError(
+                f"NVIDIA DALI cannot be imported: {error}", "pip install nvidia-dali-cuda120, then alexnet-prep doctor"
+            ) from error
+        self.pictures, self.dtype = pictures, dtype
+        self._fn: Any = fn
+        self._types: Any = types  # its constants come from a library that mypy does not see
+        self._layout, self._on_gpu = layout, device_id is not None
+
+    def sourced(self, source: Callable, numbers: list[str]):
+        """The payloads, and the numbers that come with each, by name: see `_NUMBERS`."""
+        inputs = [("UINT8", 1 if self.pictures.encoded else 3), *(_NUMBERS[name] for name in numbers)]
+        # no_copy: DALI reads these arrays themselves; the source keeps each alive until its batch has been used.
+        return self._fn.external_source(
+            source=source,
+            num_outputs=len(inputs),
+            batch=True,
+            no_copy=True,
+            dtype=[getattr(self._types, dtype) for dtype, _ in inputs],
+            ndim=[ndim for _, ndim in inputs],
+        )
+
+    def decoded(self, data):
+        """Pixels, uint8 HWC, on the device."""
+        if not self.pictures.encoded:
+            return data.gpu() if self._on_gpu else data
+        # adjust_orientation would turn pictures by a tag; without fancy upsampling a GPU's pixels differ from a CPU's.
+        on_gpu = {"device": "mixed", "jpeg_fancy_upsampling": True, "affine": False}
+        options = on_gpu if self._on_gpu else {"device": "cpu"}
+        return self._fn.decoders.image(data, output_type=self._types.RGB, adjust_orientation=False, **options)
+
+    def cut(self, pixels, corners, extents):
+        """A window of each picture: top and left, height and width in pixels."""
+        return self._fn.slice(pixels, start=corners, shape=extents, axes=(0, 1))
+
+    def square(self, pixels, corners: list):
+        """The squares that windows are cut from."""
+        pictures = self.pictures
+        if corners:
+            pixels = self.cut(pixels, corners[0], [pictures.size, pictures.size])
+        return self.resized(pixels, pictures.resize) if pictures.resize not in (None, pictures.size) else pixels
+
+    def resized(self, pixels, side: int):
+        """Pixels, uint8, resized to side x side."""
+        return self._fn.resize(
+            pixels, size=[side, side], interp_type=self._types.INTERP_LINEAR, antialias=True, dtype=self._types.UINT8
+        )
+
+    def window(self, pixels, flip, mean=None, gain=None, **place):
+        """A window, or all where no place is given, reflected; (pixels - mean) / std * gain unless uint8 goes out."""
+        values = {}
+        if self.dtype != "uint8":
+            std = self.pictures.std_rgb.tolist()
+            if gain is not None:
+                std = self._types.Constant(np.array(std, np.float32)) / self._fn.reshape(gain, shape=[1])
+            values = {"mean": self.pictures.mean_rgb.tolist() if mean is None else mean, "std": std}
+        if place:
+            place["crop"] = (self.pictures.crop, self.pictures.crop)
+        return self._fn.crop_mirror_normalize(
+            pixels, mirror=flip, dtype=self._dtype(), output_layout=self._layout, **place, **values
+        )
+
+    def finished(self, pixels, flip, mean=None, gain=None, **place):
+        """Training windows, with all that happens to their values. Without flip they are cut and reflected already."""
+        if self._on_gpu:
+            flip = 0 if flip is None else flip
+            if not self.subtracts:
+                return self.window(pixels, flip, mean, gain, **place)
+            return self.less_residual(self.window(pixels, flip, mean, **place), gain)
+        pixels = self._cut_out(pixels, flip, place)
+        return pixels if self.dtype == "uint8" else self._by_rows(pixels, mean, gain)
+
+    def _cut_out(self, pixels, flip, place: dict):
+        """Windows as they are, uint8, reflected; never the memory that came in, which is used again."""
+        fn, crop = self._fn, self.pictures.crop
+        if flip is not None:
+            place = {**place, "crop": (crop, crop)} if place else {}
+            return fn.crop_mirror_normalize(
+                pixels, mirror=flip, dtype=self._types.UINT8, output_layout=self._layout, **place
+            )
+        if self._layout == "CHW":
+            return fn.transpose(fn.reshape(pixels, layout="HWC"), perm=[2, 0, 1])
+        return fn.copy(pixels) if self.dtype == "uint8" else pixels
+
+    def _by_rows(self, pixels, mean, gain):
+        """(pixels - residual - mean) / std * gain on the CPU, a row of a picture, or a colour, at a time.
+
+        `normalize` subtracts from whole rows and divides them with the processor's vector units: 30 us a picture, where
+        crop_mirror_normalize, value after value, takes 100 to 140. So where colours alternate the mean is spread over
+        a row.
+        """
+        fn, constant, crop = self._fn, self._types.Constant, self.pictures.crop
+        rows, times = ([crop, crop * 3], crop) if self._layout == "HWC" else ([3, crop * crop], 1)
+        values = fn.reshape(pixels, shape=rows)
+        residual = self.pictures.residual
+        if residual is not None:
+            residual = residual if self._layout == "HWC" else np.ascontiguousarray(residual.transpose(2, 0, 1))
+            values = fn.normalize(values, mean=constant(residual.reshape(rows)), stddev=1.0)
+        shape = [1, crop * 3] if self._layout == "HWC" else [3, 1]
+        zeros, std = np.zeros((times, 3), np.float32), np.tile(self.pictures.std_rgb, (times, 1)).astype(np.float32)
+        divisor = constant(std) / fn.reshape(gain, shape=[1])
+        values = fn.normalize(
+            values, mean=fn.reshape(constant(zeros) + mean, shape=shape), stddev=fn.reshape(divisor, shape=shape)
+        )
+        values = fn.reshape(values, shape=[crop, crop, 3] if self._layout == "HWC" else [3, crop, crop])
+        values = fn.reshape(values, layout=self._layout)
+        return fn.cast(values, dtype=self._types.FLOAT16) if self.dtype == "float16" else values
+
+    def stacked(self, windows: list):
+        """The views of each picture as one."""
+        return self._fn.stack(*windows)
+
+    def less_residual(self, windows, gain=None):
+        """(windows - residual / std) * gain."""
+        residual = (self.pictures.residual / self.pictures.std_rgb).astype(np.float32)
+        if self._layout == "CHW":
+            residual = np.ascontiguousarray(residual.transpose(2, 0, 1))
+        windows = windows - self._types.Constant(residual, device="gpu" if self._on_gpu else "cpu")
+        if gain is not None:
+            windows = windows * (gain.gpu() if self._on_gpu else gain)
+        return self._fn.cast(windows, dtype=self._types.FLOAT16) if self.dtype == "float16" else windows
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether a residual is subtracted at all."""
+        return self.pictures.residual is not None and self.dtype != "uint8"
+
+    def _dtype(self):
+        types = self._types
+        if self.dtype == "uint8":
+            return types.UINT8
+        return types.FLOAT if self.dtype == "float32" or self.subtracts else types.FLOAT16

@@ -1,0 +1,98 @@
+"""Records brought into memory some batches before they are needed, so that nobody waits for a disk.
+
+In:  a feed, record indices.  Out: nothing but pages in the kernel's cache, and a way to wait for them.
+All of a batch is asked for at once (`posix_fadvise`), so a disk can sort and merge; then the last byte of each record
+is read, which waits for the rest. Records that are in memory already cost one system call. No thread here holds the
+interpreter's lock while it waits. Where a file system or a shard does not play along nothing is read ahead, and the
+feed waits, or says what is wrong. No torch.
+"""
+
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+
+from ..errors import ShardError
+from ..shards.lmdb_shard import Shard
+from .record_reader import Feed
+
+THREADS = 2  # of waiting, not of work: each has a batch under way
+CALM, _SAMPLE = 16, 8  # after so many batches that were there, one record in so many is asked about: a set in memory
+_IN_MEMORY_ONLY = getattr(os, "RWF_NOWAIT", 0)
+
+
+class ReadAhead:
+    """Reads records of a feed ahead."""
+
+    def __init__(self, feed: Feed, threads: int = THREADS):
+        self._feed = feed
+        self._calm = 0  # batches on end that were in memory
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
+        self._closed = False
+
+    def want(self, records: np.ndarray) -> Future:
+        """Begin to bring records, int64 (n,), into memory.
+
+        Returns:
+            a future that is done when they are there, or cannot be: the number of those that were not there before, as
+            far as the kernel knows.
+        """
+        return self._pool.submit(self._bring, records)
+
+    def close(self) -> None:
+        """Stop."""
+        self._closed = True
+        finish(self._pool)
+
+    def _bring(self, records: np.ndarray) -> int:
+        absent = self._absent(records[:: _SAMPLE if self._calm > CALM else 1])
+        if absent and self._calm > CALM:
+            absent = self._absent(records)
+        self._calm = 0 if absent else self._calm + 1
+        for shard, offset, length in absent:
+            with suppress(OSError):
+                os.posix_fadvise(shard.handle, offset, length, os.POSIX_FADV_WILLNEED)
+        for shard, offset, length in absent:
+            if self._closed:
+                break
+            _wait(shard, offset + length - 1)
+        return len(absent)
+
+    def _absent(self, records: np.ndarray) -> list[tuple[Shard, int, int]]:
+        """The records that are not in memory: their shards, offsets and lengths in bytes."""
+        absent = []
+        for record in records.tolist():
+            if self._closed:
+                return []
+            number, index = self._feed.locate(record)
+            with suppress(ShardError):  # who reads the record will tell
+                shard = self._feed.shard(number)
+                offset, length = shard.places[index].tolist()
+                if not _in_memory(shard, offset):
+                    absent.append((shard, offset, length))
+        return absent
+
+
+def _in_memory(shard: Shard, offset: int) -> bool:
+    """Whether a record's first byte is there. Asking may bring in its page, of a fast disk before the answer."""
+    if not _IN_MEMORY_ONLY:
+        return False
+    try:
+        return os.preadv(shard.handle, [bytearray(1)], offset, _IN_MEMORY_ONLY) == 1
+    except OSError:  # it is not, or this file system cannot tell
+        return False
+
+
+def _wait(shard: Shard, offset: int) -> None:
+    with suppress(OSError):  # who reads the record will tell
+        os.pread(shard.handle, 1, offset)
+
+
+def finish(pool: ThreadPoolExecutor) -> None:
+    """End a pool of threads and wait for them; not for oneself, since Python may collect a Stream in any thread."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for thread in list(pool._threads):
+        if thread is not threading.current_thread():
+            thread.join()

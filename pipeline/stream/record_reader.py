@@ -1,0 +1,153 @@
+"""Planned records, read into memory that is kept and used over and over.
+
+In:  record indices of a split.  Out: their payloads, labels and sides; nothing is decoded here.
+NumPy alone. Each Datum's lengths are checked before anything reads them: DALI's own Caffe reader does not,
+and a record that lies about its size overflows its buffer.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ShardError
+from ..shards import datum
+from ..shards.lmdb_shard import Shard, mend
+from ..shards.manifest import ShardSet
+from ..shards.open_files import OpenFilesError, make_room
+from ..sources.photo import UNLABELLED
+from .buffers import Buffers
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """The payloads of some records.
+
+    Attributes:
+        data: a list of arrays, each a read-only view of `memory`: uint8 (bytes,) JPEG files, or uint8 (height, width,
+            3) pixels.
+        labels: int64 (n,).
+        sides: int64 (n, 2), height and width in pixels.
+        memory: uint8 (bytes,), theirs until they are released; None where nobody wants it back.
+    """
+
+    data: list[np.ndarray]
+    labels: np.ndarray
+    sides: np.ndarray
+    memory: np.ndarray | None = None
+
+
+class Feed:
+    """Reads records of one split by index.
+
+    Shards are opened when they are first read, so a Feed may be made before a fork and used after it.
+    """
+
+    def __init__(self, shard_set: ShardSet, split: str):
+        self.split, self._made_of = shard_set.split(split), (shard_set, split)
+        self.encoded = shard_set.encoding == "jpeg"
+        self.size, self._fit = shard_set.size, shard_set.fit
+        self._classes = len(shard_set.classes)
+        records = [file.records for _, file in self.split.shards]
+        self._ends = np.cumsum(records)
+        self._starts = self._ends - records
+        self._shards: dict[int, Shard] = {}
+        self._opening = threading.RLock()  # Python may collect a lost Feed in the very thread that is opening a shard
+        self._buffers = Buffers()
+        make_room(self, len(self.split.shards))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __reduce__(self):
+        # In another process, or as a copy, it opens its own files.
+        return type(self), self._made_of
+
+    def read(self, records: np.ndarray) -> Payloads:
+        """Read records.
+
+        Args:
+            records: int64 (n,), 0..len-1, in any order.
+        Raises:
+            ShardError: a record is missing or damaged, or its disk fails; the message names shard and record. Or a
+                shard was written to.
+            OpenFilesError: too many files are open.
+        """
+        numbers = np.searchsorted(self._ends, records, side="right")
+        shards = {number: self.shard(number) for number in set(numbers.tolist())}
+        indices = records - self._starts[numbers]
+        lengths = [int(shards[n].places[i, 1]) for n, i in zip(numbers.tolist(), indices.tolist(), strict=True)]
+        memory, start = self._buffers.take(sum(lengths)), 0
+        data, labels, sides = [], np.empty(len(records), np.int64), np.empty((len(records), 2), np.int64)
+        for place, (number, index, length) in enumerate(zip(numbers.tolist(), indices.tolist(), lengths, strict=True)):
+            value, start = memory[start : start + length].data, start + length
+            shards[number].read(index, value)
+            payload = self._parsed(shards[number], index, value)
+            pixels = np.frombuffer(payload.data, dtype=np.uint8)
+            data.append(pixels if self.encoded else pixels.reshape(payload.height, payload.width, datum.CHANNELS))
+            labels[place] = payload.label
+            sides[place] = payload.height, payload.width
+        for shard in shards.values():
+            shard.check()
+        return Payloads(data, labels, sides, memory)
+
+    def release(self, payloads: Payloads, wait: Callable[[], object] = lambda: None) -> None:
+        """Give their memory back; `wait` returns once nothing reads it any more."""
+        if payloads.memory is not None:
+            self._buffers.give(payloads.memory, wait)
+
+    def locate(self, record: int) -> tuple[int, int]:
+        """The number of a record's shard, and the record's index in it."""
+        number = int(np.searchsorted(self._ends, record, side="right"))
+        return number, int(record - self._starts[number])
+
+    def shard(self, number: int) -> Shard:
+        """A shard of the split, opened; from any thread.
+
+        Raises:
+            ShardError, OpenFilesError: it cannot be opened.
+        """
+        with self._opening:
+            shard = self._shards.get(number)
+            if shard is None:
+                path, file = self.split.shards[number]
+                try:
+                    shard = self._shards[number] = Shard(path, file, in_order=False)
+                except OpenFilesError:  # nothing is wrong with the shard
+                    raise
+                except ShardError as error:
+                    raise ShardError(error.message, mend(path)) from None
+            return shard
+
+    def name(self, record: int) -> str:
+        """Say where a record lies: `out/train/00003.lmdb, record 17`."""
+        number, index = self.locate(record)
+        return f"{self.split.shards[number][0]}, record {index}"
+
+    def hint(self, record: int) -> str:
+        """What to do about a damaged record."""
+        return mend(self.split.shards[self.locate(record)[0]][0])
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._shards.clear()
+
+    def _parsed(self, shard: Shard, index: int, value: memoryview) -> datum.Datum:
+        try:
+            payload = datum.parse(value.toreadonly())
+            self._check(payload)
+            return payload
+        except ShardError as error:
+            shard.check()  # if somebody writes to the file, that is what is to be told
+            raise ShardError(f"{shard.path}, record {index}: {error.message}", mend(shard.path)) from None
+
+    def _check(self, payload: datum.Datum) -> None:
+        if payload.encoded != self.encoded:
+            raise ShardError(f"{'a JPEG' if payload.encoded else 'raw pixels'}, which dataset.json does not say")
+        lowest = UNLABELLED if self.split.name == "test" else 0  # nothing is ever trained on without a label
+        if not lowest <= payload.label < self._classes:
+            raise ShardError(f"label {payload.label} in a set of {self._classes} classes")
+        short, long = sorted((payload.height, payload.width))
+        if short != self.size or (self._fit == "crop" and long != self.size):
+            raise ShardError(f"{payload.width}x{payload.height} pixels in a set of size {self.size}")

@@ -1,0 +1,154 @@
+"""The update rule against a written-out loop, with a rate for each layer's weights and biases."""
+
+import numpy as np
+import pytest
+import torch
+from alexnet_dali.model.recipes.diaries import DIARIES
+from alexnet_dali.model.recipes.optim import Momentum2012
+from alexnet_dali.model.recipes.rates import Place, Rates
+from alexnet_dali.model.recipes.schedules import Plateau
+from torch import nn
+
+
+class Net(nn.Module):
+    """Two layers with names that the rates know."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Linear(3, 2).double()
+        self.fc8 = nn.Linear(2, 4).double()
+
+
+# A rate that rises, falls to a tenth, freezes conv1, and lets it go on; fc8 has its own for a while.
+COURSE = [
+    Rates(0.1, 0.2),
+    Rates(0.1, 0.2, {"fc8": 0.05}, {"fc8": 0.02}),
+    Rates(0.01, 0.2, {"conv1": 0.001, "fc8": 0.05}, {"fc8": 0.02}),
+    Rates(0.01, 0.2, {"conv1": 0.0}, {"conv1": 0.02}),
+    Rates(0.01, 0.2, {"conv1": 0.0}),
+    Rates(0.3, 0.2, {"conv1": 0.3}),
+]
+COURSE_OF_TEXT = [Rates(rates.weights) for rates in COURSE]
+
+
+def gradients(step, shapes):
+    random = np.random.default_rng(step)
+    return {name: random.normal(size=shape) for name, shape in shapes.items()}
+
+
+def walk(net, optimizer, course):
+    """Take a step for each of the course's rates with given gradients; return all weights after each."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
+    path = []
+    for step, rates in enumerate(course):
+        optimizer.set_rates(rates)
+        for name, gradient in gradients(step, shapes).items():
+            net.get_parameter(name).grad = torch.from_numpy(gradient)
+        optimizer.step()
+        path.append({name: parameter.detach().numpy().copy() for name, parameter in net.named_parameters()})
+    return path
+
+
+def written_out(net, course, decay, decay_biases):
+    """v <- 0.9 v - decay e w - e g; w <- w + v, for each parameter with its own e; e = 0 leaves both alone."""
+    w = {name: parameter.detach().numpy().copy() for name, parameter in net.named_parameters()}
+    v = {name: np.zeros_like(weight) for name, weight in w.items()}
+    path = []
+    for step, rates in enumerate(course):
+        for name, g in gradients(step, {name: weight.shape for name, weight in w.items()}).items():
+            layer = name.partition(".")[0]
+            e = rates.layers.get(layer, rates.weights)
+            wd = decay
+            if name.endswith("bias"):
+                wd = decay if decay_biases else 0.0
+                if e != 0 and rates.biases is not None:
+                    e = rates.layer_biases.get(layer, rates.biases)
+            if e == 0:
+                continue
+            v[name] = 0.9 * v[name] - wd * e * w[name] - e * g
+            w[name] = w[name] + v[name]
+        path.append({name: weight.copy() for name, weight in w.items()})
+    return path
+
+
+@pytest.mark.parametrize("decay", [0.0005, 0.4])
+@pytest.mark.parametrize("course, decay_biases", [(COURSE, False), (COURSE_OF_TEXT, True)], ids=["source2012", "paper"])
+def test_equals_the_loop_written_out_across_changes_of_rate(decay, course, decay_biases):
+    net = Net()
+    expected = written_out(net, course, decay, decay_biases)
+    path = walk(net, Momentum2012(net, decay=decay, decay_biases=decay_biases), course)
+    for step, (ours, theirs) in enumerate(zip(path, expected, strict=True)):
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-12, atol=1e-14, err_msg=f"{name}, step {step}")
+
+
+def test_torchs_sgd_is_the_same_until_the_rate_changes():
+    course = [Rates(0.1)] * 3 + [Rates(0.01)] * 2
+    net = Net()
+    expected = written_out(net, course, 0.0005, True)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.0005)
+    shapes = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
+    apart = []
+    for step, rates in enumerate(course):
+        sgd.param_groups[0]["lr"] = rates.weights
+        for name, gradient in gradients(step, shapes).items():
+            net.get_parameter(name).grad = torch.from_numpy(gradient)
+        sgd.step()
+        apart.append(max(abs(net.get_parameter(name).detach().numpy() - w).max() for name, w in expected[step].items()))
+    assert max(apart[:3]) < 1e-12 and min(apart[3:]) > 0.05
+
+
+def test_the_defaults_are_the_papers():
+    groups = {group["name"]: group for group in Momentum2012(Net()).param_groups}
+    assert {name: (group["momentum"], group["decay"]) for name, group in groups.items()} == {
+        "conv1.weight": (0.9, 0.0005),
+        "conv1.bias": (0.9, 0.0),
+        "fc8.weight": (0.9, 0.0005),
+        "fc8.bias": (0.9, 0.0),
+    }
+
+
+def test_a_rate_of_zero_freezes_weight_bias_and_momentum():
+    net = Net()
+    optimizer = Momentum2012(net)
+    walk(net, optimizer, COURSE[:2])
+    frozen = [net.conv1.weight, net.conv1.bias]
+    before = [each.detach().clone() for each in frozen]
+    velocity = [optimizer.state[each]["velocity"].clone() for each in frozen]
+    assert all(each.abs().min() > 0 for each in velocity)
+    fc8 = net.fc8.weight.detach().clone()
+    walk(net, optimizer, [Rates(0.1, 0.2, {"conv1": 0.0})] * 2)
+    assert all(map(torch.equal, frozen, before))
+    assert all(torch.equal(optimizer.state[each]["velocity"], v) for each, v in zip(frozen, velocity, strict=True))
+    assert not torch.equal(net.fc8.weight, fc8)
+
+
+def test_parameters_without_gradient_stay():
+    net = Net()
+    optimizer = Momentum2012(net)
+    optimizer.set_rates(Rates(0.1))
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    net.fc8.bias.grad = torch.ones(4, dtype=torch.float64)
+    optimizer.step()
+    moved = [name for name, parameter in net.named_parameters() if not torch.equal(parameter, before[name])]
+    assert moved == ["fc8.bias"]
+
+
+def test_a_closure_is_refused():
+    with pytest.raises(TypeError, match="no closure"):
+        Momentum2012(Net()).step(lambda: 0.0)
+
+
+def test_biases_run_twice_as_fast_and_freeze_with_their_layer():
+    net = Net()
+    optimizer = Momentum2012(net)
+
+    def rates_after(epoch):
+        optimizer.set_rates(DIARIES["145"].rates(0.01, Place(epoch, 0, 10, 91)))
+        return [group["rate"] for group in optimizer.param_groups]  # conv1's weight and bias, fc8's weight and bias
+
+    assert rates_after(0) == pytest.approx([0.01, 0.02, 0.01, 0.02])
+    assert rates_after(70) == pytest.approx([0.00001, 0.02, 0.0001, 0.02])
+    assert rates_after(75) == pytest.approx([0.0, 0.0, 0.0001, 0.02])
+    optimizer.set_rates(Plateau(drops=1).rates(0.01, Place(0, 0, 10, 91)))
+    assert [group["rate"] for group in optimizer.param_groups] == pytest.approx([0.001] * 4)

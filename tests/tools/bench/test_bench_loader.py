@@ -1,0 +1,469 @@
+"""`alexnet-bench loader` compares what is comparable: the same pixels, really read, from loaders that really run.
+
+Small runs of the real command; no figure is judged. What is not installed here is not run: the benchmark says so.
+"""
+
+import json
+import mmap
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import stored
+import torch
+from alexnet_dali.tools.bench.cli import bench
+from alexnet_dali.tools.bench.loader import page_cache as cold
+from alexnet_dali.tools.bench.loader import process as loader_process
+from alexnet_dali.tools.bench.loader import rounds as loader_rounds
+from alexnet_dali.tools.bench.loader.cases import CASES
+from alexnet_dali.tools.bench.loader.process import LoaderFailedError, LoaderProcess, Rounds
+from alexnet_dali.tools.bench.timing import Row
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+
+NAMES = [
+    *("ours-jpeg-f32", "ours-raw-f32", "ours-jpeg-u8", "ours-raw-u8", "native-caffe-f32"),
+    *("torchvision-pil-f32", "torchvision-decode-f32", "webdataset-f32", "litdata-f32", "streaming-f32"),
+    *("ffcv-jpeg-f32", "ffcv-raw-f32", "ffcv-jpeg-u8", "ffcv-raw-u8", "limit-decode"),
+]
+HERE = [name for name in NAMES if CASES[name].is_installed]
+SMALL = ("--batch-size", 8, "--batches", 2, "--seconds", 0, "--repeats", 1, "--workers", 2)
+
+# Runs in a process of its own: DataLoader forks its workers, and this one has threads.
+PICTURES = """
+import sys
+from pathlib import Path
+import numpy as np
+from alexnet_dali.tools.bench.loader.cases import CASES, Job
+from alexnet_dali.tools.bench.loader.process import images_of
+folder, batches, *names = sys.argv[1:]
+for name in names:
+    job = Job(CASES[name], Path(folder), 8, 2)
+    images, labels, loader = [], [], job.case.loader(job)
+    epochs = (batch for _ in range(100) for batch in loader)
+    for batch, _ in zip(epochs, range(int(batches))):
+        images.append(images_of(batch).numpy().copy())
+        labels.append(np.array(batch.labels if hasattr(batch, "labels") else batch[1]).reshape(-1).copy())
+    np.savez(Path(folder) / f"{name}.npz", images=np.concatenate(images), labels=np.concatenate(labels))
+"""
+
+
+@pytest.fixture
+def call(in_process):
+    """Run alexnet-bench."""
+    return partial(in_process, bench)
+
+
+def processes_of(folder):
+    """Ids of the living processes that have this text in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder).encode() in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+def assert_nobody_is_left(folder):
+    """Whoever was killed may take a moment to go."""
+    deadline = time.monotonic() + 20
+    while processes_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not processes_of(folder)
+
+
+def test_the_names_that_scripts_rely_on():
+    assert list(CASES) == NAMES
+
+
+def test_every_case_is_measured_and_the_missing_are_named(call, shards, tmp_path):
+    file, plot = tmp_path / "loader.json", tmp_path / "loader.png"
+    code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--json", file, "--plot", plot)
+    assert code == 0, aside
+    rows = json.loads(file.read_text())
+    assert [row["case"] for row in rows] == HERE
+    for row in rows:
+        assert 0 < row["min"] <= row["images_per_second"] <= row["max"]
+        assert said.count(f"\n{row['case']} ") == 1
+    assert "60 crops of 256x256" in said and "batches of 8 windows of 224x224; 2 workers" in said
+    assert f"torch {torch.__version__.split('+')[0]}" in said
+    assert "failed" not in said
+    missing = [name for name in ("litdata", "webdataset", "mosaicml-streaming", "ffcv") if is_missing(name)]
+    if missing:
+        line = next(line for line in said.splitlines() if line.startswith("not installed, so not measured: "))
+        assert sorted(line.partition(": ")[2].split(", ")) == sorted(missing)
+    else:
+        assert "not installed" not in said
+    with Image.open(plot) as picture:
+        assert picture.width == 1600
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+    assert {(31, 111, 92), (185, 194, 198), (194, 69, 45)} <= colours  # ours, others, the limit
+
+
+def is_missing(package):
+    """Whether pip's package is not installed, found out otherwise than the product does."""
+    code = "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])"
+    return subprocess.run([sys.executable, "-c", code, package], capture_output=True, check=False).returncode != 0
+
+
+@pytest.fixture(scope="module")
+def forms(shards, tmp_path_factory):
+    """The folder of all forms of the crops, and the first 64 windows of every loader that is installed."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from alexnet_dali.tools.bench.loader.data import FORMS, lay_out
+
+    folder = tmp_path_factory.mktemp("forms")
+    with ThreadPoolExecutor(1) as pool:
+        lay_out(shards, folder, 10_000, set(FORMS), pool)
+    names = [name for name in HERE if CASES[name].output]
+    # Those with DataLoader's workers first: DALI's threads must not be there when they fork.
+    names.sort(key=lambda name: name.startswith(("ours", "native", "ffcv")))
+    subprocess.run([sys.executable, "-c", PICTURES, folder, "8", *names], check=True, stdout=2)
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in HERE if CASES[name].output])
+def test_windows_are_of_the_stored_crops_to_the_last_bit(forms, shards, name):
+    """Each window stands in a record of its label, as it is or mirrored; places and reflections vary."""
+    with np.load(forms / f"{name}.npz") as found:
+        images, labels = found["images"], found["labels"]
+    mean = json.loads((shards.root / "stats.json").read_text())["mean_rgb"]
+    if CASES[name].output == "f32":
+        assert images.dtype == np.float32
+        pixels = images + np.array(mean, np.float32).reshape(3, 1, 1)
+        assert np.abs(pixels - pixels.round()).max() < 1e-3
+        images = pixels.round().astype(np.uint8)
+    assert images.dtype == np.uint8 and images.shape == (64, 3, 224, 224)
+    pictures: dict[int, list[np.ndarray]] = {}
+    for record in stored.records(shards.root, "train"):
+        pictures.setdefault(record.label, []).append(with_fast_dct(record) if "ffcv-jpeg" in name else record.pixels)
+    windows = images.transpose(0, 2, 3, 1)
+    places = [place_of(window, pictures[label]) for window, label in zip(windows, labels.tolist(), strict=True)]
+    assert None not in places
+    lefts, tops, flips = zip(*places, strict=True)
+    assert len(set(lefts)) > 10 and len(set(tops)) > 10 and 10 < sum(flips) < 54
+    assert min(lefts) >= 0 and max(lefts) <= 32
+
+
+def with_fast_dct(record):
+    """The record as FFCV decodes it: less exactly than all others, and faster."""
+    payload = stored.parts(stored.values(record.shard)[record.index])[0]
+    pixels = simplejpeg.decode_jpeg(payload, fastdct=True)
+    assert 0 < np.abs(pixels.astype(int) - record.pixels).max() < 32
+    return pixels
+
+
+def place_of(window, pictures):
+    """Left, top and whether it is mirrored, of the first picture that has this window; or None."""
+    for flip, upright in enumerate((window, window[:, ::-1])):
+        for picture in pictures:
+            starts = sliding_window_view(picture[:33], (1, 4, 3))[:, :33, 0, 0]
+            for top, left in np.argwhere((starts == upright[0, :4]).all(axis=(2, 3))):
+                if np.array_equal(picture[top : top + 224, left : left + 224], upright):
+                    return left, top, flip
+    return None
+
+
+def test_every_form_has_the_same_bytes(forms, shards):
+    ours = stored.records(shards.root, "train")
+    raw = stored.records(forms / "raw", "train")
+    assert [record.label for record in raw] == [record.label for record in ours]
+    assert all(np.array_equal(one.pixels, other.pixels) for one, other in zip(raw, ours, strict=True))
+    payloads = sorted(
+        stored.parts(value)[0] for record in shards.split("train").shards for value in stored.values(record[0])
+    )
+    assert sorted(path.read_bytes() for path in (forms / "files").rglob("*.jpg")) == payloads
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "memory_format"),
+    [
+        (torch.float32, (16, 3, 224, 224), torch.contiguous_format),
+        (torch.float32, (16, 3, 224, 224), torch.channels_last),
+        (torch.uint8, (64, 3, 224, 224), torch.channels_last),
+        (torch.float32, (3, 3, 31, 31), torch.contiguous_format),  # the last page is not a whole one
+    ],
+)
+def test_touching_reads_each_page(dtype, shape, memory_format):
+    """Pages that nobody has used are faulted in one by one, and the kernel counts them."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    with mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        pages = len(memory) // mmap.PAGESIZE
+        images = torch.frombuffer(memory, dtype=dtype, count=int(np.prod(shape)))
+        n, channels, height, width = shape
+        if memory_format is torch.channels_last:
+            images = images.view(n, height, width, channels).permute(0, 3, 1, 2)
+        else:
+            images = images.view(shape)
+        loader_process.touch((torch.zeros(1, 3, 8, 8), None))  # whatever torch does the first time
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert loader_process.touch((images, None)) == n
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before >= pages
+        del images
+
+
+class Clockwork:
+    """A loader of five batches an epoch and its clock: a start takes 100 s, a batch 1 s."""
+
+    def __init__(self):
+        self.now, self.starts, self.taken = 0.0, 0, 0
+
+    def __call__(self):
+        return self.now
+
+    def __iter__(self):
+        self.starts += 1
+        self.now += 100
+        for _ in range(5):
+            self.now += 1
+            self.taken += 1
+            yield (torch.zeros(2, 3, 8, 8), None)
+
+
+def test_the_clock_stands_still_while_an_epoch_starts():
+    loader = Clockwork()
+    rounds = Rounds(loader, lead=2, clock=loader)
+    rounds.first()
+    assert rounds.run(batches=6, seconds=0.0) == (12, 6.0)  # 2 of the first epoch, 3 of the second, 1 of the third
+    assert loader.starts == 3 and loader.taken == 5 + 5 + 3
+    assert rounds.run(batches=1, seconds=4.0) == (8, 4.0)  # as many as fill the time
+
+
+def test_a_lead_longer_than_an_epoch_ends_with_it():
+    loader = Clockwork()
+    rounds = Rounds(loader, lead=50, clock=loader)
+    assert rounds.run(batches=5, seconds=0.0) == (
+        10,
+        5.0,
+    )  # 4 of the second, 1 of the fourth: its first is never counted
+    assert loader.starts == 4
+
+
+BROKEN = {
+    "streaming": "raise ImportError('libnothing.so.7: cannot open shared object file')",
+    "ffcv": "import os, sys\nprint('about to abort', file=sys.stderr, flush=True)\nos.abort()",
+    "litdata": "import time\ntime.sleep(600)",
+}
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Rivals that are installed and do not work stand before any that do."""
+    for name, text in BROKEN.items():
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "__init__.py").write_text(text)
+    folder = str(tmp_path / "broken")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", before_others(folder))
+
+
+def before_others(folder):
+    """PYTHONPATH with a folder in front."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+def test_rivals_that_fail_are_told_and_the_others_measured(call, broken, shards, tmp_path):
+    file = tmp_path / "loader.json"
+    cases = "streaming-f32,ffcv-raw-u8,limit-decode"
+    code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--cases", cases, "--json", file)
+    assert code == 0, aside
+    assert [row["case"] for row in json.loads(file.read_text())] == ["limit-decode"]
+    assert (
+        "failed, so not measured: streaming-f32 (ImportError: libnothing.so.7: cannot open shared object file)" in said
+    )
+    assert "failed, so not measured: ffcv-raw-u8 (its process ended with signal SIGABRT: about to abort)" in said
+    assert "not installed" not in said
+
+
+def test_a_rival_that_hangs_is_given_up(broken, forms):
+    with pytest.raises(LoaderFailedError, match=r"nothing heard of it for 3 s"):
+        LoaderProcess("litdata-f32", forms, 8, 2, patience=3)
+    assert_nobody_is_left(forms)
+
+
+def test_whose_turn_it_is_not_stands_still_with_all_its_workers(forms):
+    process = LoaderProcess("torchvision-decode-f32", forms, 8, 2)
+    try:
+        for _ in range(2):
+            deadline = time.monotonic() + 20  # a signal takes a moment too
+            while set(states(forms)) != {"T"} and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert len(states(forms)) >= 3 and set(states(forms)) == {"T"}  # itself and two workers
+            assert process.round(2, 0.0) > 0
+    finally:
+        process.close()
+
+
+def states(folder):
+    """What the processes of a folder are doing: R, S, ..., T where they were stopped."""
+    return [Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] for pid in processes_of(folder)]
+
+
+def test_a_loader_that_dies_while_it_stands_still(forms):
+    process = LoaderProcess("limit-decode", forms, 8, 2)
+    try:
+        assert process.round(2, 0.0) > 0
+        (pid,) = (pid for pid in processes_of(forms) if os.getpgid(pid) == pid)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(LoaderFailedError, match="its process ended with signal SIGKILL"):
+            process.round(2, 0.0)
+    finally:
+        process.close()
+    assert_nobody_is_left(forms)
+
+
+def test_ours_failing_is_an_error(call, shards, tmp_path, monkeypatch):
+    """A DALI that cannot be imported, say."""
+    monkeypatch.setenv("PYTHONPATH", before_others(tmp_path))
+    (tmp_path / "nvidia").mkdir()
+    (tmp_path / "nvidia" / "__init__.py").write_text("raise ImportError('no driver')")
+    cases = "ours-jpeg-f32,limit-decode"
+    code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--cases", cases)
+    assert code == 1 and "error: our own failed: ours-jpeg-f32" in aside
+    assert "failed, so not measured: ours-jpeg-f32 (" in said and "\nlimit-decode " in said
+
+
+def test_cold_rounds(call, shards, tmp_path):
+    file = tmp_path / "loader.json"
+    code, said, aside = call(
+        "loader",
+        "--shards",
+        shards.root,
+        *SMALL,
+        "--batch-size",
+        4,
+        "--cases",
+        "ours-jpeg-f32",
+        "--cold",
+        "--json",
+        file,
+    )
+    assert code == 0, aside
+    assert [row["case"] for row in json.loads(file.read_text())] == [
+        "ours-jpeg-f32",
+        "disk-jpeg",
+        "ours-jpeg-f32-cold",
+    ]
+    assert "of warm or disk" in said
+
+
+def test_dropped_files_are_read_from_the_disk_again(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(os.urandom(1 << 22))
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) > 0
+        assert cold.drop([path]) == 1.0  # a mapped page stays, and is reported
+    stays = b"tmpfs" in mount_of(tmp_path)  # such files are nowhere else
+    assert cold.drop([path]) == (1.0 if stays else 0.0)
+    assert cold.sequential_rate([path]) > 0
+    assert cold.drop([]) == 0.0
+
+
+def mount_of(path):
+    """The line of /proc/self/mountinfo of the file system that holds a path."""
+    device = path.stat().st_dev
+    name = f" {os.major(device)}:{os.minor(device)} ".encode()
+    return next((line for line in Path("/proc/self/mountinfo").read_bytes().splitlines() if name in line), b"")
+
+
+def test_ratios_are_of_the_same_round():
+    rates = {
+        "ours-jpeg-f32": [400.0, 600.0, 500.0],
+        "native-caffe-f32": [200.0, 200.0, 250.0],
+        "ffcv-jpeg-u8": [100.0, 100.0, 100.0],
+        "limit-decode": [800.0, 1000.0, 1000.0],
+        "disk-jpeg": [1000.0, 1000.0, 100.0],
+        "ours-jpeg-f32-cold": [200.0, 300.0, 90.0],
+    }
+    assert loader_rounds.ratios(rates) == {
+        "of the limit": {"ours-jpeg-f32": 0.5, "native-caffe-f32": 0.25, "ffcv-jpeg-u8": 0.1},
+        "ours to it": {"native-caffe-f32": 2.0},  # nobody measured ours as uint8
+        "of warm or disk": {"ours-jpeg-f32-cold": 0.5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--cases", "ours-jpeg-f32,fast"), "no case is called 'fast'"),
+        (("--cold", "--batch-size", 8, "--workers", 2), "--cold needs 80 records, the set has 60"),
+        (("--json", "nowhere/loader.json"), "nowhere/loader.json: no such folder to write it to"),
+        (("--batch-size", 40, "--workers", 2), "60 records are no batch of 40 for each of 2 workers"),
+        (("--plot", "nowhere/loader.png"), "nowhere/loader.png: no such folder to write it to"),
+    ],
+)
+def test_what_cannot_be_meant(call, shards, arguments, words):
+    code, _, aside = call("loader", "--shards", shards.root, *arguments)
+    assert code == 2 and words in aside and "try:" in aside
+
+
+def test_other_sets_than_jpeg_squares_are_refused(call, raw_shards, short_side_shards):
+    for shard_set in (raw_shards, short_side_shards):
+        code, _, aside = call("loader", "--shards", shard_set.root)
+        assert code == 2 and "loaders are compared on JPEG squares larger than 224" in aside
+
+
+def test_a_large_set_is_measured_in_part(shards, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from alexnet_dali.tools.bench.loader.data import lay_out
+
+    with ThreadPoolExecutor(1) as pool:
+        some = lay_out(shards, tmp_path, 17, set(), pool)
+    assert some.split("train").records == 32  # two whole shards of 16
+    assert not (tmp_path / "raw").exists() and not (tmp_path / "files").exists()
+
+
+def test_killed_it_leaves_no_process_behind(shards, tmp_path):
+    command = [sys.executable, "-m", "alexnet_dali.tools.bench.cli", "loader", "--shards", shards.root, *SMALL]
+    command += ["--repeats", 1000, "--cases", "native-caffe-f32,limit-decode"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, env=environment, text=True) as bench:
+        for line in bench.stderr:
+            if line.startswith("round 1: limit-decode"):
+                break
+        assert len(processes_of(tmp_path)) >= 2
+        bench.kill()
+    assert_nobody_is_left(tmp_path)
+
+
+def test_bars_of_any_rows(tmp_path):
+    from alexnet_dali.tools.bench.loader.bar_chart import draw
+
+    draw([Row("ours-raw-u8", 10.0, 9.0, 11.0)], "a machine", tmp_path / "one.png")  # no limit, no rival
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_terminated_run_removes_its_forms(shards, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "alexnet_dali.tools.bench.cli",
+        "loader",
+        "--shards",
+        str(shards.root),
+        "--repeats",
+        "50",
+    ]
+    command += ["--cases", "ours-jpeg-f32", "--batch-size", "8", "--seconds", "1"]
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "warm-up" not in process.stderr.readline():
+        assert process.poll() is None, process.stderr.read()
+    assert list(tmp_path.iterdir())
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())

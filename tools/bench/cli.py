@@ -1,0 +1,38 @@
+"""`alexnet-bench`: how fast this is, beside the limit and beside others, in one run. Each command has its own file."""
+
+import click
+
+from .. import console, utf8
+
+COMMANDS = {
+    "prep": "bench.prep:bench_prep",
+    "loader": "bench.loader.command:bench_loader",
+    "train": "bench.train:bench_train",
+    "table": "bench.table:print_tables",
+}
+
+
+@click.group(
+    cls=console.LazyGroup,
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="alexnet-dali")
+def bench():
+    """Measure against the limit and against other programs, in one run, case after case, round after round.
+
+    \b
+    Examples:
+      alexnet-bench prep /data/imagenet --json prep.json
+      alexnet-bench loader --shards out --json loader.json --plot loader.png
+    """
+
+
+def main() -> None:
+    """Entry of the console script."""
+    utf8.ensure()
+    console.run(bench)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The rounds of `alexnet-bench loader`: every case in turn, round after round, then ours cold.
+
+In:  cases and the forms of the crops.  Out: images a second by case and round; which cases failed, and why.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ....pipeline.errors import UsageError
+from ....pipeline.shards.manifest import ShardSet, open_shard_set
+from ... import console
+from ..timing import ratio
+from .cases import CASES, CROP, Case
+from .data import SPLIT, data_files
+from .page_cache import drop, sequential_rate
+from .process import LoaderFailedError, LoaderProcess, lead_of
+
+Rates = dict[str, list[float]]
+T = TypeVar("T")
+STAYED = 0.01  # share of a dropped set that may have stayed in memory without a remark
+
+
+class Run:
+    """One run over crops that lie ready.
+
+    Args:
+        folder: of the forms.
+        batches: of a round, at least.
+        workers: threads or processes of each loader.
+        decode: who decodes in our cases.
+
+    Attributes:
+        remarks: what people must know about the figures, a line each.
+        failed: the cases that failed.
+    """
+
+    def __init__(self, folder: Path, crops: ShardSet, batch_size: int, batches: int, workers: int, decode: str):
+        self._folder, self._crops = folder, crops
+        self._batch_size, self._batches, self._workers = batch_size, batches, workers
+        self.remarks: list[str] = []
+        self.failed: list[Case] = []
+        self._decode, self._chosen = decode, dict[str, str]()  # as asked, and by case once it is chosen
+
+    def __str__(self) -> str:
+        split = self._crops.split(SPLIT)
+        each = console.size(sum(file.bytes for _, file in split.shards) // split.records)
+        return (
+            f"{split.records:,} crops of {self._crops.size}x{self._crops.size}, {each} as JPEG; "
+            f"batches of {self._batch_size} windows of {CROP}x{CROP}; {self._workers} workers"
+        )
+
+    def warm(self, cases: Sequence[Case], repeats: int, seconds: float) -> Rates:
+        """Measure with everything in the page cache, as far as it goes in.
+
+        Args:
+            seconds: of a round, at least.
+        Returns:
+            The rates of those that did not fail.
+        """
+        processes: dict[str, LoaderProcess] = {}
+        rates: Rates = {case.name: [] for case in cases}
+        try:
+            for case in cases:
+                click.echo(f"starting {case.name}", err=True)
+                process = self._told(case, self._process, case)
+                if process is None:
+                    continue
+                processes[case.name] = process
+                if case.is_ours:
+                    self._chosen[case.name] = process.decode
+                    self.remarks.append(f"{case.name}: {process.chosen or process.decode}")
+            for number in range(repeats + 1):
+                for case in cases:
+                    if case.name not in processes:
+                        continue
+                    rate = self._told(case, processes[case.name].round, self._batches, seconds)
+                    if rate is None:
+                        processes.pop(case.name).close()
+                        continue
+                    _say(number, case.name, rate)
+                    if number:
+                        rates[case.name].append(rate)
+        finally:
+            for process in processes.values():
+                process.let_go()
+            for process in processes.values():
+                process.close()
+        return {name: rates[name] for name in rates if name in processes}
+
+    def cold(self, cases: Sequence[Case], repeats: int) -> Rates:
+        """Measure with the set dropped from the page cache before each round, and the disk itself.
+
+        Each round is a new process, since mapped pages stay; it ends before any record is read twice.
+
+        Returns:
+            Rates as `NAME-cold`, and as `disk-jpeg` or `disk-raw` what reading the files from end to end gives.
+        """
+        forms = list(dict.fromkeys(case.form for case in cases))
+        names = [f"disk-{form}" for form in forms] + [f"{case.name}-cold" for case in cases]
+        rates: Rates = {name: [] for name in names}
+        batches = min(self._batches, unread(self._crops.split(SPLIT).records, self._batch_size, self._workers))
+        cases, stayed = list(cases), 0.0
+        for number in range(1, repeats + 1):
+            for form in forms:
+                files, records = self._files(form)
+                stayed = max(stayed, drop(files))
+                rate = sequential_rate(files) * records / sum(path.stat().st_size for path in files)
+                rates[f"disk-{form}"].append(rate)
+                _say(number, f"disk-{form}", rate)
+            for case in list(cases):
+                stayed = max(stayed, drop(self._files(case.form)[0]))
+                cold = self._told(case, self._once, case, batches)
+                if cold is None:
+                    del rates[f"{case.name}-cold"]
+                    cases.remove(case)
+                    continue
+                rates[f"{case.name}-cold"].append(cold)
+                _say(number, f"{case.name}-cold", cold)
+        if stayed > STAYED:
+            self.remarks.append(f"not quite cold: {stayed:.0%} of a set could not be dropped from memory")
+        return rates
+
+    def _files(self, form: str) -> tuple[list[Path], int]:
+        """The files of our set of a form, and the records in them."""
+        shard_set = open_shard_set(self._folder / form)
+        return data_files(shard_set), shard_set.split(SPLIT).records
+
+    def _process(self, case: Case) -> LoaderProcess:
+        # Who decodes is chosen once: choosing reads records, which would be cold no more.
+        decode = self._chosen.get(case.name, self._decode)
+        return LoaderProcess(case.name, self._folder, self._batch_size, self._workers, decode)
+
+    def _once(self, case: Case, batches: int) -> float:
+        process = self._process(case)
+        try:
+            return process.round(batches, 0.0)
+        finally:
+            process.close()
+
+    def _told(self, case: Case, action: Callable[..., T], *arguments: Any) -> T | None:
+        """Do something with a loader; where that fails, say so and go on without it."""
+        try:
+            return action(*arguments)
+        except LoaderFailedError as error:
+            self.failed.append(case)
+            self.remarks.append(f"failed, so not measured: {case.name} ({error})")
+            click.echo(self.remarks[-1], err=True)
+            return None
+
+
+def unread(records: int, batch_size: int, workers: int) -> int:
+    """Batches that are left of an epoch when the lead has been taken, and the first one, which is looked at."""
+    return records // batch_size - lead_of(workers) - 1
+
+
+def check_cold(records: int, batch_size: int, workers: int) -> None:
+    """Check that a cold round ends before a record is read twice.
+
+    Raises:
+        UsageError: the set is too small.
+    """
+    if unread(records, batch_size, workers) < 1:
+        raise UsageError(
+            f"--cold needs {(lead_of(workers) + 2) * batch_size:,} records, the set has {records:,}: what is read "
+            f"twice is not cold",
+            "choose a smaller --batch-size, or a larger set",
+        )
+
+
+def ratios(rates: Rates) -> dict[str, dict[str, float]]:
+    """The columns of ratios, each of the same round: to the limit, ours to others, cold to what is possible."""
+    columns: dict[str, dict[str, float]] = {}
+    for name, measured in rates.items():
+        case = CASES.get(name)
+        if case and case.output and case.form == "jpeg" and "limit-decode" in rates:
+            columns.setdefault("of the limit", {})[name] = ratio(measured, rates["limit-decode"])
+        ours = f"ours-{case.form}-{case.output}" if case and not case.is_ours else ""
+        if ours in rates:
+            columns.setdefault("ours to it", {})[name] = ratio(rates[ours], measured)
+        warm = CASES.get(name.removesuffix("-cold"))
+        if warm and name.endswith("-cold"):
+            possible = [min(pair) for pair in zip(rates[warm.name], rates[f"disk-{warm.form}"], strict=True)]
+            columns.setdefault("of warm or disk", {})[name] = ratio(measured, possible)
+    return columns
+
+
+def _say(number: int, name: str, rate: float) -> None:
+    click.echo(f"{'round ' + str(number) if number else 'warm-up'}: {name} {rate:,.0f} images/s", err=True)

@@ -1,0 +1,170 @@
+"""`alexnet-bench prep`: the offline stage against the limit that the decoder sets, and against other ways."""
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ...pipeline.errors import UsageError
+from ...pipeline.files import write_json
+from ...pipeline.prepare.build import build
+from ...pipeline.prepare.options import BuildOptions
+from ...pipeline.shards import stats
+from ...pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set
+from ...pipeline.shards.verify import verify
+from ...pipeline.sources.find import Source, find_again, find_photos
+from ...pipeline.sources.photo import PARQUET, read_photo
+from ...pipeline.workers import available_cores, worker_pool
+from ..output_guard import check_outputs
+from . import prep_cases
+from .timing import Row, as_json, machine, peak_of, ratio, rounds, row, table
+
+CHUNK = 50  # photos a task: small enough that all workers end together
+OF_RECORDS = ("pca-stats", "verify", "limit-records")  # cases over the finished set, whose photos are small
+DISTINCT = 500  # photos kept in memory by each process; more come from going round again
+
+
+@click.command("prep")
+@click.argument("source", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--shards", type=click.Path(path_type=Path), default="out", help="Without SOURCE: the photos of this set."
+)
+@click.option("--photos", "total", type=click.IntRange(100), default=4000, show_default=True, help="Photos a round.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows to a file.")
+def bench_prep(source, shards, total, repeats, workers, json_file):
+    """Measure build-lmdb, pca-stats and verify on the photos of SOURCE.
+
+    build-lmdb is timed as a command, start-up, hashing and LMDB included; so is FFCV's writer, where it is installed.
+    The limit (libjpeg-turbo decoding plus encoding alone), Pillow and OpenCV are timed without reading or writing a
+    file and with their processes started. Everything is written below the system's temporary folder.
+
+    \b
+    Example:
+      alexnet-bench prep /data/imagenet --json prep.json
+    """
+    check_outputs([(json_file, ".json")])
+    workers = workers or available_cores()
+    found = find_photos(source) if source else find_again(_manifest(shards))
+    with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder, worker_pool(workers) as pool:
+        bench = _Bench(Path(folder), found, total, workers, pool)
+        click.echo(f"{machine()}\n{bench.distinct:,} photos of {found.root}, {total:,} a round, {workers} workers")
+        rates = rounds(bench.cases(), repeats)
+        peaks = {"build-lmdb": bench.peak, "build-lmdb-tenth": bench.peak_of_a_tenth()}
+    rows = [row(case, measured, peaks.get(case, 0)) for case, measured in rates.items()]
+    rows.append(Row("build-lmdb-tenth", 0.0, 0.0, 0.0, peaks["build-lmdb-tenth"]))
+    limits = {"build-lmdb": "limit", "pca-stats": "limit-records", "verify": "limit-records"}
+    against = {case: ratio(rates[case], rates[limits.get(case, "limit")]) for case in rates if case != "limit-records"}
+    ours = {case: ratio(rates["build-lmdb"], rates[case]) for case in rates if case not in OF_RECORDS}
+    click.echo(table(rows[:-1], {"of its limit": against, "ours to it": ours}))
+    click.echo(
+        f"memory of a worker at its peak: {peaks['build-lmdb'] / 1e6:,.0f} MB with {total:,} photos, "
+        f"{peaks['build-lmdb-tenth'] / 1e6:,.0f} MB with {total // 10:,}"
+    )
+    if "ffcv" not in rates:
+        click.echo("not installed, so not measured: ffcv")
+    if json_file:
+        write_json(json_file, as_json(rows))
+
+
+def _manifest(shards: Path) -> dict:
+    if not (shards / MANIFEST).exists():
+        raise UsageError(
+            f"no photos were named, and {shards} is no shard set", "alexnet-bench prep PHOTOS, or --shards DIR"
+        )
+    open_shard_set(shards)
+    return json.loads((shards / MANIFEST).read_text(encoding="utf-8"))
+
+
+class _Bench:
+    """The photos as files in a folder of its own, and the cases over them."""
+
+    def __init__(self, folder: Path, found: Source, total: int, workers: int, pool: Executor):
+        self._folder, self._total, self._workers, self._pool = folder, total, workers, pool
+        self._source = folder / "photos"
+        self._kept = str(folder / "distinct")
+        self.distinct = self._lay_out(found)
+        self.peak = 0
+        self._set: ShardSet | None = None
+
+    def cases(self) -> dict[str, Callable[[], int]]:
+        """By name, in the order in which they are run; `pca-stats` and `verify` look at what `build-lmdb` made."""
+        cases = {
+            "build-lmdb": self._build,
+            "limit": lambda: self._spread(prep_cases.limit),
+            "limit-decode": lambda: self._spread(prep_cases.limit_decode),
+            "pillow-box": lambda: self._spread(prep_cases.pillow_box),
+            "pillow": lambda: self._spread(prep_cases.pillow),
+            "opencv": lambda: self._spread(prep_cases.opencv),
+            "pca-stats": self._pca_stats,
+            "verify": self._verify,
+            "limit-records": self._limit_records,
+        }
+        if importlib.util.find_spec("ffcv"):
+            target = self._folder / "ffcv.beton"
+            cases["ffcv"] = lambda: prep_cases.ffcv(self._kept, self._total, self._workers, target)
+        return cases
+
+    def peak_of_a_tenth(self) -> int:
+        """A worker's peak with a tenth of the photos."""
+        self._build(self._total // 10)
+        return self.peak
+
+    def _lay_out(self, found: Source) -> int:
+        """Copy some photos, evenly chosen, and link to them over and over until there are enough."""
+        photos = [photo for split in found.splits.values() for photo in split if not photo.archive.endswith(PARQUET)]
+        if not photos:
+            raise UsageError(f"{found.root}: photos in parquet are not benchmarked", "name a folder or tars of photos")
+        places = np.linspace(0, len(photos) - 1, min(DISTINCT, len(photos), self._total)).astype(int)
+        chosen = [photos[k] for k in places]
+        kept = Path(self._kept)
+        kept.mkdir()
+        (self._source / "photos").mkdir(parents=True)
+        for number, photo in enumerate(chosen):
+            (kept / f"{number:05d}.jpg").write_bytes(read_photo(found.root, photo))
+        for number in range(self._total):
+            os.link(kept / f"{number % len(chosen):05d}.jpg", self._source / "photos" / f"{number:07d}.jpg")
+        return len(chosen)
+
+    def _build(self, total: int = 0) -> int:
+        """The command's work, from the start of the workers to the finished set."""
+        out = self._folder / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        source = find_photos(self._source, split="train")
+        if total:
+            source = replace(source, splits={"train": source.splits["train"][:total]})
+        with worker_pool(self._workers) as pool:
+            self._set, done = build(source, out, BuildOptions(), pool)
+            self.peak = max(peak_of(worker.pid) for worker in pool.processes)
+        return done
+
+    def _pca_stats(self) -> int:
+        with ThreadPoolExecutor(self._workers) as executor:
+            return stats.measure(self._finished(), executor).images
+
+    def _verify(self) -> int:
+        shard_set = self._finished()
+        report = verify(shard_set.root, self._pool)
+        return report.records
+
+    def _limit_records(self) -> int:
+        shards = self._finished().split("train").shards
+        return sum(self._pool.map(prep_cases.limit_records, *zip(*shards, strict=True)))
+
+    def _finished(self) -> ShardSet:
+        assert self._set is not None, "build-lmdb comes first"
+        return self._set
+
+    def _spread(self, work: Callable[[str, int, int], int]) -> int:
+        starts = range(0, self._total, CHUNK)
+        stops = [min(start + CHUNK, self._total) for start in starts]
+        return sum(self._pool.map(work, [self._kept] * len(stops), starts, stops))

@@ -1,0 +1,108 @@
+"""`alexnet-bench table`: tables 1 and 2 of the paper with our runs beneath, and what each part is worth.
+
+In:  folders of runs and JSON files of alexnet-eval.  Out: text, or JSON. Nothing is evaluated here.
+"""
+
+from pathlib import Path
+
+import click
+
+from ...pipeline.errors import UsageError
+from ...pipeline.files import write_json
+from .. import console
+from ..output_guard import check_output
+from .table_parts import parts
+from .table_rows import Ours, distinct, read_result
+
+# Shares of photos, in percent: top-1, top-5, and top-5 on the test photos of 2012, whose labels nobody has.
+Row = tuple[str, float | None, float | None, float | None]
+TABLE_1: tuple[Row, ...] = (
+    ("Sparse coding", 47.1, 28.2, None),
+    ("SIFT + FVs", 45.7, 25.7, None),
+    ("CNN", 37.5, 17.0, None),
+    ("CNN, centre alone (footnote 5)", 39.0, 18.3, None),
+)
+TABLE_2: tuple[Row, ...] = (
+    ("SIFT + FVs", None, None, 26.2),
+    ("1 CNN", 40.7, 18.2, None),
+    ("5 CNNs", 38.1, 16.4, 16.4),
+    ("1 CNN, six-conv, pre-trained", 39.0, 16.6, None),
+    ("7 CNNs, two of them pre-trained", 36.7, 15.4, 15.3),
+)
+OTHER: tuple[Row, ...] = (("six-conv, 10,184 classes, half of Fall 2009", 67.4, 40.9, None),)
+TABLES = (
+    ("table1", "Table 1: ILSVRC-2010, test; below it our runs on a split `test`", TABLE_1),
+    ("table2", "Table 2: ILSVRC-2012, val; below it our runs on other splits", TABLE_2),
+    ("other", "Section 6", OTHER),
+)
+
+
+@click.command("table")
+@click.argument("results", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the tables to a file too.")
+def print_tables(results, json_file):
+    """Print the paper's tables with ours beneath: of a run's folder its best validation error, one view.
+
+    Results of alexnet-eval --json may stand among the runs: ten views, ensembles, other splits. What a part is worth
+    is the error without it less that of source2012, both on one shard set, split, number of views and of epochs; of
+    several seeds the means are compared.
+
+    \b
+    Examples:
+      alexnet-bench table runs/source2012 runs/one-gpu runs/no-lrn
+      alexnet-bench table runs/source2012 ten-views.json ensemble.json --json table.json
+    """
+    if json_file and not json_file.absolute().parent.is_dir():
+        raise UsageError(f"{json_file}: no such folder to write it to", "make the folder first")
+    if json_file:
+        check_output(json_file, ".json")
+    if json_file and json_file.absolute() in [path.absolute() for path in results]:
+        raise UsageError(f"{json_file}: is read, and would be written over", "choose another file for --json")
+    ours = distinct([read_result(path) for path in results])
+    worth = parts(ours)
+    width = max(len(text) for text in [row[0] for *_, rows in TABLES for row in rows] + [one.name for one in ours])
+    for name, title, rows in TABLES:
+        click.echo(f"{title}\n{'':<{width}}  top-1  top-5" + ("  top-5 test" if any(row[3] for row in rows) else ""))
+        for text, top1, top5, test in rows:
+            click.echo(f"{text:<{width}}{_cell(top1)}{_cell(top5)}" + (f"     {_cell(test)}" if test else ""))
+        for one in ours:
+            if one.table == name:
+                top5 = None if one.top5_error is None else 100 * one.top5_error
+                line = f"{one.name:<{width}}{_cell(100 * one.top1_error)}{_cell(top5)}  ours: {one.conditions}"
+                click.echo(console.plain(line))
+        click.echo()
+    click.echo(f"What each part is worth, in points of top-1 / top-5\n{'':<{width}}  {'the paper':>12}  {'ours':>12}")
+    for part in worth:
+        mine = _points(part.ours_top1, part.ours_top5)
+        click.echo(f"{part.name:<{width}}  {part.published or '-':>12}  {mine:>12}  {part.conditions}".rstrip())
+    if json_file:
+        write_json(json_file, _as_json(ours, worth))
+
+
+def _cell(percent: float | None) -> str:
+    return f"  {'-' if percent is None else f'{percent:.1f}':>5}"
+
+
+def _points(top1: float | None, top5: float | None) -> str:
+    if top1 is None:
+        return "-"
+    return f"{100 * top1:.1f} / " + ("-" if top5 is None else f"{100 * top5:.1f}")
+
+
+def _as_json(ours: list[Ours], worth: list) -> dict:
+    """Errors and differences as shares, 0..1."""
+
+    def share(percent: float | None) -> float | None:
+        return None if percent is None else round(percent / 100, 4)
+
+    tables = {
+        name: {
+            "paper": [
+                {"row": text, "top1_error": share(top1), "top5_error": share(top5), "test_top5_error": share(test)}
+                for text, top1, top5, test in rows
+            ],
+            "ours": [one.as_json() for one in ours if one.table == name],
+        }
+        for name, _, rows in TABLES
+    }
+    return {**tables, "parts": [vars(part) for part in worth]}

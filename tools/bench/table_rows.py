@@ -1,0 +1,178 @@
+"""Our rows of the paper's tables: what a run, or a result of alexnet-eval, says about itself.
+
+In:  a run's folder or .pt file, or a JSON file of alexnet-eval.  Out: an `Ours`.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...model.nets.registry import ALEXNET
+from ...model.training import checkpoint as checkpoints
+from ...model.training import metrics
+from ...pipeline.errors import TrainingError, UsageError
+
+
+@dataclass(frozen=True)
+class Ours:
+    """One row.
+
+    Attributes:
+        recipes: of each run.
+        files: their checkpoints, resolved.
+        top1_error, top5_error: shares, 0..1; top-5 None where only a checkpoint is left.
+        split, views, resize, shards: what was looked at, and how; the shard set by its folder's name.
+        fingerprints: of the photos that each run was trained on; "" where its checkpoint is gone.
+        epochs: that each was trained.
+        evaluated: by alexnet-eval, and not while training.
+    """
+
+    recipes: tuple[str, ...]
+    files: tuple[str, ...]
+    top1_error: float
+    top5_error: float | None
+    split: str
+    views: int
+    resize: int | None
+    shards: str
+    fingerprints: tuple[str, ...]
+    epochs: tuple[int, ...]
+    evaluated: bool
+
+    @property
+    def name(self) -> str:
+        """The row's name: recipes, and how many runs of each."""
+        counts = {recipe: self.recipes.count(recipe) for recipe in dict.fromkeys(self.recipes)}
+        return " + ".join(f"{count} x {recipe}" if count > 1 else recipe for recipe, count in counts.items())
+
+    @property
+    def table(self) -> str:
+        """Which table it stands below."""
+        return "table1" if self.split == "test" else "table2"
+
+    @property
+    def conditions(self) -> str:
+        """What it was measured on, in words."""
+        epochs = ", ".join(str(count) for count in dict.fromkeys(self.epochs) if count)
+        return (
+            f"{self.shards}/{self.split}, {self.views} view{'s' * (self.views > 1)}"
+            + (f" of {self.resize}x{self.resize}" if self.resize else "")
+            + (f", {epochs} epoch{'s' * (epochs != '1')}" if epochs else "")
+        )
+
+    def as_json(self) -> dict:
+        """Plain values."""
+        return {"row": self.name, **vars(self)}
+
+
+def read_result(path: Path) -> Ours:
+    """Read a run or a result.
+
+    Raises:
+        UsageError: nothing there, neither of the two, or a run that was never validated.
+        TrainingError: a checkpoint is damaged.
+    """
+    return _read_json(path) if path.suffix == ".json" and not path.is_dir() else _read_run(path)
+
+
+def distinct(rows: list[Ours]) -> list[Ours]:
+    """Each once: without what a run said of itself where alexnet-eval says it too."""
+    exact = {_measured(row) for row in rows if row.evaluated}
+    kept = [row for row in rows if row.evaluated or _measured(row) not in exact]
+    return list(dict.fromkeys(kept))
+
+
+def _measured(row: Ours) -> tuple:
+    return row.files, row.shards, row.split, row.views, row.resize
+
+
+def _read_run(path: Path) -> Ours:
+    file = checkpoints.run_checkpoint(path)
+    about = _about(file)
+    top1, top5 = about.top1_error, about.top5_error
+    if top1 is None:
+        raise UsageError(
+            f"{path}: has no validation error",
+            "let it train an epoch, over shards that have a split val; or name a result of alexnet-eval --json",
+        )
+    return Ours(
+        recipes=(about.recipe,),
+        files=(str(file.resolve()),),
+        top1_error=top1,
+        top5_error=top5,
+        split="val",
+        views=1,
+        resize=None,
+        shards=about.shards,
+        fingerprints=(about.fingerprint,),
+        epochs=(about.epochs,),
+        evaluated=False,
+    )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a run's checkpoint and its metrics say."""
+
+    recipe: str
+    shards: str
+    fingerprint: str
+    epochs: int
+    top1_error: float | None
+    top5_error: float | None
+
+
+def _about(file: Path) -> _About:
+    saved = checkpoints.load(file)
+    with checkpoints.fits_this_version(file):
+        config, best = saved["config"], saved["best_error"]
+        name = config["recipe"] if config.get("model", ALEXNET) == ALEXNET else config["model"]
+        name += ", pre-trained" if config.get("init_from") else ""
+        done = [line for line in metrics.read(file.parent / "metrics.jsonl") if line["kind"] == "epoch"]
+        tested = [line for line in done if "val_top1_error" in line]
+        epochs = max([line["epoch"] for line in done], default=saved["epoch"])
+        top1, top5 = (None if math.isinf(best) else best), None
+        if tested:
+            at_best = min(tested, key=lambda line: line["val_top1_error"])
+            top1, top5 = at_best["val_top1_error"], at_best["val_top5_error"]
+        return _About(name, Path(config["shards"]).name, saved["shards"], epochs, top1, top5)
+
+
+def _read_json(path: Path) -> Ours:
+    hint = "name a file that alexnet-eval --json wrote, or a run's folder"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        runs = [Path(run) for run in result["runs"]]
+        views, resize, split, shards = (result[name] for name in ("views", "resize", "split", "shards"))
+        top1, top5 = (None if result[name] is None else float(result[name]) for name in ("top1_error", "top5_error"))
+        if not runs or not all(isinstance(name, str) for name in (split, shards)) or not isinstance(views, int):
+            raise ValueError("runs, split, shards or views are not what it writes")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", hint) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not a result of alexnet-eval: {type(error).__name__} {error}", hint) from None
+    if top1 is None:
+        raise UsageError(f"{path}: of a split without labels, so it has no error", "leave it out")
+    about = [_about_if_there(run) for run in runs]
+    return Ours(
+        recipes=tuple(one.recipe for one in about),
+        files=tuple(str(run.resolve()) for run in runs),
+        top1_error=top1,
+        top5_error=top5,
+        split=split,
+        views=views,
+        resize=resize,
+        shards=Path(shards).name,
+        fingerprints=tuple(one.fingerprint for one in about),
+        epochs=tuple(one.epochs for one in about),
+        evaluated=True,
+    )
+
+
+def _about_if_there(file: Path) -> _About:
+    """Of a checkpoint that is gone only the name of its folder is left."""
+    try:
+        return _about(file)
+    except (UsageError, TrainingError):
+        return _About(file.parent.name or file.stem, "", "", 0, None, None)

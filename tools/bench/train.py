@@ -1,0 +1,139 @@
+"""`alexnet-bench train`: a training step of our net, beside torch's normalisation, none, and torchvision's AlexNet."""
+
+from contextlib import ExitStack
+from itertools import repeat
+from pathlib import Path
+
+import click
+import torch
+
+from ...model.recipes.precision import PRECISIONS, check_precision
+from ...model.recipes.recipe import recipe
+from ...pipeline.errors import DeviceError, TrainingError, UsageError
+from ...pipeline.files import write_json
+from ...pipeline.plan.plan import Plan
+from ...pipeline.shards import stats as statistics
+from ...pipeline.shards.manifest import open_shard_set
+from ...pipeline.stream.streams import train_stream
+from ..output_guard import check_outputs
+from ..process import pick_device
+from .timing import as_json, machine, ratio, rounds, row, table
+from .train_cases import NETS, WITH_DATA, Case, Steps, make
+
+NAMES = (*NETS, WITH_DATA)
+# Title of a column, the cases in it, the case that each is divided by.
+RATIOS = (
+    ("to torch's LRN", ("paper",), "paper-torch-lrn"),
+    ("to no LRN", ("paper",), "paper-no-lrn"),
+    ("to torchvision", ("source2012", "paper", "no-lrn", "paper-no-lrn"), "torchvision"),
+    ("data to resident", (WITH_DATA,), "paper"),
+)
+
+
+@click.command("train")
+@click.option("--shards", type=click.Path(path_type=Path), default="out", show_default=True, help="The shard set.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows and ratios to a file.")
+@click.option("--cases", help=f"Some of {', '.join(NAMES)}, separated by commas.  [default: all]")
+@click.option("--precision", help="Some of fp32, tf32, bf16, separated by commas.  [default: all that the device has]")
+@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images a batch.")
+@click.option("--steps", type=click.IntRange(1), help="Of a round.  [default: 3; 100 on a GPU]")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Each case by torch.compile too; the CPU needs a C++ compiler."
+)
+@click.option("--graphs", is_flag=True, help="Each resident case as a CUDA graph too.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats, compiled, graphs, device):
+    """Measure training steps, one case after the other, round after round.
+
+    All cases train on the same pictures in channels_last memory. The paper's net has our response normalisation,
+    torch's own, one a column (paper-torch-lrn), or none (paper-no-lrn); source2012 and no-lrn are the nets of those
+    recipes; torchvision is its `alexnet`. One batch stays in memory; paper-data reads the shard set instead. What its
+    stream made ready while others had their turn counts, which is a few batches: on a GPU take many --steps.
+
+    \b
+    Examples:
+      alexnet-bench train --shards out --json train.json
+      alexnet-bench train --cases paper,paper-torch-lrn,paper-no-lrn --precision bf16 --steps 2
+    """
+    names = _chosen("case", cases, NAMES)
+    check_outputs([(json_file, ".json")])
+    where = pick_device(device)
+    on_gpu = where.type == "cuda"
+    if graphs and not on_gpu:
+        raise DeviceError("--graphs are CUDA graphs, and no GPU is used here", "leave the option off")
+    has = PRECISIONS if on_gpu else [name for name in PRECISIONS if name != "tf32"]
+    precisions = _chosen("precision", precision, PRECISIONS) if precision else has
+    for each in precisions:
+        check_precision(each, where.type)
+    ways = ["eager", *["compile"] * compiled, *["graph"] * graphs]
+    chosen = [
+        Case(name, each, way)
+        for each in precisions
+        for way in ways
+        for name in names
+        if not (way == "graph" and name == WITH_DATA)  # a graph's batch lies in one place
+    ]
+    shard_set = open_shard_set(shards)
+    stats = statistics.load(shard_set)
+    read = recipe("paper")
+    plan = Plan(shard_set.split("train").records, batch_size, size=shard_set.size, augmentation=read.augmentation)
+    steps = steps or (100 if on_gpu else 3)
+    head = f"{machine()}\n{_device(where)}, batches of {batch_size}, {steps} steps a round, {repeats} rounds"
+    click.echo(head)
+    with ExitStack() as stack:
+        stream = stack.enter_context(
+            train_stream(shard_set, stats, plan, light=read.light(read.epochs), mean=read.mean, device=where)
+        )
+        batches = iter(stream)
+        resident = next(batches)
+        if len(resident.labels) < batch_size:
+            raise UsageError(
+                f"{shards} has {len(resident.labels)} records to train on, fewer than a batch of {batch_size}",
+                "choose a smaller --batch-size",
+            )
+        nets = {name: make(name, len(shard_set.classes), stats, where) for name in dict.fromkeys(map(_net, chosen))}
+        running = {
+            case.name: Steps(case, *nets[_net(case)], batches if case.has_data else repeat(resident), steps, where)
+            for case in chosen
+        }
+        rates = rounds(running, repeats)  # type: ignore[arg-type]
+        for name, ran in running.items():
+            if not ran.loss.isfinite():
+                raise TrainingError(f"case {name}: the loss is not finite, so its rate means nothing")
+    rows = [row(name, measured) for name, measured in rates.items()]
+    found = ratios(chosen, rates)
+    click.echo(table(rows, found))
+    if json_file:
+        write_json(json_file, {"machine": head, "rows": as_json(rows), "ratios": found})
+
+
+def ratios(chosen: list[Case], rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """By title and case: its rate to that of the case that RATIOS names, at the same precision, run the same way."""
+    found: dict[str, dict[str, float]] = {}
+    for title, names, other in RATIOS:
+        for case in chosen:
+            to = Case(other, case.precision, case.way).name
+            if case.net in names and to in rates:
+                found.setdefault(title, {})[case.name] = ratio(rates[case.name], rates[to])
+    return found
+
+
+def _net(case: Case) -> str:
+    return "paper" if case.has_data else case.net
+
+
+def _chosen(what: str, asked: str | None, names: tuple[str, ...]) -> list[str]:
+    if asked is None:
+        return list(names)
+    wanted = [name.strip() for name in asked.split(",")]
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"no {what} is called {name!r}", f"choose from {', '.join(names)}")
+    return [name for name in names if name in wanted]
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,1 @@
+"""tools/figures/small_nets."""

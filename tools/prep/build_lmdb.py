@@ -1,0 +1,165 @@
+"""`alexnet-prep build-lmdb`: photos to LMDB shards."""
+
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ...pipeline.prepare.build import build
+from ...pipeline.prepare.options import EXIF, BuildOptions
+from ...pipeline.shards.manifest import ENCODINGS, FITS, ShardSet
+from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, Source, find_photos
+from ...pipeline.sources.photo import SPLITS
+from ...pipeline.workers import available_cores, worker_pool
+from .. import console
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command("build-lmdb")
+@click.argument("source", type=FOLDER)
+@click.option("--out", type=FOLDER, default="out", show_default=True, help="Where the shard set goes.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", *LAYOUTS]),
+    default="auto",
+    show_default=True,
+    help="How SOURCE is laid out; auto looks.",
+)
+@click.option(
+    "--encoding",
+    type=click.Choice(ENCODINGS),
+    default="jpeg",
+    show_default=True,
+    help="JPEG, or raw pixels: six times as large, three times as fast to read.",
+)
+@click.option("--quality", type=int, default=BuildOptions.quality, show_default=True, help="Of the JPEGs, 1 to 100.")
+@click.option("--size", type=int, default=BuildOptions.size, show_default=True, help="Pixels of the short side.")
+@click.option(
+    "--fit",
+    type=click.Choice(FITS),
+    default="crop",
+    show_default=True,
+    help="Cut the central square, as the paper does, or keep the whole picture.",
+)
+@click.option(
+    "--val-share",
+    type=click.FloatRange(0, 0.9),
+    default=0.1,
+    show_default=True,
+    help="Share of all photos held out as val, where the source has no splits.",
+)
+@click.option("--split", type=click.Choice(SPLITS), help="Build this split alone; photos without splits are all of it.")
+@click.option(
+    "--label-order",
+    type=click.Choice(list(LABEL_ORDERS)),
+    default="sorted",
+    show_default=True,
+    help="Number the classes by sorted name, as torchvision, Caffe and timm; as the source; or as ILSVRC's devkit.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of order and hold-out.")
+@click.option("--shard-records", type=click.IntRange(1), help="Photos a shard.  [default: 5000, fewer of small sets]")
+@click.option(
+    "--exif",
+    type=click.Choice(EXIF),
+    default="ignore",
+    show_default=True,
+    help="The orientation tag: ignore it, as the tools of 2012 did, or turn the picture.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=BuildOptions.max_pixels,
+    show_default=True,
+    help="Reject larger photos before decoding them.",
+)
+@click.option("--accept-truncated", is_flag=True, help="Keep what can be decoded of torn files.")
+@click.option("--scheduler", metavar="ADDRESS", help="Build on a Dask cluster, tcp://host:8786 (docs/cluster.md).")
+def build_lmdb(source, out, workers, layout, val_share, split, label_order, scheduler, shard_records, **options):
+    """Resize the photos of SOURCE and pack them into LMDB shards of Caffe Datum records.
+
+    SOURCE is a folder: class folders, or train/ and val/ with class folders in them; ImageNet's official archives,
+    of 2012 or 2010; Kaggle's ILSVRC folder; Hugging Face parquet; WebDataset tars. Or a file with lines of `path
+    label`. Archives are read in place. Each photo's short side becomes 256 pixels and its central 256x256 are kept.
+    Photos that cannot be read are listed in rejected.csv and left out. A build that was stopped goes on when the
+    same command is run again.
+
+    \b
+    Examples:
+      alexnet-prep build-lmdb /data/imagenet
+      alexnet-prep build-lmdb photos --out small --size 64 --encoding raw
+      alexnet-prep build-lmdb /shared/imagenet --out /shared/out --scheduler tcp://head:8786
+    """
+    made = BuildOptions(shard_records=shard_records or 0, **options)
+    found = find_photos(
+        source, layout=layout, split=split, val_share=val_share, seed=made.seed, label_order=label_order
+    )
+    total = sum(len(photos) for photos in found.splits.values())
+    _say_what_was_found(found, total)
+    began = time.monotonic()
+    with _executor(scheduler, found, out, workers) as (pool, where), console.progress("building", total) as advance:
+        if scheduler:
+            found, out = replace(found, root=found.root.resolve()), out.resolve()
+        built, fresh = build(found, out, made, pool, advance)
+    seconds = time.monotonic() - began
+    _say_what_was_built(built, total)
+    click.echo(
+        f"{console.duration(seconds)}, {fresh / seconds:,.0f} images/s with {where}"
+        if fresh
+        else "all of it was there already: nothing to do"
+    )
+
+
+@contextmanager
+def _executor(scheduler: str | None, found: Source, out: Path, workers: int | None):
+    if scheduler:
+        from ...pipeline.prepare.dask import cluster_pool
+
+        with cluster_pool(scheduler, found.root, out) as pool:
+            yield pool, f"the cluster at {scheduler}"
+    else:
+        count = workers or available_cores()
+        with worker_pool(count) as pool:
+            yield pool, f"{count} workers"
+
+
+def _say_what_was_found(found: Source, total: int) -> None:
+    parts = ", ".join(f"{name} {len(photos):,}" for name, photos in found.splits.items())
+    click.echo(f"{total:,} photos in {len(found.classes):,} classes ({found.kind}: {parts})")
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if found.ignored:
+        click.echo(f"note: {found.ignored:,} other files left alone", err=True)
+    untaught = found.classes_without_training() if "train" in found.splits else []
+    if untaught:
+        click.echo(
+            f"warning: {len(untaught)} of {len(found.classes)} classes have no training photo: "
+            f"{', '.join(untaught[:3])}{', ...' if len(untaught) > 3 else ''}",
+            err=True,
+        )
+
+
+def _say_what_was_built(built: ShardSet, total: int) -> None:
+    out, rejected = built.root, built.manifest["rejected"]
+    files = [file for split in built.splits.values() for _, file in split.shards]
+    click.echo(
+        f"{out}: {total:,} photos in = {sum(file.records for file in files):,} records + {rejected:,} rejected"
+        + (f" (see {out / 'rejected.csv'})" if rejected else "")
+        + f"; {len(files):,} shards, {console.size(sum(file.bytes for file in files))}"
+    )
+    entries = [shard for split in built.manifest["splits"].values() for shard in split["shards"]]
+    forms = sum((Counter(entry["forms"]) for entry in entries), Counter())
+    others = [f"{count:,} {form}" for form, count in forms.most_common() if form != "JPEG"]
+    if others:
+        click.echo(f"not plain JPEG by their content: {', '.join(others)}")
+    known, unlike = sum(entry["known"] for entry in entries), [path for entry in entries for path in entry["unlike"]]
+    if known:
+        click.echo(f"{known:,} of them are ImageNet's known odd photos, as expected")
+    if unlike:
+        click.echo(f"note: {len(unlike):,} of ImageNet's known odd photos look mended: {unlike[0]}", err=True)
+    if not built.has("val"):
+        click.echo("note: no photos in val: training will not evaluate", err=True)

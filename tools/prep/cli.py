@@ -1,0 +1,41 @@
+"""`alexnet-prep`: from photos to shards and their statistics. Each command has a file of its own."""
+
+import click
+
+from .. import console, utf8
+
+COMMANDS = {  # in the order in which a newcomer needs them
+    "sample-photos": "prep.sample_photos:sample_photos",
+    "build-lmdb": "prep.build_lmdb:build_lmdb",
+    "pca-stats": "prep.pca_stats:pca_stats",
+    "info": "prep.info:info",
+    "verify": "prep.verify:verify_shards",
+    "stage": "prep.stage:stage_shards",
+    "export": "prep.export:export_shards",
+    "doctor": "prep.doctor:doctor",
+}
+
+
+@click.group(
+    cls=console.LazyGroup,
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="alexnet-dali")
+def prep():
+    """Turn photos into LMDB shards that training streams from, once, before any training.
+
+    \b
+    Example:
+      alexnet-prep build-lmdb /data/imagenet && alexnet-prep pca-stats
+    """
+
+
+def main() -> None:
+    """Entry of the console script."""
+    utf8.ensure()
+    console.run(prep)
+
+
+if __name__ == "__main__":
+    main()

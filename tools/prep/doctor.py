@@ -1,0 +1,48 @@
+"""`alexnet-prep doctor`: what is installed and fits together, what is missing, and the command that mends it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ...pipeline.files import write_json
+from ..output_guard import check_output
+from .doctor_checks import checks
+from .machine import look
+
+
+@click.command("doctor")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="Folder for the shards: its disk is looked at.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the lines as JSON, too."
+)
+def doctor(out: Path, json_file: Path | None) -> None:
+    """Say what is installed and fits together, what is missing, and the command that mends it.
+
+    Works without DALI, torch or a GPU. Exit code 0: training can run on this machine; 1: it cannot yet.
+
+    \b
+    Example:
+      alexnet-prep doctor --out /data/shards
+    """
+    if json_file:
+        check_output(json_file, ".json")
+    machine = look()
+    lines = checks(out, machine)
+    width = max(len(line.name) for line in lines) + 2
+    for line in lines:
+        click.echo(f"{line.name:{width}}{line.state:9}{line.found}")
+        if line.remedy:
+            click.echo(f"{'':{width + 9}}try: {line.remedy}")
+    if json_file:
+        write_json(json_file, [asdict(line) for line in lines])
+    if stops := [line.name for line in lines if line.stops]:
+        click.echo(f"training cannot run here yet; mend {', '.join(stops)}")
+        raise click.exceptions.Exit(1)
+    click.echo(f"training can run here, on {f'{len(machine.gpus)} GPU(s)' if machine.gpus else 'the CPU'}")

@@ -1,0 +1,300 @@
+"""The checks of `alexnet-prep doctor`: what fits together on this machine, and the command that mends what does not.
+
+In:  a `Machine` of facts, the installed packages, the folder for the shards.  Out: one Check a line of the table.
+Each check is a small function that returns one line and raises nothing. torch, DALI, lmdb and the image
+libraries are imported inside the checks only: this command has to work where they do not.
+"""
+
+import functools
+import io
+import os
+import shutil
+import struct
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..console import size
+from .machine import JPEG_ENGINES, Machine, decode_with_dali, numbers, older, requirement, small_jpeg
+
+OLDEST, NEWEST = (3, 10), (3, 14)  # pyproject.toml's requires-python
+DRIVERS = {"11": (450, 80), "12": (525, 60), "13": (580,)}  # by CUDA: DALI's installation page; torch asks the same
+JPEG_SHARDS, RAW_SHARDS = 45e9, 265e9  # ImageNet: 1.33 million photos of about 34 kB, or of 256 x 256 x 3 bytes
+SHARED_MEMORY = 1 << 30  # docker gives 64 MB, too little for processes that exchange batches
+MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "nvidia": "nvidia-dali-cuda120"}  # others: same name
+LIKENESS = {"cpu": 4, "mixed": 16}  # levels of 255: the CPU decoders agree exactly, nvJPEG rounds its own way
+
+Finding = tuple[str, str] | tuple[str, str, str]  # state, what was found, the command that mends it
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table. `note` is worth knowing; only `missing` and `wrong` stop training."""
+
+    name: str
+    state: str  # ok, note, missing, wrong
+    found: str
+    remedy: str = ""
+
+    @property
+    def stops(self) -> bool:
+        return self.state in ("missing", "wrong")
+
+
+def checks(out: Path, machine: Machine) -> list[Check]:
+    """Judge everything, in the order in which one would mend it."""
+    return [
+        python(),
+        pictures(),
+        lmdb_format(),
+        dali(machine),
+        torch_build(),
+        torchvision_ops(),
+        driver(machine),
+        gpus(machine),
+        cores(machine),
+        shared_memory(machine),
+        disk(out),
+    ]
+
+
+def _line(name: str, *packages: str) -> Callable[[Callable[..., Finding]], Callable[..., Check]]:
+    """Make a finding a line of the table; what is not installed, too old or raises becomes one as well."""
+
+    def wrap(find: Callable[..., Finding]) -> Callable[..., Check]:
+        @functools.wraps(find)
+        def check(*args, **kwargs) -> Check:
+            wanted = [requirement(package) for package in packages]
+            try:
+                for each in wanted:
+                    if old := older(each):
+                        return Check(name, "wrong", f"{old}, older than {each}", f"pip install --upgrade '{each}'")
+                return Check(name, *find(*args, **kwargs))
+            except ModuleNotFoundError as error:
+                module = (error.name or str(error)).partition(".")[0]
+                return Check(
+                    name,
+                    "missing",
+                    f"{error.name or error} is not installed",
+                    f"pip install '{requirement(MODULES.get(module, module))}'",
+                )
+            except Exception as error:  # a broken library raises whatever it likes; the other lines still count
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                again = " ".join(f"'{each}'" for each in wanted)
+                return Check(
+                    name,
+                    "wrong" if wanted else "note",
+                    reason,
+                    f"pip install --force-reinstall {again}" if wanted else "",
+                )
+
+        return check
+
+    return wrap
+
+
+@_line("Python")
+def python(version: tuple[int, ...] = sys.version_info[:3], system: str = sys.platform) -> Finding:
+    found = ".".join(map(str, version)) + f" on {system}"
+    if system != "linux":
+        return "wrong", f"{found}; DALI is built for Linux", "docker compose up"
+    if not OLDEST <= version[:2] <= NEWEST:
+        return (
+            "wrong",
+            f"{found}, outside of {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}",
+            "python3.12 -m venv .venv && . .venv/bin/activate && pip install -e .",
+        )
+    return "ok", found
+
+
+@_line("pictures", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
+def pictures() -> Finding:
+    import cv2
+    import numpy as np
+    import PIL.Image
+    import simplejpeg
+
+    from ...pipeline.prepare import area
+
+    data = small_jpeg()
+    ours = simplejpeg.decode_jpeg(data).astype(int)
+    pillows = np.asarray(PIL.Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+    opencvs = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
+    worst = max(int(abs(ours - theirs).max()) for theirs in (pillows, opencvs))
+    found = f"simplejpeg, OpenCV {cv2.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}"
+    if worst > LIKENESS["cpu"]:
+        again = "pip install --force-reinstall opencv-python-headless pillow simplejpeg"
+        return "wrong", f"{found} decode one JPEG up to {worst} levels apart", again
+    if not area.COMPILED:
+        return "note", f"{found}; no compiled shrinking: builds take 15% longer", "install gcc, then this package again"
+    return "ok", f"{found}: one JPEG decodes alike"
+
+
+@_line("LMDB", "lmdb")
+def lmdb_format() -> Finding:
+    import lmdb
+
+    with tempfile.TemporaryDirectory() as folder:
+        # lib_version 1 would be LMDB's format 3, which neither DALI nor Caffe reads.
+        options: dict[str, Any] = {"map_size": 1 << 20, "lock": False, "lib_version": 0}
+        with lmdb.open(folder, **options) as env, env.begin(write=True) as transaction:
+            transaction.put(b"00000000", b"a record")
+        header = Path(folder, "data.mdb").read_bytes()[:24]
+    default = os.environ.get("LMDB_DEFAULT_LIB_VERSION", "0")
+    if struct.unpack("=II", header[16:]) != (0xBEEFC0DE, 1):  # behind a page header of 16 bytes; format 3's has 24
+        return (
+            "wrong",
+            f"{lmdb.__version__} writes a format that DALI and Caffe cannot read",
+            "unset LMDB_DEFAULT_LIB_VERSION; pip install --force-reinstall lmdb",
+        )
+    if default != "0":
+        return (
+            "note",
+            f"{lmdb.__version__} writes format 1 for us, but LMDB_DEFAULT_LIB_VERSION={default} makes "
+            "other programs write one that DALI cannot read",
+            "unset LMDB_DEFAULT_LIB_VERSION",
+        )
+    return "ok", f"{lmdb.__version__} writes format 1, which DALI and Caffe read"
+
+
+@_line("DALI", "nvidia-dali-cuda120")
+def dali(machine: Machine) -> Finding:
+    if len(machine.dali) > 1:  # they overwrite each other's files, and removing one breaks the other
+        return (
+            "wrong",
+            f"{' and '.join(machine.dali)} hold the same module",
+            f"pip uninstall -y {' '.join(machine.dali)} && pip install '{requirement('nvidia-dali-cuda120')}'",
+        )
+    import nvidia.dali
+    import simplejpeg
+
+    ours = simplejpeg.decode_jpeg(small_jpeg()).astype(int)
+    for device in ("cpu", "mixed") if machine.gpus else ("cpu",):
+        worst = int(abs(ours - decode_with_dali(device)).max())
+        if worst > LIKENESS[device]:
+            return (
+                "wrong",
+                f"{nvidia.dali.__version__} ({device}) and simplejpeg decode {worst} levels apart",
+                f"pip install --force-reinstall '{requirement('nvidia-dali-cuda120')}'",
+            )
+    where = "on the CPU and on GPU 0" if machine.gpus else "on the CPU"
+    return "ok", f"{' '.join(machine.dali)} {nvidia.dali.__version__} decodes a JPEG {where}".strip()
+
+
+@_line("torch", "torch")
+def torch_build() -> Finding:
+    import torch
+
+    torch.ones(2, 2).matmul(torch.ones(2, 2))
+    cuda = torch.version.cuda
+    return "ok", f"{torch.__version__}, built {f'for CUDA {cuda}' if cuda else 'without CUDA'}"
+
+
+@_line("torchvision", "torch", "torchvision")
+def torchvision_ops() -> Finding:
+    import torch
+    import torchvision
+
+    # Beside a torch that it was not built for, torchvision loads and lacks its operators, or does not load at all.
+    torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    return "ok", f"{torchvision.__version__}, its operators load"
+
+
+@_line("driver")
+def driver(machine: Machine) -> Finding:
+    if machine.driver is None:
+        return "note", "no NVIDIA driver; a GPU needs one", "sudo apt-get install nvidia-driver-580"
+    needs = {f"torch for CUDA {machine.cuda}": DRIVERS.get((machine.cuda or "").partition(".")[0], (0,))}
+    # Where torch runs, the driver is new enough for its CUDA, by a compatibility package if not by its number.
+    have = max(numbers(machine.driver), needs[f"torch for CUDA {machine.cuda}"] if machine.gpus else (0,))
+    needs |= {build: DRIVERS.get(build[-3:-1], (0,)) for build in machine.dali}
+    short = [f"{what} needs {'.'.join(map(str, floor))}" for what, floor in needs.items() if have < floor]
+    if not short:
+        return "ok", machine.driver
+    found = f"{machine.driver} is too old: {', '.join(short)}"
+    if not any(what.startswith("torch") for what in short) and have >= DRIVERS["12"]:
+        return "wrong", found, f"pip uninstall -y {' '.join(machine.dali)} && pip install nvidia-dali-cuda120"
+    return "wrong", found, "sudo apt-get install nvidia-driver-580 (on the host, if this is a container)"
+
+
+@_line("GPUs")
+def gpus(machine: Machine) -> Finding:
+    listed = ", ".join(machine.listed)
+    if not machine.gpus and not listed:
+        return "note", "none: training runs on the CPU", "docker run --gpus all, if this is a container"
+    if not machine.gpus and machine.cuda is None:
+        return "note", f"{listed}: idle without a torch for CUDA", "pip install --force-reinstall torch torchvision"
+    if not machine.gpus and "CUDA_VISIBLE_DEVICES" in os.environ:
+        return "note", f"{listed}: hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES"
+    if not machine.gpus:
+        return (
+            "wrong",
+            f"{listed}: torch cannot use it: {machine.refusal or 'no reason given'}",
+            "sudo modprobe nvidia_uvm, or sudo reboot; where the driver is too old, mend that first",
+        )
+    counted = Counter(
+        f"{gpu.name}, {size(gpu.memory_bytes)}, compute {'.'.join(map(str, gpu.capability))}, "
+        f"{'hardware JPEG decoder' if gpu.decodes_jpeg else 'decodes JPEG on its cores'}"
+        for gpu in machine.gpus
+    )
+    found = "; ".join(f"{count} x {text}" for text, count in counted.items())
+    if strangers := [gpu for gpu in machine.gpus if not gpu.runs(machine.architectures)]:
+        codes = ", ".join(machine.architectures)
+        return (
+            "wrong",
+            f"{found}; torch has no code for {strangers[0].name}, but for {codes}",
+            "install the build of torch that PyTorch's own page names for this GPU"
+            if strangers[0].capability < (7, 5)
+            else "pip install --upgrade torch torchvision",
+        )
+    if any(gpu.capability in JPEG_ENGINES and not gpu.decodes_jpeg for gpu in machine.gpus):
+        # nvJPEG reaches the engine through libnvcuvid.so.1, which containers get with "video" only.
+        return (
+            "note",
+            f"{found}; a JPEG engine is there but not within reach of nvJPEG (libnvcuvid.so.1)",
+            "docker run -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or sudo apt-get install "
+            f"libnvidia-decode-{(machine.driver or '580').partition('.')[0]}",
+        )
+    return "ok", found
+
+
+@_line("cores")
+def cores(machine: Machine) -> Finding:
+    if machine.quota is None or machine.quota >= machine.cores:
+        return "ok", str(machine.cores)
+    # Libraries count cores, not quotas: they start too many threads, which then wait for each other.
+    return (
+        "note",
+        f"{machine.cores}, but a quota leaves the time of {machine.quota:g}",
+        f"docker run --cpuset-cpus 0-{max(int(machine.quota), 1) - 1} in place of --cpus",
+    )
+
+
+@_line("/dev/shm")
+def shared_memory(machine: Machine) -> Finding:
+    found = size(machine.shared_memory_bytes)
+    if machine.shared_memory_bytes < SHARED_MEMORY:
+        return "note", f"{found}, little for processes that exchange batches", "docker run --ipc=host"
+    return "ok", found
+
+
+@_line("disk")
+def disk(out: Path) -> Finding:
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    found = f"{size(free)} free for {out}"
+    if not os.access(place, os.W_OK):
+        return "note", f"{found}, but {place} cannot be written", f"sudo install -d -o $(id -u) -g $(id -g) {out}"
+    if free < JPEG_SHARDS:
+        return (
+            "note",
+            f"{found}; ImageNet takes about {size(int(JPEG_SHARDS))} as JPEG shards",
+            "alexnet-prep build-lmdb SOURCE --out /a/larger/disk",
+        )
+    return "ok", f"{found}, enough for ImageNet as {'JPEG or raw' if free >= RAW_SHARDS else 'JPEG'} shards"

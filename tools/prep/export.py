@@ -1,0 +1,52 @@
+"""`alexnet-prep export`: a shard set as tar files or folders of pictures."""
+
+import time
+from pathlib import Path
+
+import click
+
+from ...pipeline.shards.export import FORMATS, export
+from ...pipeline.shards.manifest import open_shard_set
+from ...pipeline.workers import available_cores, worker_pool
+from .. import console
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command("export")
+@click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set.")
+@click.option("--to", "target", type=FOLDER, required=True, help="The folder for the export.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    required=True,
+    help="A tar file for each shard, or a folder for each class.",
+)
+@click.option("--split", "splits", multiple=True, help="Export this split alone; may be given again.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+def export_shards(shards, target, format_, splits, workers):
+    """Write a shard set for programs that read neither LMDB nor Datum.
+
+    webdataset: train-000000.tar and so on, with KEY.jpg, KEY.cls and KEY.json of each record. folder:
+    train/CLASS/KEY.jpg, as torchvision's ImageFolder reads it. JPEGs are copied as they are, raw pixels become PNG.
+    An export that was stopped goes on when the same command is run again.
+
+    \b
+    Examples:
+      alexnet-prep export --shards out --to tars --format webdataset
+      alexnet-prep export --shards out --to pictures --format folder --split val
+    """
+    shard_set = open_shard_set(shards)
+    total = sum(split.records for split in shard_set.splits.values() if split.name in splits or not splits)
+    workers = workers or available_cores()
+    began = time.monotonic()
+    with worker_pool(workers) as pool, console.progress("exporting", total, "records") as advance:
+        fresh = export(shard_set, target, format_, pool, advance, splits)
+    seconds = time.monotonic() - began
+    click.echo(f"{target}: {total:,} records as {format_}")
+    click.echo(
+        f"{console.duration(seconds)}, {fresh / seconds:,.0f} records/s with {workers} workers"
+        if fresh
+        else "all of it was there already: nothing to do"
+    )

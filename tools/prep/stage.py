@@ -1,0 +1,48 @@
+"""`alexnet-prep stage`: a shard set to a local disk, hashed on the way."""
+
+import time
+from pathlib import Path
+
+import click
+
+from ...pipeline.shards.manifest import open_shard_set
+from ...pipeline.shards.stage import stage
+from .. import console
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command("stage")
+@click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set.")
+@click.option("--to", "target", type=FOLDER, required=True, help="The folder for the copy, on a local disk.")
+@click.option("--split", "splits", multiple=True, help="Copy this split alone; may be given again.")
+def stage_shards(shards, target, splits):
+    """Copy a shard set to a local disk and check every hash on the way.
+
+    The copy has a dataset.json when it is complete, and not before. A copy that was stopped goes on when the same
+    command is run again; of a complete one only the sizes are looked at, so a job may begin with this command.
+
+    \b
+    Examples:
+      alexnet-prep stage --shards /net/imagenet-lmdb --to /scratch/imagenet
+      alexnet-prep stage --shards /net/imagenet-lmdb --to /scratch/val --split val
+    """
+    shard_set = open_shard_set(shards)
+    total = sum(
+        file.bytes
+        for split in shard_set.splits.values()
+        for _, file in split.shards
+        if split.name in splits or not splits
+    )
+    began = time.monotonic()
+    with console.progress("copying", total, "bytes") as advance:
+        staged = stage(shard_set, target, splits, advance)
+    seconds = time.monotonic() - began
+    copies = staged.shard_set.splits.values()
+    records, count = sum(split.records for split in copies), sum(len(split.shards) for split in copies)
+    click.echo(f"{target}: {records:,} records in {count:,} shards, {console.size(total)}")
+    if not staged.copied:
+        click.echo("all of it was there already: nothing to do")
+        return
+    rate = console.size(int(staged.copied / seconds))
+    click.echo(f"{console.size(staged.copied)} copied in {console.duration(seconds)}, {rate}/s, every hash right")

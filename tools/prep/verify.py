@@ -1,0 +1,123 @@
+"""`alexnet-prep verify`: is every byte of a shard set right, and if not, make it so."""
+
+import itertools
+from pathlib import Path
+
+import click
+
+from ...pipeline.errors import ShardError
+from ...pipeline.prepare.repair import Repair, clear_aside, repair
+from ...pipeline.shards.manifest import described
+from ...pipeline.shards.verify import Report, verify
+from ...pipeline.workers import worker_pool
+from .. import console
+
+SHOWN = 5  # damages told of one shard, and notes
+
+
+@click.command("verify")
+@click.option("--shards", type=click.Path(path_type=Path), default="out", show_default=True, help="The shard set.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option("--repair", "mend", is_flag=True, help="Rebuild the damaged shards, and only these, from the photos.")
+@click.option("--source", type=click.Path(path_type=Path), help="Where the photos are now.  [default: where they were]")
+def verify_shards(shards, workers, mend, source):
+    """Check a shard set completely: hashes, LMDB pages, every record, every picture, the lists beside them.
+
+    All damage is listed with shard, record, photo and reason. The exit code is 0 if the set is whole, else 1.
+
+    \b
+    Examples:
+      alexnet-prep verify --shards out
+      alexnet-prep verify --shards out --repair --source /data/imagenet
+    """
+    shard_set = described(shards)
+    total = sum(split.records for split in shard_set.splits.values())
+    with worker_pool(workers or 0) as pool:
+        with console.progress("verifying", total, "records") as advance:
+            report = verify(shard_set, pool, advance)
+        if mend and report.damaged_shards:
+            _show(report)
+            count = _records(shards, report.damaged_shards)
+            with console.progress("rebuilding", total) as advance:
+                done = repair(report, pool, source, advance)
+            _tell(done)
+            with console.progress("verifying", count, "records") as advance:
+                report = verify(done.shard_set, pool, advance, only=done.shards)
+    for note in report.notes[:SHOWN]:
+        click.echo(f"note: {note}", err=True)
+    if len(report.notes) > SHOWN:
+        click.echo(f"note: {len(report.notes) - SHOWN:,} other files more", err=True)
+    if report.whole:
+        if mend:
+            clear_aside(shards)
+        click.echo(
+            f"whole: {report.records:,} records in {report.shards:,} shards, all hashes, records and pictures right"
+        )
+        return
+    _show(report)
+    raise ShardError(
+        f"{shards}: damaged: {len(report.damages):,} faults"
+        + (f" in {len(report.damaged_shards):,} of {report.shards:,} shards" if report.damaged_shards else ""),
+        _remedy(report, described(shards).manifest),
+    )
+
+
+def _show(report: Report) -> None:
+    for shard, group in itertools.groupby(report.damages, key=lambda damage: damage.shard):
+        damages = list(group)
+        for damage in damages[:SHOWN]:
+            record = "" if damage.record is None else f", record {damage.record}"
+            photo = f" ({damage.source_path})" if damage.source_path else ""
+            click.echo(console.plain(f"{shard}{record}{photo}: {damage.reason}"))
+        if len(damages) > SHOWN:
+            click.echo(f"{shard}: and {len(damages) - SHOWN:,} more")
+
+
+def _tell(done: Repair) -> None:
+    same = len(done.shards) - len(done.changed)
+    if same:
+        click.echo(f"rebuilt: {same:,} shards, byte for byte as they were")
+    for path in done.changed:
+        click.echo(f"rebuilt: {path}, with other bytes than before: dataset.json has its new SHA-256")
+    if done.changed:
+        why = (
+            f"the libraries are others ({'; '.join(done.versions)})"
+            if done.versions
+            else "photos were changed under the same names and sizes, or can no longer be read"
+        )
+        click.echo(f"warning: {why}", err=True)
+    for lost in done.rejected[:SHOWN]:
+        click.echo(f"warning: rejected now, but not before: {lost}", err=True)
+    if done.kept:
+        click.echo(
+            f"note: {len(done.rejected):,} photos were lost; the damaged shards are kept in {done.kept}", err=True
+        )
+
+
+def _remedy(report: Report, manifest: dict) -> str:
+    """What to do, by what is damaged."""
+    others = {damage.shard for damage in report.damages}
+    remedies = []
+    if report.damaged_shards:
+        remedies.append(
+            f"alexnet-prep verify --shards {report.root} --repair, which rebuilds "
+            f"{len(report.damaged_shards):,} shards from {manifest.get('source', {}).get('path', 'the photos')}; "
+            "or copy them again"
+        )
+    if "stats.npz" in others:
+        remedies.append(f"alexnet-prep pca-stats --shards {report.root}")
+    if others & {"rejected.csv", "dataset.json"}:
+        remedies.append(
+            f"copy {' and '.join(sorted(others & {'rejected.csv', 'dataset.json'}))} from a copy of the set, "
+            "or remove the set and build it again"
+        )
+    return "; then ".join(remedies)
+
+
+def _records(root: Path, shards: tuple[str, ...]) -> int:
+    return sum(
+        file.records
+        for split in described(root).splits.values()
+        for folder, file in split.shards
+        if folder.relative_to(root).as_posix() in shards
+    )
