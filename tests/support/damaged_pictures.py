@@ -1,11 +1,11 @@
 """Any bytes for a photo: valid ones of every format, torn, spliced and lied about, many thousand of them.
 
-    python tests/system/soak/damaged_pictures.py --cases 100000 --seed 0
+    python tests/support/damaged_pictures.py --cases 100000 --seed 0
 
 In:  a number of cases and a seed.  Out: counts on stdout; exit code 1, and the case to ask for again, if one of them
 crashed, hung, took too much memory, raised anything but PhotoError, or came out as other than 256x256x3.
 Cases run in a process of their own, since a fault in a decoder's C code ends it: a word in shared memory says which
-case it was on. `python tests/system/soak/damaged_pictures.py --seed 0 --first 4711 --cases 1` runs one case again.
+case it was on. `python tests/support/damaged_pictures.py --seed 0 --first 4711 --cases 1` runs one case again.
 `tests/pipeline/prepare/test_fuzz_pictures.py` runs 2,000 cases through the same functions.
 """
 
