@@ -206,3 +206,17 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+# --- from tools/utf8.py
+
+MODE = "PYTHONUTF8"  # Python's own: the worker processes and the other ranks have it too
+
+
+def ensure() -> None:
+    """Start this command once more, in UTF-8 mode, where the locale has names in another encoding."""
+    there = sys.getfilesystemencoding().lower() == "utf-8"
+    if there or not sys.executable or os.environ.get(MODE) == "1":  # once: `-E` and `-X utf8=0` are stronger
+        return
+    os.environ[MODE] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -11,14 +11,16 @@ import click
 import torch
 
 from ..model.analysis.confusion import ANSWERS, WORST, Tally
-from ..model.recipes.precision import PRECISIONS, check_precision, default_precision, set_precision
+from ..model.recipes.config import PRECISIONS, check_precision, default_precision, set_precision
 from ..model.training import checkpoint as checkpoints
 from ..model.training.evaluate import Result, evaluate
+from ..model.weights.trained import Trained, load_trained
 from ..pipeline.errors import UsageError
 from ..pipeline.files import write_csv, write_json
 from ..pipeline.plan.views import views_of
 from ..pipeline.shards.manifest import MANIFEST, ShardSet, described, open_shard_set
-from . import console, utf8
+from . import console
+from . import console as utf8
 from .output_guard import check_outputs
 from .process import pick_device
 from .submission import TOP, Predictions
@@ -74,7 +76,7 @@ def evaluate_runs(
     check_precision(precision, device.type)
     set_precision(precision)
     files = [checkpoints.run_checkpoint(run) for run in runs]
-    trained = [checkpoints.load_trained(file) for file in files]
+    trained = [load_trained(file) for file in files]
     shard_set = open_shard_set(shards or _own_shards(trained[0]))
     # A set of unlabelled photos alone has no classes of its own: the net's will do.
     known = shard_set if shard_set.classes else replace(shard_set, classes=tuple(trained[0].classes))
@@ -173,7 +175,7 @@ def _errors(result: Result) -> str:
     )
 
 
-def _label_order(shard_set: ShardSet, trained: checkpoints.Trained) -> str:
+def _label_order(shard_set: ShardSet, trained: Trained) -> str:
     """How the net's classes are numbered, as dataset.json says it; "" where nothing is left that says so."""
     if not shard_set.classes:
         if not (trained.shards / MANIFEST).exists():
@@ -203,7 +205,7 @@ def _decimals(share: float) -> str:
     return "" if math.isnan(share) else f"{share:.6f}"
 
 
-def _own_shards(trained: checkpoints.Trained) -> Path:
+def _own_shards(trained: Trained) -> Path:
     if not trained.shards.exists():
         raise UsageError(f"{trained.file}: its shard set {trained.shards} is gone", "say where it is with --shards")
     return trained.shards

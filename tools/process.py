@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from ..pipeline.errors import DeviceError
-from .train.launch import PARENT
+
+PARENT = "ALEXNET_DALI_LAUNCHER"  # set in the ranks that this file has started
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 

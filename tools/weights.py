@@ -9,10 +9,12 @@ from ..model.training import metrics
 from ..model.weights import convert as converters
 from ..model.weights import onnx_export
 from ..model.weights import safetensors_io as portable
+from ..model.weights.trained import load_trained
 from ..pipeline.errors import UsageError
 from ..pipeline.files import writing_to
 from ..pipeline.shards.manifest import open_shard_set
-from . import console, utf8
+from . import console
+from . import console as utf8
 from .output_guard import check_folder, check_output
 
 FOLDER = click.Path(path_type=Path)
@@ -63,7 +65,7 @@ def export_weights(run, folder, onnx):
     if onnx:
         onnx_export.check_installed()
     file = checkpoints.run_checkpoint(run)
-    trained = checkpoints.load_trained(file)  # what this version cannot use is not passed on
+    trained = load_trained(file)  # what this version cannot use is not passed on
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if onnx:  # the one that can fail comes first

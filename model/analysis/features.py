@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import TrainingError, UsageError
+from ...pipeline.shards.datum import central_square
 from ...pipeline.shards.manifest import ShardSet
-from ...pipeline.shards.stats import central_square
 from ...pipeline.stream.streams import IMAGENET_MEAN, IMAGENET_STD, views_stream
 from ..nets.alexnet import AlexNet
-from ..training.checkpoint import Trained
 from ..training.evaluate import PICTURES_AT_ONCE
+from ..weights.trained import Trained
 
 See = Callable[[Tensor], Tensor]  # pictures (n, 3, crop, crop) to vectors (n, dimensions)
 

@@ -21,9 +21,9 @@ from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.streams import Light, train_stream
 from ..nets.small_net import DECAYS, SmallNet
+from ..recipes.config import autocast, set_precision
 from ..recipes.optim import Momentum2012
-from ..recipes.precision import autocast, set_precision
-from ..recipes.rates import Rates
+from ..recipes.schedules import Rates
 from ..training import checkpoint as checkpoints
 from ..training.evaluate import evaluate
 from .comparison import Curve, Kind, Settings, choose

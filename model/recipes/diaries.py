@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .rates import Place, Rates, Schedule
+from .schedules import Place, Rates, Schedule
 
 EPOCH, STEP = "epoch", "step"
 

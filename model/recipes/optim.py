@@ -9,7 +9,7 @@
 import torch
 from torch import Tensor, nn
 
-from .rates import Rates
+from .schedules import Rates
 
 MOMENTUM = 0.9
 DECAY = 0.0005

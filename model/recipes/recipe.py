@@ -8,15 +8,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from ...pipeline.errors import UsageError
+from ...pipeline.plan.lighting import LIGHTING_SCALES
 from ...pipeline.plan.plan import Augmentation
 from ...pipeline.plan.resized_crop import ResizedCrop
-from ...pipeline.shards.stats import LIGHTING_SCALES
 from ...pipeline.stream.streams import Light
 from ..nets.alexnet import NetOptions
 from .diaries import DIARIES, Diary
 from .optim import DECAY
-from .rates import Schedule
-from .schedules import SCHEDULES, OneCycle, Plateau, Steps
+from .schedules import SCHEDULES, OneCycle, Plateau, Schedule, Steps
 
 EPOCHS_OF_PATIENCE = 18  # epochs of a run for each epoch that a plateau waits: 5 of 90
 

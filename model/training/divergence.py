@@ -14,7 +14,7 @@ from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.stream.record_reader import Feed
 from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import AlexNet
-from ..nets.registry import Net
+from ..nets.factory import Net
 
 NEAR = 0.02  # of ln(classes), in nats
 BEGIN_AGAIN = "begin again with a smaller --rate; the last checkpoint is from before and is kept"

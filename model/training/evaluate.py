@@ -18,7 +18,7 @@ from ...pipeline.errors import ShardError, TrainingError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.streams import views_stream
-from ..recipes.precision import autocast
+from ..recipes.config import autocast
 from .distributed import Team
 
 PICTURES_AT_ONCE = 256  # views of all photos of a batch; 150 MB of float32

@@ -15,10 +15,8 @@ from torch import Tensor
 from ...pipeline.errors import TrainingError
 from ...pipeline.files import write_atomically
 from ...pipeline.stream.bottleneck import shares
-from ...pipeline.stream.stages import Stages
-from ...pipeline.stream.stall import Lap, StallMeter
-from .run_files import writing
-from .sound import check_regular
+from ...pipeline.stream.stall import Lap, Stages, StallMeter
+from .run_files import check_regular, writing
 
 LARGEST = 2**53  # whole numbers beyond are none that floats and figures can take
 BEGINNING = b'{"kind": "'  # of a line as the trainer writes it

@@ -10,6 +10,7 @@ whole states. The loss is the sum over the global batch divided by its size, in 
               it decodes half
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -18,16 +19,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...pipeline.errors import UsageError
-from ...pipeline.plan.plan import BatchPlan
+from ...pipeline.plan.plan import DROPOUT, BatchPlan, dropout_keeps, words
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import COLUMNS, AlexNet
 from ..nets.columns import Column, OnePlace, gather
-from ..nets.registry import ALEXNET, Net, make_net
+from ..nets.factory import ALEXNET, Net, make_net
 from ..recipes.config import Config
 from ..recipes.recipe import Recipe
 from .distributed import Team
-from .dropout import masks
 from .metrics import Sums
 
 PARALLEL = ("columns", "data")
@@ -193,3 +193,26 @@ def _add_up(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tens
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])
+
+
+# --- from model/training/dropout.py
+
+
+def masks(net: Net, seed: int, epoch: int, start: int, count: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Draw for one step: for `count` places of an epoch, from `start` on.
+
+    A net with a `dropout_shape` takes a mask of it for each place, and the plan draws it: the same on any number of
+    processes. Of any other net torch's generators are seeded, on all devices, with the plan's word of the first place:
+    the same on every resume, though not on another number of processes or another device.
+
+    Returns:
+        (bool (n, *dropout_shape),) on the device, or ().
+    """
+    if not net.dropout_shape:
+        torch.manual_seed(int(words(seed, epoch, DROPOUT, start, 1)[0]))
+        return ()
+    units = math.prod(net.dropout_shape)
+    keep = torch.from_numpy(dropout_keeps(seed, epoch, start, count, units))
+    if device.type == "cuda":
+        keep = keep.pin_memory()  # from pageable memory the copy would wait for the device
+    return (keep.view(-1, *net.dropout_shape).to(device, non_blocking=True),)

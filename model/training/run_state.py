@@ -16,7 +16,7 @@ from ..recipes.schedules import EarlyStop
 from . import checkpoint as checkpoints
 from . import kernel_snapshots as kernels
 from .metrics import Sums
-from .sound import check_numbers
+from .run_files import check_numbers
 
 if TYPE_CHECKING:
     from .trainer import Trainer

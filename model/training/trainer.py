@@ -23,12 +23,10 @@ from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stall import Lap, StallMeter
 from ...pipeline.stream.stream import Batch
 from ...pipeline.stream.streams import train_stream
-from ..nets.registry import movement, recipe_for
-from ..recipes.config import Config
-from ..recipes.precision import autocast, set_precision
-from ..recipes.rates import Place, Rates
+from ..recipes.config import Config, autocast, set_precision
 from ..recipes.recipe import recipe
-from ..recipes.schedules import EarlyStop
+from ..recipes.schedules import EarlyStop, Place, Rates
+from ..recipes.setup import movement, recipe_for
 from . import kernel_snapshots as kernels
 from . import run_state as resume
 from .distributed import Team, own_device

@@ -28,7 +28,7 @@ from ..nets.alexnet import AlexNet, NetOptions
 from ..nets.lrn import BETA
 from ..recipes.recipe import paper
 from ..training.checkpoint import stats_to_save
-from ..training.sound import check_regular
+from ..training.run_files import check_regular
 from .safetensors_io import read_safetensors
 
 LAYOUTS = ("torchvision", "caffe")

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import TrainingError, UsageError
-from ...pipeline.files import write_atomically
-from ...pipeline.names import printable
-from ..nets.registry import ALEXNET
+from ...pipeline.files import printable, write_atomically
+from ..nets.factory import ALEXNET
 from ..recipes.config import option
 from ..recipes.recipe import recipe
-from ..training.checkpoint import STATS, Trained, trained_of
-from ..training.sound import check_regular
+from ..training.checkpoint import STATS
+from ..training.run_files import check_regular
+from .trained import Trained, trained_of
 
 WEIGHTS, STATISTICS, CARD = "model.safetensors", "statistics.safetensors", "README.md"
 KIND, VERSION = "alexnet-dali weights", "1"

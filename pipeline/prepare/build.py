@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ShardError, SourceError
-from ..files import locked, write_csv, write_json
+from ..files import locked, named, write_csv, write_json
 from ..plan.philox import BUILD, permutation
-from ..refused import named
 from ..shards.manifest import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
 from ..sources.find import Source
 from ..sources.photo import PARQUET
-from .journal import as_begun
+from .journal import REJECTED_HEADER, as_begun, extras_of, file_of, start_or_go_on
 from .options import BuildOptions
 from .prepared_cache import SpoolJob, spool
-from .receipts import REJECTED_HEADER, extras_of, file_of, start_or_go_on
 from .shard_job import ShardJob, at_work, build_shard
 
 SHARD_RECORDS = 5000  # 160 MB as JPEG: large enough to stream, small enough to copy, and to build in seconds

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageFile
 
-from .known_anomalies import form_of
+from .known_anomalies import _FORMATS, _MODES
 
 MAX_PIXELS = 100_000_000  # ImageNet's largest photo has 69 million; a bomb of 65,500 x 65,500 wants 13 GB
 MAX_SCANS = 100  # of a JPEG: encoders write 10 or so, and each costs a decoder a pass over the whole picture
@@ -207,3 +207,21 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise PhotoError(f"{width}x{height}: no pixels")
     if width * height > max_pixels:
         raise PhotoError(f"{width}x{height} is more than {max_pixels:,} pixels")
+
+
+def form_of(kind: str, mode: str, raw: str = "", ycck: bool = False) -> str:
+    """Say in at most 24 ASCII characters what a photo is: its format, then what is special about its pixels.
+
+    Args:
+        kind, mode: Pillow's names of format and pixels, before anything was converted.
+        raw: Pillow's name of the pixels in the file, which alone tells 16 bits from 8 in colour.
+        ycck: four channels are luma, chroma and black.
+    """
+    name = _FORMATS.get(kind, kind)
+    if name == "GIF":  # its mode is no more than how Pillow came to see its palette
+        return name
+    if mode == "CMYK" and ycck:
+        return f"{name} YCCK"
+    if mode[0] in "IF":
+        return f"{name} grey {'16' if '16' in mode + raw or name in ('PNG', 'PPM') else '32'} bit"
+    return name + _MODES.get(mode, f" {mode}") + (" 16 bit" if "16" in raw else "")

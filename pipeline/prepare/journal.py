@@ -6,12 +6,19 @@ In:  a Source.  Out: its photos as they were. A photo that vanished in between i
 """
 
 import json
-from dataclasses import replace
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..files import read_csv, write_csv
+from ..errors import AlexnetError, ShardError, UsageError
+from ..files import LOCK, read_csv, write_csv, write_json
+from ..shards.lmdb_shard import ShardFile
+from ..shards.manifest import MANIFEST, is_complete
+from ..shards.records_csv import listing_of, read_listing
 from ..sources.find import Source
-from ..sources.photo import Photo
+from ..sources.photo import LOST_ALONE, Photo
+from .shard_job import ShardJob
 
 PHOTOS = ".build/photos.csv"
 _HEADER = ("split", "path", "label", "bytes", "archive", "offset")
@@ -70,3 +77,144 @@ def difference(there: set[str], source: Source) -> str:
 def _some(paths: list[str]) -> str:
     more = len(paths) - _NAMED
     return ", ".join(paths[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+# --- from pipeline/prepare/receipts.py
+
+REJECTED_HEADER = ("source_path", "reason")
+_LOST = frozenset(os.strerror(number) for number in LOST_ALONE)
+
+
+def start_or_go_on(
+    out: Path, source: Source, job_key: dict, jobs: list[ShardJob], made_by: dict[str, str]
+) -> dict[str, dict]:
+    """The receipts of the shards that are built, by path; starts the build where there is none.
+
+    A shard counts as built when it and its CSV are there in full size, and when no photo that it had to leave out
+    because it could not be read has come back since.
+
+    Args:
+        job_key: source and options, which must be the same.
+        made_by: versions of the libraries that make the bytes; half a set must not be made by others.
+    Raises:
+        UsageError: the folder holds something else, or another build.
+        ShardError: what it holds is damaged.
+    """
+    record = out / (MANIFEST if (out / MANIFEST).exists() else ".build")
+    try:
+        if record.name == MANIFEST:
+            receipts = _of_a_finished_set(out, source, job_key, jobs)
+        else:
+            receipts = _of_a_build(out, source, job_key, jobs, made_by)
+        roots = {job.path: job.root for job in jobs}
+        return {
+            path: receipt
+            for path, receipt in receipts.items()
+            if is_there(out / path, receipt) and not _came_back(roots[path], receipt["rejected"])
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(
+            f"{record}: damaged: {type(error).__name__} {error}", "remove the folder, or choose another --out"
+        ) from None
+
+
+def is_there(folder: Path, receipt: dict) -> bool:
+    """Whether a shard and its CSV are there, the shard in its full size."""
+    return is_complete(folder, file_of(receipt)) and listing_of(folder).exists()
+
+
+def file_of(receipt: dict) -> ShardFile:
+    """A receipt's, or a manifest's, numbers of one data.mdb."""
+    return ShardFile(receipt["records"], receipt["bytes"], receipt["sha256"])
+
+
+def extras_of(receipt: dict) -> dict:
+    """What a receipt, or a manifest, says about the photos of a shard."""
+    return {name: receipt[name] for name in ("csv_sha256", "forms", "known", "unlike")}
+
+
+def _of_a_finished_set(out: Path, source: Source, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
+    """The receipts as dataset.json and rejected.csv have them; the photos and options are known to be the same."""
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
+    there["options"] = {name: manifest[name] for name in job_key["options"]}
+    _compare(out, there, job_key, "choose another --out", lambda: _changes_since_a_set(out, manifest, source))
+    if not (out / "rejected.csv").exists():
+        if manifest["rejected"]:
+            raise ShardError(f"{out}: rejected.csv is gone", "copy it again, or build into another folder with --out")
+        write_csv(out / "rejected.csv", REJECTED_HEADER, [])
+    reasons = dict(read_csv(out / "rejected.csv"))
+    shards = {shard["path"]: shard for split in manifest["splits"].values() for shard in split["shards"]}
+    (out / ".build").mkdir(exist_ok=True)
+    return {
+        job.path: {
+            **asdict(file_of(shards[job.path])),
+            "rejected": [(p.path, reasons[p.path]) for p in job.photos if p.path in reasons],
+            **extras_of(shards[job.path]),
+        }
+        for job in jobs
+    }
+
+
+def _of_a_build(out: Path, source: Source, job_key: dict, jobs: list[ShardJob], made_by: dict) -> dict[str, dict]:
+    """The receipts that a stopped build left; writes down what is being built where nothing is there yet."""
+    started = out / ".build" / "job.json"
+    if started.exists():
+        there = json.loads(started.read_text())
+        made_with = there.pop("versions")
+        _compare(out, there, job_key, "choose another --out, or remove that folder", lambda: changes(out, source))
+        _compare_versions(out, made_with, made_by)
+    else:
+        if any(entry.name not in (".build", LOCK) for entry in out.iterdir()):
+            raise UsageError(f"{out}: holds something that is not a shard set", "choose an empty folder with --out")
+        started.parent.mkdir(exist_ok=True)
+        write_json(started, {**job_key, "versions": made_by})
+    if not (out / PHOTOS).exists():
+        write_photos(out / PHOTOS, source)
+    receipts = {job.path: json.loads(job.receipt.read_text()) for job in jobs if job.receipt.exists()}
+    return {
+        path: {**asdict(file_of(one)), "rejected": [tuple(pair) for pair in one["rejected"]], **extras_of(one)}
+        for path, one in receipts.items()
+    }
+
+
+def _came_back(root: Path, rejected: list) -> bool:
+    return any(reason in _LOST and os.access(root / path, os.R_OK) for path, reason in rejected)
+
+
+def _changes_since_a_set(out: Path, manifest: dict, source: Source) -> str:
+    there = {path for path, _ in read_csv(out / "rejected.csv")}
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            there.update(row.source_path for row in read_listing(out / shard["path"]))
+    return difference(there, source)
+
+
+def _compare(out: Path, there: dict, wanted: dict, hint: str, changes: Callable[[], str]) -> None:
+    if there == wanted:
+        return
+    differences = [
+        f"{name} {there['options'].get(name)} there, {value} now"
+        for name, value in wanted["options"].items()
+        if there["options"].get(name) != value
+    ]
+    if there["source"] != wanted["source"]:
+        try:
+            named = changes()
+        except (OSError, AlexnetError, ValueError):  # the lists are gone, too
+            named = ""
+        differences.append(f"the photos, or their split, are others{f' ({named})' if named else ''}")
+    raise UsageError(f"{out}: holds another build: {'; '.join(differences)}", hint)
+
+
+def _compare_versions(out: Path, there: dict, here: dict) -> None:
+    others = [
+        f"{name} {there.get(name)} then, {here.get(name)} now"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    ]
+    if others:
+        raise ShardError(
+            f"{out}: this build was begun with other libraries, which may make other bytes: {'; '.join(others)}",
+            "install those of then to finish it, or remove the folder and begin again",
+        )

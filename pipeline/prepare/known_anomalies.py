@@ -60,21 +60,3 @@ def as_known(stem: str, form: str) -> bool | None:
     """
     expected = KNOWN.get(stem)
     return None if expected is None else form.startswith(expected)
-
-
-def form_of(kind: str, mode: str, raw: str = "", ycck: bool = False) -> str:
-    """Say in at most 24 ASCII characters what a photo is: its format, then what is special about its pixels.
-
-    Args:
-        kind, mode: Pillow's names of format and pixels, before anything was converted.
-        raw: Pillow's name of the pixels in the file, which alone tells 16 bits from 8 in colour.
-        ycck: four channels are luma, chroma and black.
-    """
-    name = _FORMATS.get(kind, kind)
-    if name == "GIF":  # its mode is no more than how Pillow came to see its palette
-        return name
-    if mode == "CMYK" and ycck:
-        return f"{name} YCCK"
-    if mode[0] in "IF":
-        return f"{name} grey {'16' if '16' in mode + raw or name in ('PNG', 'PPM') else '32'} bit"
-    return name + _MODES.get(mode, f" {mode}") + (" 16 bit" if "16" in raw else "")

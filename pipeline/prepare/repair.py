@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, read_csv, sync_folder
-from ..refused import named
+from ..files import locked, named, read_csv, sync_folder
 from ..shards.manifest import ShardSet, described
 from ..shards.records_csv import listing_of
 from ..shards.verify import ASIDE, Report

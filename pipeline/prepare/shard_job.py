@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import ShardError, SourceError
-from ..files import write_csv, write_json
-from ..refused import final_names, named
+from ..files import final_names, named, write_csv, write_json
 from ..shards.datum import encode
 from ..shards.lmdb_shard import key, sha256_of, write_shard
 from ..shards.records_csv import COLUMNS, listing_of

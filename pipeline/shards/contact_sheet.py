@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ShardError
-from .census import census
+from .datum import record_pixels
 from .lmdb_shard import Shard
 from .manifest import ShardSet
-from .stats import record_pixels
+from .records_csv import census
 
 ROWS = COLUMNS = 8
 CELL = 128  # pixels of a picture's longer side

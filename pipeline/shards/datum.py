@@ -11,7 +11,12 @@ true, and a missing label shifts its outputs without a word.
 
 from dataclasses import dataclass
 
+import numpy as np
+import simplejpeg
+
 from ..errors import ShardError
+
+UNLABELLED = -1
 
 CHANNELS = 3  # red, green, blue; grey photos are stored as RGB too
 
@@ -128,3 +133,29 @@ def _read_varint(view: memoryview, position: int, longest: int = _LONGEST_VARINT
             return number & (1 << 64) - 1, position
         shift += 7
     raise ShardError("not a Datum: a number has no end")
+
+
+def record_pixels(value: bytes | memoryview) -> np.ndarray:
+    """Decode a record's value to uint8 (height, width, 3).
+
+    Raises:
+        ShardError: not a Datum of ours.
+        ValueError: its JPEG does not decode.
+    """
+    record = datum.parse(value)
+    if record.encoded:
+        return simplejpeg.decode_jpeg(record.data, colorspace="RGB")
+    return np.frombuffer(record.data, dtype=np.uint8).reshape(record.height, record.width, datum.CHANNELS)
+
+
+def central_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Cut the central size x size pixels, offsets floored; a view.
+
+    Raises:
+        ShardError: the picture is smaller.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < size:
+        raise ShardError(f"{width}x{height} pixels in a set of size {size}")
+    top, left = (height - size) // 2, (width - size) // 2
+    return pixels[top : top + size, left : left + size]

@@ -19,8 +19,7 @@ from concurrent.futures import BrokenExecutor, Executor, as_completed
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, sync_folder, write_json
-from ..refused import named
+from ..files import locked, named, sync_folder, write_json
 from .export_shard import UNLABELLED, WORK, ExportJob, class_folders, export_shard
 from .manifest import ShardSet
 

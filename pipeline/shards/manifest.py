@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..sources.photo import SPLITS
 from .lmdb_shard import ShardFile
+
+SPLITS = ("train", "val", "test")
 
 FORMAT = "alexnet-dali shard set"
 VERSION = 1

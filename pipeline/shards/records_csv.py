@@ -5,10 +5,14 @@ read it: `verify`, `info`, `export`. Training does not.
 """
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ..errors import ShardError
+from .manifest import ShardSet
 
 COLUMNS = ("key", "label", "source_path", "source_width", "source_height")
 
@@ -54,3 +58,38 @@ def read_listing(folder: Path) -> list[Row]:
     except (csv.Error, ValueError, IndexError) as error:
         raise ShardError(f"{path}, row {len(rows)}: {error}", hint) from None
     return rows
+
+
+# --- from pipeline/shards/census.py
+
+
+@dataclass(frozen=True)
+class Census:
+    """One split.
+
+    Attributes:
+        labels: int64 (records,), in the order of the shards.
+        sides: int64 (records, 2), width and height in pixels of the photos that the records were made from.
+        per_class: int64 (classes,), records of each class; those without a label are in none.
+    """
+
+    labels: np.ndarray
+    sides: np.ndarray
+    per_class: np.ndarray
+
+
+def census(shard_set: ShardSet, split: str) -> Census:
+    """Count a split.
+
+    Raises:
+        ShardError: a CSV is missing or damaged.
+    """
+    rows = [
+        (row.label, row.source_width, row.source_height)
+        for folder, _ in shard_set.splits[split].shards
+        for row in read_listing(folder)
+    ]
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    labels = table[:, 0]
+    known = labels[(labels >= 0) & (labels < len(shard_set.classes))]
+    return Census(labels, table[:, 1:], np.bincount(known, minlength=len(shard_set.classes)))

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, sync_folder, write_atomically, write_json, writing_to
-from ..refused import named, reading
+from ..files import locked, named, reading, sync_folder, write_atomically, write_json, writing_to
 from .lmdb_shard import ShardFile, sha256_of
 from .manifest import MANIFEST, ShardSet, is_complete, open_shard_set
 from .records_csv import listing_of, read_listing

@@ -14,17 +14,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
 
 from ..errors import AlexnetError, ShardError, StatsError
 from ..files import write_atomically, write_json
-from . import datum
+from .datum import central_square, record_pixels
 from .lmdb_shard import Shard, ShardFile, mend
 from .manifest import ShardSet
 from .npz import read_arrays
 
-LIGHTING_SCALES = ("stddev", "eigenvalue", "none")
-LIGHTING_SHARE = 0.1  # standard deviation of the paper's alpha; `--color-noise 0.1` of the program
 _OF_THE_FILE = (None, errno.EINVAL, errno.EISDIR)  # errors of the system that a damaged file causes
 _SMALL_BYTES = 4096  # of all that stats.npz holds beside the mean image
 _EXACT_SUM = 257  # pictures whose sum fits 16 bits: 257 * 255 = 2^16 - 1
@@ -116,32 +113,6 @@ def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
     return Moments(shard.records, total + some, cross)
 
 
-def record_pixels(value: bytes | memoryview) -> np.ndarray:
-    """Decode a record's value to uint8 (height, width, 3).
-
-    Raises:
-        ShardError: not a Datum of ours.
-        ValueError: its JPEG does not decode.
-    """
-    record = datum.parse(value)
-    if record.encoded:
-        return simplejpeg.decode_jpeg(record.data, colorspace="RGB")
-    return np.frombuffer(record.data, dtype=np.uint8).reshape(record.height, record.width, datum.CHANNELS)
-
-
-def central_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Cut the central size x size pixels, offsets floored; a view.
-
-    Raises:
-        ShardError: the picture is smaller.
-    """
-    height, width = pixels.shape[:2]
-    if min(height, width) < size:
-        raise ShardError(f"{width}x{height} pixels in a set of size {size}")
-    top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top : top + size, left : left + size]
-
-
 def cross_products(pixels: np.ndarray) -> np.ndarray:
     """The exact sum of outer products of all pixels: uint8 (height, width, 3) to int64 (3, 3).
 
@@ -191,28 +162,6 @@ def from_moments(moments: Moments, fingerprint: str) -> Stats:
         np.maximum(values[order], 0.0),
         vectors * signs[:, None],
     )
-
-
-def lighting_offsets(gaussians: np.ndarray, stats: Stats, scale: str = "stddev") -> np.ndarray:
-    """The RGB value added to every pixel of each picture (paper, section 4.1; docs/paper.md for what ran in 2012).
-
-    `stddev`, what ran in 2012: 0.1 g times the square root of the eigenvalue of 0..255 pixels.
-    `eigenvalue`, the text read on 0..1 pixels, as the community does: 0.1 g eigenvalue / 255.
-    `none`: zero.
-
-    Args:
-        gaussians: (n, 3), N(0, 1), largest component first.
-    Returns:
-        float64 (n, 3), on pixels of 0..255.
-    Raises:
-        StatsError: no such scale.
-    """
-    if scale not in LIGHTING_SCALES:
-        raise StatsError(f"no lighting scale is called {scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}")
-    lengths = {"stddev": np.sqrt(stats.eigenvalues), "eigenvalue": stats.eigenvalues / 255.0, "none": np.zeros(3)}[
-        scale
-    ]
-    return (LIGHTING_SHARE * gaussians.astype(np.float64) * lengths) @ stats.eigenvectors
 
 
 def save(stats: Stats, root: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .photo import Entry, Found, is_photo
-from .words import read_words
 
 KIND = "class folders"
 SPLIT_LIKE = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -180,3 +179,45 @@ def _file_bytes(entry: os.DirEntry) -> int:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+# --- from pipeline/sources/val_folder.py
+
+
+def val_photos(root: Path, val: Path) -> tuple[list[Entry], int, bool]:
+    """The photos of a folder, the number of other files, and whether they lie loose, so without class.
+
+    Raises:
+        UsageError: some lie loose and others in class folders.
+    """
+    loose = loose_photos(val)
+    if not loose:
+        return *walk_classes(root, val), False
+    if has_folders(val):
+        raise UsageError(
+            f"{val}: {loose:,} photos without a class folder, beside class folders",
+            "sort all of them into class folders, or none",
+        )
+    return *walk(root, val, ""), True
+
+
+# --- from pipeline/sources/words.py
+
+LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")  # Kaggle's, Caffe's, ImageNet's own
+_MOST_BYTES = 16 << 20  # ImageNet's words.txt has 3 MB
+
+
+def read_words(folder: Path) -> dict[str, str]:
+    """Read the first of LISTS that lies in the folder; lines of `name words`, divided by a blank or a tab.
+
+    A list that cannot be read is no reason to stop: the words are for people only.
+    """
+    for name in LISTS:
+        try:
+            with open(folder / name, encoding="utf-8-sig", errors="replace") as file:
+                lines = file.read(_MOST_BYTES).splitlines()
+        except OSError:
+            continue
+        pairs = (line.split(None, 1) for line in lines)
+        return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    return {}

@@ -16,8 +16,10 @@ from types import ModuleType
 
 from ..errors import ShardError, UsageError
 from ..plan.philox import share_of
+from ..shards.datum import UNLABELLED
+from ..shards.manifest import SPLITS
 from .devkit import read_devkit
-from .photo import SPLITS, UNLABELLED, Entry, Found, Photo
+from .photo import Entry, Found, Photo
 
 LAYOUTS = {  # in the order in which they are asked; each module has looks_like(root) and find(root, split)
     "kaggle": "kaggle",

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
-from .class_folders import has_folders
+from ..shards.datum import UNLABELLED
+from ..shards.manifest import SPLITS
+from .class_folders import has_folders, read_words
 from .label_names import Row, find_classes
-from .photo import SPLITS, UNLABELLED, Found, is_photo
+from .photo import Found, is_photo
 from .splits import WORDS, flat_if_train_alone
-from .words import read_words
 
 KIND = "list"
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "img_path")

@@ -13,11 +13,11 @@ A patch gives its bytes only: the photo's path, and so its place in every list, 
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
+from .class_folders import read_words
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, read_devkit, read_small, text_lines
 from .photo import Found, is_photo
 from .tar_index import Member, members
-from .words import read_words
 
 KIND = "ImageNet 2010, archives"
 TARS = {split: f"ILSVRC2010_images_{split}.tar" for split in ("train", "val", "test")}

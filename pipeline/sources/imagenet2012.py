@@ -13,11 +13,10 @@ from pathlib import Path
 
 from ..errors import SourceError, UsageError
 from . import class_folders as folders
+from .class_folders import read_words, val_photos
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, has_devkit, is_wnid, read_devkit
 from .photo import Found
-from .val_folder import val_photos
-from .words import read_words
 
 KIND = "ImageNet 2012"
 TRAIN, VAL, TEST = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_img_test*.tar"

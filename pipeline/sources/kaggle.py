@@ -15,11 +15,9 @@ import io
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
-from .class_folders import add_test, has_folders, walk_classes
+from .class_folders import LISTS, add_test, has_folders, read_words, val_photos, walk_classes
 from .devkit import is_wnid, read_devkit, read_small
 from .photo import Entry, Found, stem_of
-from .val_folder import val_photos
-from .words import LISTS, read_words
 
 KIND = "ImageNet 2012, Kaggle"
 SOLUTION = "LOC_val_solution.csv"

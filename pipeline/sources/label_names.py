@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..errors import SourceError
-from .photo import UNLABELLED, Entry, Found, stem_of
+from ..shards.datum import UNLABELLED
+from .photo import Entry, Found, stem_of
 from .splits import WORDS
 
 _WNID = re.compile(r"n\d{8}")

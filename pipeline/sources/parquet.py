@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import SourceError, UsageError
+from ..shards.datum import UNLABELLED
+from .class_folders import read_words
 from .label_names import Row, find_classes
-from .photo import PARQUET, UNLABELLED, Found
+from .photo import PARQUET, Found
 from .splits import files_by_split, first_file
-from .words import read_words
 
 KIND = "parquet"
 IMAGES = ("image", "img", "jpg", "jpeg", "png")

@@ -17,9 +17,7 @@ from typing import NamedTuple
 from ..errors import SourceError
 
 SUFFIXES = frozenset([".jpeg", ".jpg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
-SPLITS = ("train", "val", "test")
 PARQUET = ".parquet"
-UNLABELLED = -1
 LOST_ALONE = frozenset(  # errors that one photo can have while the disk is well
     [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENXIO]
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UsageError
-from .photo import SPLITS
+from ..shards.manifest import SPLITS
 
 WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
-from .class_folders import has_folders
+from ..shards.datum import UNLABELLED
+from .class_folders import has_folders, read_words
 from .label_names import Row, find_classes
-from .photo import SUFFIXES, UNLABELLED, Found
+from .photo import SUFFIXES, Found
 from .splits import files_by_split, first_file
 from .tar_index import Member, members
-from .words import read_words
 
 KIND = "WebDataset"
 TAR = ".tar"

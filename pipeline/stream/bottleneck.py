@@ -8,8 +8,7 @@ so a stall shorter than their own few milliseconds a batch may be theirs in name
 
 from dataclasses import dataclass
 
-from .stages import Stages
-from .stall import Lap
+from .stall import Lap, Stages
 
 STAGES = ("disk", "decode", "graph", "copy")
 HOST = "host"  # what none of them explains: Python between them, or cores that others use

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import simplejpeg
 
 from ..shards.datum import CHANNELS
-from .buffers import Buffers
-from .cut import cut
 from .prefetch import finish
-from .record_reader import Payloads
+from .record_reader import Buffers, Payloads
 
 _TASKS = 4  # of a batch for each thread: few, since each costs some microseconds; enough to end together
 
@@ -145,3 +144,33 @@ def _scratch(size: int) -> np.ndarray:
     if scratch is None or len(scratch) < size:
         scratch = _own.scratch = np.empty(size, np.uint8)
     return scratch[:size]
+
+
+# --- from pipeline/stream/cut.py
+
+
+def cut(pixels: np.ndarray, left: int, top: int, width: int, height: int, flip: int, out: np.ndarray) -> None:
+    """Cut a window, resize it to the sides of `out` where its own differ, mirror it where `flip` is not 0.
+
+    Args:
+        pixels: uint8 (H, W, 3), only read.
+        left, top, width, height: the window, pixels, inside the picture.
+        out: uint8 (h, w, 3), C-contiguous, written.
+    """
+    window = pixels[top : top + height, left : left + width]
+    if window.shape != out.shape:
+        window = _resized(window, out.shape[0], out.shape[1])
+    if flip:
+        cv2.flip(window, 1, dst=out)
+    else:
+        np.copyto(out, window)
+
+
+def _resized(window: np.ndarray, height: int, width: int) -> np.ndarray:
+    import torch  # here, since most crops do without
+
+    # OpenCV has no linear filter with antialiasing; torch's takes a seventh of the time of DALI's. It wants memory that
+    # may be written, so a copy; and a batch axis with a stride of its own, or it makes planes, three times as slow.
+    nchw = torch.from_numpy(window.copy()).view(1, *window.shape).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(nchw, (height, width), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()

@@ -7,41 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import StatsError
+from ..plan.lighting import Light, lighting_offsets
 from ..plan.plan import BatchPlan
 from ..plan.resized_crop import ResizedCrop, resized_windows
-from ..shards.stats import LIGHTING_SCALES, LIGHTING_SHARE, Stats, lighting_offsets
+from ..shards.stats import Stats
 from .dali_ops import Pictures
 from .decoder import Windows
 from .record_reader import Payloads
-
-
-@dataclass(frozen=True)
-class Light:
-    """What happens to a training picture's values.
-
-    Attributes:
-        scale: `stddev`, `eigenvalue` or `none` (see stats.lighting_offsets).
-        divide: divide by 1.1 after the lighting, as the program did so that the scale stays near the test pictures';
-            without lighting nothing is divided.
-        until_epoch: from this epoch on neither happens (the program's diary); None, always.
-    """
-
-    scale: str = "stddev"
-    divide: bool = True
-    until_epoch: int | None = None
-
-    def __post_init__(self):
-        if self.scale not in LIGHTING_SCALES:
-            raise StatsError(
-                f"no lighting scale is called {self.scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}"
-            )
-
-    def at(self, epoch: int) -> tuple[str, float]:
-        """The lighting's scale and the gain in an epoch."""
-        if self.scale == "none" or (self.until_epoch is not None and epoch >= self.until_epoch):
-            return "none", 1.0
-        return self.scale, 1.0 / (1.0 + LIGHTING_SHARE) if self.divide else 1.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from ..errors import StreamError
 from ..plan.plan import BatchPlan
 from .batch_source import Source
-from .stages import Stages
+from .stall import Stages
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import DeviceError, PlanError, StatsError
+from ..plan.lighting import Light
 from ..plan.plan import Plan, evaluation_batches
 from ..shards.manifest import ShardSet
 from ..shards.stats import Stats
@@ -27,7 +28,7 @@ from . import dali_graph as graph
 from .batch_source import Source
 from .dali_graph import Pictures
 from .decoder import Decoder
-from .inputs import Light, TrainInputs, corners, square_windows
+from .inputs import TrainInputs, corners, square_windows
 from .record_reader import Feed
 from .stream import Stream
 

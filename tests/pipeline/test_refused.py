@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError
-from alexnet_dali.pipeline.files import NotWrittenError
-from alexnet_dali.pipeline.refused import named, reading
+from alexnet_dali.pipeline.files import NotWrittenError, named, reading
 
 
 def met(place, error):

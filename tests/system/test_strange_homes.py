@@ -15,7 +15,7 @@ from pathlib import Path
 import homes
 import pytest
 import watched
-from alexnet_dali.tools import utf8
+from alexnet_dali.tools import console as utf8
 from homes import ASCII, NOBODY, ROOT, SPACE, Home, data
 
 # A warning of a line of ours is an error, in the workers too, where no option of Python's reaches.

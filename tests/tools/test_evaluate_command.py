@@ -15,6 +15,7 @@ import tiny
 import torch
 from alexnet_dali.model.training import checkpoint
 from alexnet_dali.model.training.evaluate import evaluate, most_probable, predict
+from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import Split, open_shard_set
 from alexnet_dali.pipeline.shards.records_csv import listing_of, read_listing
@@ -54,7 +55,7 @@ def rows_of(file):
 
 def probabilities_of(runs, shard_set, split="val", weights=None):
     """Each photo's path, label and float64 probabilities: softmax by hand, in the order of the records."""
-    trained = [checkpoint.load_trained(run / "last.pt") for run in runs]
+    trained = [load_trained(run / "last.pt") for run in runs]
     weights = weights or [1 / len(runs)] * len(runs)
     rows = []
     with views_stream(shard_set, trained[0].stats, split) as stream, torch.no_grad():
@@ -177,7 +178,7 @@ def test_weights_of_an_ensemble(runs, shards, call, tmp_path):
     assert result["top1_error"] == np.mean([p.argmax() != label for _, label, p in photos])
     assert call(*runs, "--json", file)[0] == 0
     assert abs(json.loads(file.read_text())["loss"] - result["loss"]) > 1e-4
-    nets = [checkpoint.load_trained(run / "last.pt").net for run in runs]
+    nets = [load_trained(run / "last.pt").net for run in runs]
     equal = evaluate(nets, shards, stats.load(shards), weights=[0.5, 0.5])
     assert json.loads(file.read_text())["loss"] == pytest.approx(equal.loss, rel=1e-6)
 

@@ -23,6 +23,7 @@ from alexnet_dali.model.training import checkpoint
 from alexnet_dali.model.weights import convert as converters
 from alexnet_dali.model.weights import onnx_export
 from alexnet_dali.model.weights import safetensors_io as portable
+from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
 from alexnet_dali.pipeline.files import NotWrittenError
 from alexnet_dali.pipeline.shards import stats
@@ -95,7 +96,7 @@ def test_what_is_exported_is_loaded_bit_for_bit(tmp_path, shards, capfd):
     ]
     state = load_file(tmp_path / "out" / "model.safetensors")  # the library alone
     assert state.keys() == whole["model"].keys()
-    back, ours = portable.load_exported(tmp_path / "out"), checkpoint.load_trained(tmp_path / "run" / "best.pt")
+    back, ours = portable.load_exported(tmp_path / "out"), load_trained(tmp_path / "run" / "best.pt")
     for name, tensor in whole["model"].items():
         assert torch.equal(state[name], tensor) and torch.equal(back.net.state_dict()[name], tensor)
     assert not back.net.training
@@ -105,7 +106,7 @@ def test_what_is_exported_is_loaded_bit_for_bit(tmp_path, shards, capfd):
     back.check_set(shards)
 
     assert run("import", tmp_path / "out", "--layout", "alexnet-dali", "--to", tmp_path / "again" / "best.pt") == 0
-    again = checkpoint.load_trained(tmp_path / "again" / "best.pt")
+    again = load_trained(tmp_path / "again" / "best.pt")
     assert torch.equal(again.net.eval()(pictures()), back.net(pictures()))
     assert "not to resume" in capfd.readouterr().err
 
@@ -138,7 +139,7 @@ def test_the_card_has_error_data_and_the_command_that_trains_it(tmp_path, shards
     monkeypatch.chdir(tmp_path / "out")
     seen = {"pictures": pictures()}
     exec(compile(block, "README.md", "exec"), seen)
-    trained = checkpoint.load_trained(tmp_path / "run" / "best.pt")
+    trained = load_trained(tmp_path / "run" / "best.pt")
     window = trained.stats.mean_image[16:240, 16:240].transpose(2, 0, 1).astype(np.float32)
     expected = trained.net.eval()(pictures() - torch.from_numpy(window))
     assert torch.equal(seen["logits"], expected)
@@ -288,7 +289,7 @@ def test_onnx_gives_the_logits_of_the_net_itself(tmp_path, shards, name, capfd):
     assert re.search(r"differ from torch's by \d\S* at most", capfd.readouterr().out)
     onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"))
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
-    trained = checkpoint.load_trained(tmp_path / "run" / "best.pt")
+    trained = load_trained(tmp_path / "run" / "best.pt")
     mean = portable.mean_window(trained)
     for n in (1, 5):
         with torch.no_grad():
@@ -302,7 +303,7 @@ def test_onnx_gives_the_logits_of_the_net_itself(tmp_path, shards, name, capfd):
 def test_onnx_of_another_net(tmp_path, shards):
     net = Other(models.squeezenet1_1(num_classes=4), torch.ones(3))
     saved_run(tmp_path / "run", shards, net=net, model="squeezenet1_1", crop=96)
-    trained = checkpoint.load_trained(tmp_path / "run" / "best.pt")
+    trained = load_trained(tmp_path / "run" / "best.pt")
     assert onnx_export.export(trained, tmp_path / "model.onnx") < 1e-2
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     seen = pictures()[:, :, :96, :96].contiguous()
@@ -314,7 +315,7 @@ def test_onnx_of_another_net(tmp_path, shards):
 
 def test_other_logits_are_an_error_and_leave_nothing(tmp_path, shards, monkeypatch):
     saved_run(tmp_path / "run", shards)
-    trained = checkpoint.load_trained(tmp_path / "run" / "best.pt")
+    trained = load_trained(tmp_path / "run" / "best.pt")
     write = onnx_export._write
 
     def wrong(net, *rest):
@@ -376,7 +377,7 @@ def test_caffes_weights_give_caffes_logits(tmp_path, shards, spelling, capfd):
         capfd.readouterr().err
     )
     assert "not caffenet" in capfd.readouterr().err
-    trained = checkpoint.load_trained(target)
+    trained = load_trained(target)
     trained.check_set(shards)
     seen = pictures()
     with torch.no_grad():
@@ -397,7 +398,7 @@ def test_torchvisions_weights_give_torchvisions_logits(tmp_path, shards, capfd):
     arguments = ("import", tmp_path / "alexnet.safetensors", "--to", target, "--shards", shards.root, "--layout")
     assert run(*arguments, "torchvision") == 0
     assert "not the net of 2012" in capfd.readouterr().err
-    trained = checkpoint.load_trained(target)
+    trained = load_trained(target)
     seen = pictures()
     with torch.no_grad():
         ours = trained.net.eval()(seen - portable.mean_window(trained))

@@ -15,8 +15,8 @@ from PIL import Image
 
 from ...pipeline.prepare.decode import decode
 from ...pipeline.prepare.resize import fit_pixels
+from ...pipeline.shards.datum import record_pixels
 from ...pipeline.shards.lmdb_shard import Shard, ShardFile
-from ...pipeline.shards.stats import record_pixels
 
 SIZE, QUALITY = 256, 95
 

@@ -7,28 +7,13 @@ from pathlib import Path
 
 import click
 
+from ...model.recipes.published import TABLE_1, TABLE_2, Row
 from ...pipeline.errors import UsageError
 from ...pipeline.files import write_json
 from .. import console
 from ..output_guard import check_output
-from .table_parts import parts
-from .table_rows import Ours, distinct, read_result
+from .table_rows import Ours, distinct, parts, read_result
 
-# Shares of photos, in percent: top-1, top-5, and top-5 on the test photos of 2012, whose labels nobody has.
-Row = tuple[str, float | None, float | None, float | None]
-TABLE_1: tuple[Row, ...] = (
-    ("Sparse coding", 47.1, 28.2, None),
-    ("SIFT + FVs", 45.7, 25.7, None),
-    ("CNN", 37.5, 17.0, None),
-    ("CNN, centre alone (footnote 5)", 39.0, 18.3, None),
-)
-TABLE_2: tuple[Row, ...] = (
-    ("SIFT + FVs", None, None, 26.2),
-    ("1 CNN", 40.7, 18.2, None),
-    ("5 CNNs", 38.1, 16.4, 16.4),
-    ("1 CNN, six-conv, pre-trained", 39.0, 16.6, None),
-    ("7 CNNs, two of them pre-trained", 36.7, 15.4, 15.3),
-)
 OTHER: tuple[Row, ...] = (("six-conv, 10,184 classes, half of Fall 2009", 67.4, 40.9, None),)
 TABLES = (
     ("table1", "Table 1: ILSVRC-2010, test; below it our runs on a split `test`", TABLE_1),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-from ...model.recipes.precision import PRECISIONS, check_precision
+from ...model.recipes.config import PRECISIONS, check_precision
 from ...model.recipes.recipe import recipe
 from ...pipeline.errors import DeviceError, TrainingError, UsageError
 from ...pipeline.files import write_json

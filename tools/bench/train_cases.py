@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.nets.alexnet import AlexNet
-from ...model.nets.registry import ALEXNET, Net, make_net, movement, recipe_for
-from ...model.recipes.precision import autocast, set_precision
-from ...model.recipes.rates import Rates
+from ...model.nets.factory import ALEXNET, Net, make_net
+from ...model.recipes.config import autocast, set_precision
 from ...model.recipes.recipe import recipe
-from ...model.training.dropout import masks
+from ...model.recipes.schedules import Rates
+from ...model.recipes.setup import movement, recipe_for
+from ...model.training.parallel import masks
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
 

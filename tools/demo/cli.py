@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 
 from ...pipeline.errors import UsageError
-from .. import console, utf8
+from .. import console
+from .. import console as utf8
 
 INSTALL = "pip install 'alexnet-dali[demo]'"
 SECONDS_LEFT = 2  # for answers under way when the server is stopped

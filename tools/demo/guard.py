@@ -6,9 +6,51 @@ fetches what is there (6.31); so both are refused here.
 """
 
 import json
+import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .demo_uploads import Uploads
+from .crop import read_upload
+
+AGE = 600  # seconds until a file that nobody came to read is taken away, by Gradio
+
+
+class Uploads:
+    """The folder of uploads, and how many still want to read each."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic):
+        self.folder = folder.resolve()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sent: dict[Path, list[float]] = {}  # when, for each that was not read
+
+    def came(self, files: Iterable[str]) -> None:
+        """Files were sent, each by somebody who will want it read."""
+        now = self._clock()
+        with self._lock:
+            waiting = {file: [when for when in sent if now - when < AGE] for file, sent in self._sent.items()}
+            self._sent = {file: sent for file, sent in waiting.items() if sent}
+            for file in files:
+                self._sent.setdefault(Path(file).resolve(), []).append(now)
+
+    def take(self, file: Path, most: int) -> bytes:
+        """Read a file of at most so many bytes, and delete it: it alone, and not where another waits for it.
+
+        Raises:
+            UsageError: see `read_upload`.
+        """
+        file = file.resolve()
+        try:
+            return read_upload(file, most)
+        finally:
+            with self._lock:
+                others = self._sent.pop(file, [])[1:]
+                if others:
+                    self._sent[file] = others
+                elif self.folder in file.parents:
+                    file.unlink(missing_ok=True)
+
 
 LONGEST = 1 << 20  # bytes of a request that is no upload: all of it is held in memory
 # Whatever Gradio's page or a library in it might want from elsewhere, the browser refuses.

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from ...model.analysis import features
 from ...model.analysis.nearest import nearest
-from ...model.training.checkpoint import Trained
 from ...model.training.evaluate import most_probable, predict
+from ...model.weights.trained import Trained
 from ...pipeline.errors import AlexnetError
 from ...pipeline.plan.views import ten_views
-from ...pipeline.shards.stats import central_square
+from ...pipeline.shards.datum import central_square
 from ...pipeline.stream.streams import IMAGENET_MEAN, IMAGENET_STD
 from ..figures.open_run import Opened
-from ..figures.retrieval import vectors
+from ..figures.retrieval import index as vectors
 from ..figures.retrieval.neighbours import NEAREST, Shown, draw_records, shown
 from ..figures.retrieval.search import as_stored
 from .crop import Whole, whole_photo

@@ -10,8 +10,7 @@ from typing import Any
 
 from ...pipeline.errors import AlexnetError, UsageError
 from . import html as demo_html
-from .demo_uploads import AGE, Uploads
-from .guard import guard
+from .guard import AGE, Uploads, guard
 from .inspect import Looker
 
 MOST_BYTES = 32 << 20  # of a photo; ImageNet's largest has 15 MB, a telephone's 20

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ...model.training.evaluate import most_probable
+from ...model.recipes.config import default_precision, set_precision
+from ...model.training.evaluate import Result, See, evaluate, most_probable
+from .. import console
+from .open_run import Opened
 
 TOP = 5
 PICKS = ("mixed", "best", "worst", "random")
@@ -96,3 +99,36 @@ def _surest(photos: np.ndarray, sure: np.ndarray, labels: np.ndarray) -> list[in
         seen[label] = seen.get(label, 0) + 1
         rounds.append((seen[label], place, photo))
     return [photo for _, _, photo in sorted(rounds)]
+
+
+# --- from tools/figures/passes.py
+
+
+def look_at(opened: Opened, split: str, see: See, views: int = 1, without_labels: bool = False) -> Result:
+    """Look at every photo of a split.
+
+    Args:
+        without_labels: a split without labels will do; it has no errors.
+    Raises:
+        ShardError: no such split, or photos without a label where they are needed.
+    """
+    precision = default_precision(opened.device)
+    set_precision(precision)
+    recipe = opened.trained.recipe
+    with console.progress("looking at photos", opened.shard_set.split(split).records) as advance:
+        result = evaluate(
+            [opened.trained.net],
+            opened.shard_set,
+            opened.trained.stats,
+            split=split,
+            views=views,
+            crop=recipe.crop,
+            mean=recipe.mean,
+            device=opened.device,
+            precision=precision,
+            see=see,
+            without_labels=without_labels,
+            advance=advance,
+        )
+    assert result is not None, "nobody asked the pass to stop"
+    return result

@@ -13,14 +13,14 @@ import numpy as np
 
 from ...model.recipes.recipe import RECIPES, recipe
 from ...model.training import checkpoint as checkpoints
+from ...model.weights.trained import load_trained
 from ...pipeline.errors import UsageError
 from ...pipeline.shards import stats
 from ...pipeline.shards.manifest import open_shard_set
 from .augmented import GAUSSIANS, SCALES, Varied, set_of_one, vary
 from .open_run import FOLDER, SHARDS, folder_for
-from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet
-from .style import LIGHT, Look
+from .style import DARK_OPTION, LIGHT, Look, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def augmentation(run, out, shards, name, record, photo, seed, dark):
     """
     if run is None and shards is None:
         raise UsageError("neither a run nor a shard set", "name a run, or say --shards out")
-    trained = checkpoints.load_trained(checkpoints.run_checkpoint(run)) if run else None
+    trained = load_trained(checkpoints.run_checkpoint(run)) if run else None
     chosen = trained.recipe if trained and not name else recipe(name or "source2012")
     where = shards or (trained.shards if trained else Path())
     if trained and not where.exists():

@@ -17,13 +17,15 @@ import numpy as np
 
 from ...model.recipes.recipe import Recipe
 from ...pipeline.errors import UsageError
+from ...pipeline.plan.lighting import lighting_offsets
 from ...pipeline.plan.philox import permutation
 from ...pipeline.plan.plan import BatchPlan, Plan
 from ...pipeline.plan.resized_crop import resized_windows
 from ...pipeline.prepare.build import build
 from ...pipeline.prepare.options import BuildOptions
+from ...pipeline.shards.datum import central_square
 from ...pipeline.shards.manifest import ShardSet
-from ...pipeline.shards.stats import Stats, central_square, lighting_offsets
+from ...pipeline.shards.stats import Stats
 from ...pipeline.sources.find import find_photos
 from ...pipeline.stream.dataset import ShardDataset
 from ...pipeline.stream.stream import Batch

@@ -2,7 +2,8 @@
 
 import click
 
-from .. import console, utf8
+from .. import console
+from .. import console as utf8
 
 COMMANDS = {
     "kernels": "figures.kernels:kernels",

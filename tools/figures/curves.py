@@ -13,9 +13,8 @@ import click
 
 from ...model.training import metrics
 from ...pipeline.errors import TrainingError, UsageError
-from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet, shorten, text_width
-from .style import LIGHT, Look
+from .style import DARK_OPTION, LIGHT, Look, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

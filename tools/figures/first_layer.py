@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ...model.nets.registry import ALEXNET, make_net
+from ...model.nets.factory import ALEXNET, make_net
 from ...model.training import checkpoint as checkpoints
 from ...model.training import kernel_snapshots as kept_kernels
+from ...model.weights.trained import load_trained
 from ...pipeline.errors import UsageError
 
 KEPT = kept_kernels.FOLDER  # in a run's folder
@@ -62,7 +63,7 @@ def learned(run: Path, layers: Sequence[Kernels]) -> list[Kernels]:
         UsageError: the run began with another's weights.
     """
     file = checkpoints.run_checkpoint(run)
-    saved, trained = checkpoints.load(file), checkpoints.load_trained(file)
+    saved, trained = checkpoints.load(file), load_trained(file)
     config = saved["config"]
     if config.get("init_from"):
         raise UsageError(f"{file}: began with the weights of {config['init_from']}", "leave out --learned")

@@ -19,9 +19,8 @@ from ...pipeline.errors import UsageError
 from ...pipeline.files import write_atomically
 from .first_layer import Kernels, learned, of_checkpoint, of_epochs, smoothness
 from .open_run import FOLDER, OUT, folder_for
-from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet
-from .style import DARK, DPI, LIGHT, Look
+from .style import DARK, DARK_OPTION, DPI, LIGHT, Look, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

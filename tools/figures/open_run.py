@@ -11,8 +11,9 @@ import click
 import torch
 
 from ...model.training import checkpoint as checkpoints
+from ...model.weights.trained import Trained, load_trained
 from ...pipeline.errors import UsageError
-from ...pipeline.names import printable
+from ...pipeline.files import printable
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ..process import pick_device
 
@@ -49,7 +50,7 @@ class Opened:
     """
 
     run: Path
-    trained: checkpoints.Trained
+    trained: Trained
     shard_set: ShardSet
     device: torch.device
 
@@ -65,7 +66,7 @@ def open_run(run: Path, shards: Path | None, device: str = "auto") -> Opened:
     Raises:
         UsageError, TrainingError: there is none, or they do not fit.
     """
-    trained = checkpoints.load_trained(checkpoints.run_checkpoint(run))
+    trained = load_trained(checkpoints.run_checkpoint(run))
     where = shards or trained.shards
     if not where.exists():
         raise UsageError(f"{trained.file}: its shard set {where} is gone", "say where it is with --shards")

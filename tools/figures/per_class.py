@@ -10,11 +10,10 @@ import click
 import numpy as np
 
 from ...model.analysis.confusion import ClassError, Tally
+from .answers import look_at
 from .open_run import folder_for, of_a_run, open_run
-from .passes import look_at
-from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet, text_width
-from .style import LIGHT, Look
+from .style import DARK_OPTION, LIGHT, Look, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

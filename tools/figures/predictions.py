@@ -12,15 +12,13 @@ import numpy as np
 
 from ...model.training.evaluate import Result
 from ...pipeline.errors import UsageError
+from ...pipeline.shards.datum import central_square
 from ...pipeline.shards.manifest import ShardSet
-from ...pipeline.shards.stats import central_square
 from ...pipeline.stream.dataset import ShardDataset
-from .answers import PICKS, Answer, Answers
+from .answers import PICKS, Answer, Answers, look_at
 from .open_run import folder_for, of_a_run, open_run
-from .passes import look_at
-from .saved import DARK_OPTION, write
 from .sheet import MARGIN, Sheet, text_width
-from .style import LIGHT, Look
+from .style import DARK_OPTION, LIGHT, Look, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

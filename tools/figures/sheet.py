@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ...pipeline.names import printable
+from ...pipeline.files import printable
 from .style import DPI, Look, new_figure
 
 if TYPE_CHECKING:

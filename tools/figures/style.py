@@ -5,14 +5,16 @@ Figures are drawn without pyplot: nothing is kept between two of them, and no di
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from ...pipeline.errors import UsageError
-from ...pipeline.files import write_atomically, writing_to
-from ...pipeline.names import printable
+from ...pipeline.files import printable, write_atomically, writing_to
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,3 +97,17 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
             write_atomically(target, draw, part=f"{os.getpid()}.part")  # two commands may draw one figure
         files.append(target)
     return files
+
+
+# --- from tools/figures/saved.py
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DARK_OPTION = click.option("--dark", is_flag=True, help="For a dark page; the files are called NAME-dark.")
+
+
+def write(draw: Callable[[Look], "Figure"], folder: Path, name: str, dark: bool) -> None:
+    """Draw, save as PNG and SVG, and say so."""
+    for file in save(draw(DARK if dark else LIGHT), folder, name + "-dark" * dark):
+        click.echo(str(file))

@@ -10,9 +10,8 @@ import click
 
 from ...pipeline.prepare.build import build
 from ...pipeline.prepare.options import EXIF, BuildOptions
-from ...pipeline.shards.manifest import ENCODINGS, FITS, ShardSet
+from ...pipeline.shards.manifest import ENCODINGS, FITS, SPLITS, ShardSet
 from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, Source, find_photos
-from ...pipeline.sources.photo import SPLITS
 from ...pipeline.workers import available_cores, worker_pool
 from .. import console
 

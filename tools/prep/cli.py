@@ -2,7 +2,8 @@
 
 import click
 
-from .. import console, utf8
+from .. import console
+from .. import console as utf8
 
 COMMANDS = {  # in the order in which a newcomer needs them
     "sample-photos": "prep.sample_photos:sample_photos",

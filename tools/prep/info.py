@@ -10,9 +10,9 @@ import numpy as np
 from ...pipeline.errors import ShardError, StatsError, UsageError
 from ...pipeline.files import read_csv, write_atomically, writing_to
 from ...pipeline.shards import stats
-from ...pipeline.shards.census import Census, census
 from ...pipeline.shards.contact_sheet import contact_sheet
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
+from ...pipeline.shards.records_csv import Census, census
 from .. import console
 from ..output_guard import check_output
 

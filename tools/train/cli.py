@@ -11,12 +11,11 @@ import click
 import torch
 from click.core import ParameterSource
 
-from ...model.nets.registry import ALEXNET, crop_for, first_rate_for, recipe_for, resolve
-from ...model.recipes.config import Config, resumed
-from ...model.recipes.precision import PRECISIONS, default_precision
-from ...model.recipes.rates import first_rate
+from ...model.nets.factory import ALEXNET, resolve
+from ...model.recipes.config import PRECISIONS, Config, default_precision, resumed
 from ...model.recipes.recipe import RECIPES, recipe
-from ...model.recipes.schedules import SCHEDULES
+from ...model.recipes.schedules import SCHEDULES, first_rate
+from ...model.recipes.setup import crop_for, first_rate_for, recipe_for
 from ...model.training import checkpoint as checkpoints
 from ...model.training.distributed import TIMEOUT, Team, join
 from ...model.training.parallel import PARALLEL
@@ -27,14 +26,13 @@ from ...pipeline.files import write_json
 from ...pipeline.shards import stats as statistics
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ...pipeline.stream.autotune import WAYS
-from .. import console, utf8
+from .. import console
+from .. import console as utf8
 from ..output_guard import check_run_folder
 from ..process import pick_device, stop_on_signals
-from .launch import ended_with_parent, launch
-from .max_stall import Percent, check_stall
-from .progress import Lines
+from .launch import ended_with_parent, facts, launch, shared_work, world_size
+from .progress import Lines, Percent, check_stall
 from .run_summary import introduction, list_recipes
-from .sharing import facts, shared_work, world_size
 from .tracking import tracked
 
 FOLDER = click.Path(path_type=Path)

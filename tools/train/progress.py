@@ -10,6 +10,9 @@ import time
 import click
 
 from ...model.training.trainer import Trainer
+from ...pipeline.errors import TrainingError
+from ...pipeline.stream.bottleneck import verdict
+from ...pipeline.workers import available_cores
 from .. import console
 
 
@@ -75,3 +78,46 @@ class Lines:
         best = f", best {trainer.run / 'best.pt'}" if (trainer.run / "best.pt").exists() else ""
         lines.append(f"last checkpoint {trainer.run / 'last.pt'}{best}")
         return lines
+
+
+# --- from tools/train/max_stall.py
+
+
+class Percent(click.ParamType):
+    """A share of the time: `1%`, `1` and `0.5%` are meant alike, in percent, 0..100."""
+
+    name = "percent"
+
+    def convert(self, value, param, ctx) -> float:
+        """The number."""
+        if isinstance(value, float):
+            return value
+        try:
+            share = float(value.strip().removesuffix("%"))
+        except ValueError:
+            self.fail(f"{value!r} is no percentage such as 1% or 0.5%", param, ctx)
+        if not 0 <= share <= 100:
+            self.fail(f"{value} is not between 0% and 100%", param, ctx)
+        return share
+
+
+def check_stall(trainer: Trainer, limit: float) -> None:
+    """Compare the steps of this process, start-up and evaluations left out, with a limit in percent.
+
+    Raises:
+        TrainingError: they waited longer.
+    """
+    total = trainer.meter.total()
+    if total.stall_percent <= limit:
+        return
+    found = verdict(
+        total,
+        trainer.meter.stages(),
+        available_cores(),
+        on_gpu=trainer.device.type == "cuda",
+        encoded=trainer.shard_set.encoding == "jpeg",
+    )
+    raise TrainingError(
+        f"stalled {total.stall_percent:.2f}% of the time, more than --max-stall {limit:g}%: {found.sentence}",
+        found.remedy,
+    )

@@ -6,15 +6,14 @@ In:  a Trainer.  Out: lines for people.
 import click
 import numpy as np
 
-from ...model.nets.registry import ALEXNET
+from ...model.nets.factory import ALEXNET
 from ...model.recipes.diaries import Diary
-from ...model.recipes.rates import CLASSES_2012, RATE_2012, first_rate
 from ...model.recipes.recipe import RECIPES, recipe
-from ...model.recipes.schedules import OneCycle, Plateau, Steps
+from ...model.recipes.schedules import CLASSES_2012, RATE_2012, OneCycle, Plateau, Steps, first_rate
 from ...model.training.trainer import Trainer
 from ...pipeline.errors import ShardError
-from ...pipeline.shards.census import census
 from ...pipeline.shards.manifest import ShardSet
+from ...pipeline.shards.records_csv import census
 from .. import console
 
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 from alexnet_dali.model.analysis import features
 from alexnet_dali.model.nets.factory import Other
-from alexnet_dali.model.training import checkpoint
+from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
 from alexnet_dali.pipeline.stream.dataset import ShardDataset
 from torch import nn
@@ -21,7 +21,7 @@ def trained(shards, small_nets, tmp_path_factory):
     """A run of two steps on 60 photos of 4 classes."""
     run = tmp_path_factory.mktemp("run")
     tiny.trainer_of(shards, run / "run", batch_size=8, steps=2, rate=0.002).train()
-    return checkpoint.load_trained(run / "run" / "last.pt")
+    return load_trained(run / "run" / "last.pt")
 
 
 def by_hand(trained, shard_set, split):
@@ -134,7 +134,7 @@ def test_a_net_without_a_last_linear_layer():
 
 
 def test_a_net_that_says_no_numbers(trained, shards):
-    broken = checkpoint.load_trained(trained.file)
+    broken = load_trained(trained.file)
     with torch.no_grad():
         broken.net.fc7.bias[3] = float("nan")
     with pytest.raises(TrainingError, match="activities are not numbers"):

@@ -7,19 +7,19 @@ import pytest
 import tiny
 import torch
 import torchvision
-from alexnet_dali.model.nets import registry
+from alexnet_dali.model.nets import factory as registry
 from alexnet_dali.model.nets.alexnet import AlexNet
-from alexnet_dali.model.nets.factory import Other
-from alexnet_dali.model.nets.registry import crop_for, first_rate_for, make_net, movement, recipe_for, resolve
+from alexnet_dali.model.nets.factory import Other, make_net, resolve
 from alexnet_dali.model.recipes.diaries import DIARIES
 from alexnet_dali.model.recipes.optim import Momentum2012, PlainSgd
-from alexnet_dali.model.recipes.rates import Rates
 from alexnet_dali.model.recipes.recipe import paper, recipe, source2012
-from alexnet_dali.model.recipes.schedules import OneCycle, Plateau, Steps
+from alexnet_dali.model.recipes.schedules import OneCycle, Plateau, Rates, Steps
+from alexnet_dali.model.recipes.setup import crop_for, first_rate_for, movement, recipe_for
 from alexnet_dali.model.training import checkpoint
-from alexnet_dali.model.training.dropout import masks
 from alexnet_dali.model.training.evaluate import evaluate
+from alexnet_dali.model.training.parallel import masks
 from alexnet_dali.model.training.trainer import Trainer
+from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
 from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shards import stats
@@ -321,12 +321,12 @@ def test_its_weights_load_in_their_own_library(undisturbed):
 def test_a_timm_net_trains_and_is_loaded(few, tmp_path, measured):
     run = tmp_path / "run"
     assert trainer_of(few, run, steps=1, model="timm:mobilenetv3_small_050", crop=64).train()
-    trained = checkpoint.load_trained(run / "last.pt")
+    trained = load_trained(run / "last.pt")
     assert isinstance(trained.net, Other) and trained.recipe.crop == 64
 
 
 def test_what_is_evaluated_is_what_was_trained(few, undisturbed, measured):
-    trained = checkpoint.load_trained(undisturbed / "last.pt")
+    trained = load_trained(undisturbed / "last.pt")
     result = evaluate([trained.net], few, measured, crop=trained.recipe.crop, mean=trained.recipe.mean)
     last = tiny.lines(undisturbed)[-1]
     assert result.loss == pytest.approx(last["val_loss"], rel=1e-5)
@@ -338,7 +338,7 @@ def test_weights_of_another_net_are_refused(few, tmp_path, undisturbed):
     saved["config"]["model"] = "resnet18"
     checkpoint.save(tmp_path / "last.pt", saved)
     with pytest.raises(TrainingError, match=r"last\.pt: of another net"):
-        checkpoint.load_trained(tmp_path / "last.pt")
+        load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match=r"last\.pt: of another net"):
         Trainer(tiny.config(few, model="resnet18", crop=64), few, stats.load(few), tmp_path, saved)
 

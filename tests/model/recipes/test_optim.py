@@ -5,8 +5,7 @@ import pytest
 import torch
 from alexnet_dali.model.recipes.diaries import DIARIES
 from alexnet_dali.model.recipes.optim import Momentum2012
-from alexnet_dali.model.recipes.rates import Place, Rates
-from alexnet_dali.model.recipes.schedules import Plateau
+from alexnet_dali.model.recipes.schedules import Place, Plateau, Rates
 from torch import nn
 
 

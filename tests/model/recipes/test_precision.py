@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from alexnet_dali.model.recipes.precision import PRECISIONS, autocast, check_precision, set_precision
+from alexnet_dali.model.recipes.config import PRECISIONS, autocast, check_precision, set_precision
 from alexnet_dali.pipeline.errors import UsageError
 
 

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 from alexnet_dali.model.recipes.diaries import DIARIES, STEP, Diary, Entry
-from alexnet_dali.model.recipes.rates import Place, Rates, first_rate
-from alexnet_dali.model.recipes.schedules import EarlyStop, OneCycle, Plateau, Steps
+from alexnet_dali.model.recipes.schedules import EarlyStop, OneCycle, Place, Plateau, Rates, Steps, first_rate
 
 STEPS = 1000  # of an epoch
 D145 = DIARIES["145"]

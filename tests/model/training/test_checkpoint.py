@@ -14,17 +14,9 @@ import torch
 from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.recipes.recipe import paper, source2012
 from alexnet_dali.model.training import checkpoint
-from alexnet_dali.model.training.checkpoint import (
-    Trained,
-    check_classes,
-    load,
-    load_trained,
-    name_too,
-    run_checkpoint,
-    save,
-    stats_to_save,
-)
+from alexnet_dali.model.training.checkpoint import check_classes, load, name_too, run_checkpoint, save, stats_to_save
 from alexnet_dali.model.training.run_files import writing
+from alexnet_dali.model.weights.trained import Trained, load_trained
 from alexnet_dali.pipeline import files
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
 from alexnet_dali.pipeline.shards import stats

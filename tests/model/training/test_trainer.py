@@ -9,9 +9,8 @@ import tiny
 import torch
 import torch.nn.functional as F
 from alexnet_dali.model.nets.alexnet import AlexNet
-from alexnet_dali.model.recipes.rates import Place
 from alexnet_dali.model.recipes.recipe import recipe
-from alexnet_dali.model.recipes.schedules import OneCycle
+from alexnet_dali.model.recipes.schedules import OneCycle, Place
 from alexnet_dali.model.training import checkpoint, metrics, trainer
 from alexnet_dali.model.training.evaluate import Result
 from alexnet_dali.pipeline.errors import TrainingError

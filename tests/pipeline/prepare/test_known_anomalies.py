@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from alexnet_dali.pipeline.prepare.known_anomalies import KNOWN, as_known, form_of
+from alexnet_dali.pipeline.prepare.decode import form_of
+from alexnet_dali.pipeline.prepare.known_anomalies import KNOWN, as_known
 
 
 @pytest.mark.parametrize(

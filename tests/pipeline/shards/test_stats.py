@@ -16,19 +16,14 @@ import numpy as np
 import pytest
 import stored
 from alexnet_dali.pipeline.errors import ShardError, StatsError
+from alexnet_dali.pipeline.plan.lighting import lighting_offsets
 from alexnet_dali.pipeline.prepare.build import build
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.prepare.resize import encode_jpeg
 from alexnet_dali.pipeline.shards import datum, stats
 from alexnet_dali.pipeline.shards.lmdb_shard import write_shard
 from alexnet_dali.pipeline.shards.manifest import ShardSet, Split, open_shard_set
-from alexnet_dali.pipeline.shards.stats import (
-    Moments,
-    cross_products,
-    from_moments,
-    lighting_offsets,
-    shard_moments,
-)
+from alexnet_dali.pipeline.shards.stats import Moments, cross_products, from_moments, shard_moments
 from alexnet_dali.pipeline.sources.find import find_photos
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,9 +8,9 @@ import tarfile
 import ilsvrc
 import pytest
 from alexnet_dali.pipeline.errors import SourceError, UsageError
+from alexnet_dali.pipeline.shards.manifest import SPLITS
 from alexnet_dali.pipeline.sources import imagenet2012
 from alexnet_dali.pipeline.sources.find import find_photos
-from alexnet_dali.pipeline.sources.photo import SPLITS
 from ilsvrc import GROUPS, ORDER, TRAIN, VAL, WNIDS, WORDS, everything, tar_bytes, write_tar
 
 TRAIN_TAR, VAL_TAR, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"

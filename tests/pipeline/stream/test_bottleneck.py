@@ -6,8 +6,7 @@ from itertools import product
 import click
 import pytest
 from alexnet_dali.pipeline.stream.bottleneck import HOST, STAGES, Verdict, shares, verdict
-from alexnet_dali.pipeline.stream.stages import Stages
-from alexnet_dali.pipeline.stream.stall import Lap, StallMeter
+from alexnet_dali.pipeline.stream.stall import Lap, Stages, StallMeter
 from alexnet_dali.tools.prep.cli import prep
 from alexnet_dali.tools.train.cli import train
 from hypothesis import given

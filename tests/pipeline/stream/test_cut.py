@@ -4,7 +4,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from alexnet_dali.pipeline.stream.cut import cut
+from alexnet_dali.pipeline.stream.decoder import cut
 from graphs import picture, pictures_of, train
 from pictures import noise, scene
 from PIL import Image

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import simplejpeg
 from alexnet_dali.pipeline.stream import decoder as decoding
-from alexnet_dali.pipeline.stream.buffers import Buffers
 from alexnet_dali.pipeline.stream.decoder import DecodeFault, Decoder, Windows
-from alexnet_dali.pipeline.stream.record_reader import Payloads
+from alexnet_dali.pipeline.stream.record_reader import Buffers, Payloads
 from PIL import Image
 
 SIDES = [(64, 64), (64, 91), (70, 64), (64, 64), (64, 128), (65, 64), (64, 64), (99, 64), (64, 64)]

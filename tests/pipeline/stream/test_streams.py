@@ -30,11 +30,10 @@ from alexnet_dali.pipeline.stream import dali_graph as graph
 from alexnet_dali.pipeline.stream import streams as loader
 from alexnet_dali.pipeline.stream.autotune import WAYS
 from alexnet_dali.pipeline.stream.batch_source import DECODED, Source
-from alexnet_dali.pipeline.stream.buffers import Buffers
 from alexnet_dali.pipeline.stream.decoder import Decoder, Decoding
 from alexnet_dali.pipeline.stream.prefetch import ReadAhead
-from alexnet_dali.pipeline.stream.record_reader import Feed
-from alexnet_dali.pipeline.stream.stages import Stages
+from alexnet_dali.pipeline.stream.record_reader import Buffers, Feed
+from alexnet_dali.pipeline.stream.stall import Stages
 from alexnet_dali.pipeline.stream.stream import Stream
 from alexnet_dali.pipeline.stream.streams import Light, train_stream, views_stream
 from simulated import Clock

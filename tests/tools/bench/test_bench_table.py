@@ -8,8 +8,7 @@ import pytest
 import tiny
 from alexnet_dali.model.training import checkpoint
 from alexnet_dali.tools.bench.cli import bench
-from alexnet_dali.tools.bench.table_parts import parts
-from alexnet_dali.tools.bench.table_rows import Ours, distinct, read_result
+from alexnet_dali.tools.bench.table_rows import Ours, distinct, parts, read_result
 
 pytestmark = pytest.mark.usefixtures("small_nets")
 

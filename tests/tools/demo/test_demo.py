@@ -19,10 +19,10 @@ from alexnet_dali.pipeline.stream.streams import views_stream
 from alexnet_dali.tools.demo import html as demo_html
 from alexnet_dali.tools.demo.cli import demo, loopback
 from alexnet_dali.tools.demo.crop import Whole, kept_square, read_upload, whole_photo
-from alexnet_dali.tools.demo.demo_uploads import AGE, Uploads
+from alexnet_dali.tools.demo.guard import AGE, Uploads
 from alexnet_dali.tools.demo.inspect import CENTRE, Looker, unlike, views_of_picture
 from alexnet_dali.tools.figures.open_run import open_run
-from alexnet_dali.tools.figures.retrieval import vectors
+from alexnet_dali.tools.figures.retrieval import index as vectors
 from pictures import saved, scene
 from PIL import Image
 

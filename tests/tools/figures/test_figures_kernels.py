@@ -10,6 +10,7 @@ import tiny
 import torch
 from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.training import checkpoint
+from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.tools.figures.first_layer import Kernels, of_checkpoint, of_epochs, smoothness
 from alexnet_dali.tools.figures.kernels import colours, draw, kernels, mosaic
 from alexnet_dali.tools.figures.style import LIGHT, save
@@ -100,7 +101,7 @@ def test_what_was_learned_is_the_change(run, call, tmp_path, monkeypatch):
     code, out, err = call(run, "--learned", "--out", tmp_path)
     assert (code, err) == (0, "") and out.startswith(f"{tmp_path}/kernels-learned.png")
     saved = checkpoint.load(run / "last.pt")
-    start = AlexNet(4, checkpoint.load_trained(run / "last.pt").net.options, saved["config"]["seed"]).conv1.weight
+    start = AlexNet(4, load_trained(run / "last.pt").net.options, saved["config"]["seed"]).conv1.weight
     expected = (saved["model"]["conv1.weight"] - start.detach()).numpy()
     np.testing.assert_array_equal(drawn[0][0].weights, expected)
     assert 0 < np.abs(expected).max() < 0.1 * float(start.detach().abs().max())

@@ -10,7 +10,7 @@ import tiny
 import torch
 from alexnet_dali.model.analysis import features
 from alexnet_dali.model.analysis.nearest import nearest
-from alexnet_dali.model.training import checkpoint
+from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.errors import UsageError
 from alexnet_dali.pipeline.shards.records_csv import read_listing
 from alexnet_dali.pipeline.stream.dataset import ShardDataset
@@ -18,7 +18,8 @@ from alexnet_dali.tools.figures import style as look
 from alexnet_dali.tools.figures.cli import figures
 from alexnet_dali.tools.figures.open_run import open_run
 from alexnet_dali.tools.figures.retrieval import codes as codes_module
-from alexnet_dali.tools.figures.retrieval import neighbours, vectors
+from alexnet_dali.tools.figures.retrieval import index as vectors
+from alexnet_dali.tools.figures.retrieval import neighbours
 from alexnet_dali.tools.figures.retrieval.search import stored_picture
 from PIL import Image
 
@@ -78,7 +79,7 @@ def test_index_is_written_once(trained_run, shards, call, tmp_path):
     file = run / "index" / "vectors.npy"
     assert code == 0 and out.startswith(f"{file}: 60 vectors of 64 numbers, 15.5 kB, in "), err
     saved = np.load(file, allow_pickle=False)
-    trained = checkpoint.load_trained(run / "last.pt")
+    trained = load_trained(run / "last.pt")
     expected = np.concatenate([batch.vectors for batch in features.of_split(trained, shards, "train")])
     np.testing.assert_array_equal(saved, expected)
     about = json.loads((run / "index" / "index.json").read_text())

@@ -17,7 +17,7 @@ from alexnet_dali.model.recipes.recipe import recipe
 from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.evaluate import Result
 from alexnet_dali.tools.evaluate import evaluate_runs
-from alexnet_dali.tools.figures import passes
+from alexnet_dali.tools.figures import answers as passes
 from alexnet_dali.tools.figures.cli import figures
 from alexnet_dali.tools.figures.open_run import open_run
 from alexnet_dali.tools.figures.report import facts as report_parts

@@ -12,7 +12,6 @@ import pytest
 import stored
 from alexnet_dali.pipeline.errors import ShardError
 from alexnet_dali.pipeline.shards import contact_sheet as module
-from alexnet_dali.pipeline.shards.census import census
 from alexnet_dali.pipeline.shards.contact_sheet import (
     CELL,
     MARGIN,
@@ -22,6 +21,7 @@ from alexnet_dali.pipeline.shards.contact_sheet import (
     contact_sheet,
 )
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
+from alexnet_dali.pipeline.shards.records_csv import census
 from alexnet_dali.tools.prep.cli import prep
 from alexnet_dali.tools.prep.info import describe, table
 from PIL import Image

@@ -9,8 +9,8 @@ from alexnet_dali.model.recipes.schedules import EarlyStop
 from alexnet_dali.model.training.distributed import Team
 from alexnet_dali.pipeline.errors import UsageError
 from alexnet_dali.pipeline.shards import stats
+from alexnet_dali.tools.train.launch import facts, shared_work, world_size
 from alexnet_dali.tools.train.run_summary import _missing_classes
-from alexnet_dali.tools.train.sharing import facts, shared_work, world_size
 
 CPU = torch.device("cpu")
 

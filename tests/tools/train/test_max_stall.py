@@ -13,11 +13,10 @@ from alexnet_dali.model.training.trainer import Trainer
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.stream import bottleneck as verdict
 from alexnet_dali.pipeline.stream.record_reader import Feed
-from alexnet_dali.pipeline.stream.stages import Stages
-from alexnet_dali.pipeline.stream.stall import Lap
+from alexnet_dali.pipeline.stream.stall import Lap, Stages
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train.cli import train
-from alexnet_dali.tools.train.max_stall import Percent, check_stall
+from alexnet_dali.tools.train.progress import Percent, check_stall
 
 SHORT = ("--device", "cpu", "--epochs", 2, "--batch-size", 2, "--log-every", 2)  # of three steps each
 

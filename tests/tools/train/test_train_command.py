@@ -15,6 +15,7 @@ import torch
 from alexnet_dali.model.recipes.recipe import RECIPES
 from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.evaluate import evaluate
+from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
@@ -543,7 +544,7 @@ def test_eval_says_and_writes_the_error(few, trained, tmp_path, run_command, vie
     file = tmp_path / "result.json"
     code, out, err = run_command(evaluate_runs, trained, "--views", views, "--json", file, "--device", "cpu")
     assert (code, err) == (0, "")
-    net = checkpoint.load_trained(trained / "best.pt").net
+    net = load_trained(trained / "best.pt").net
     expected = evaluate([net], few, stats.load(few), views=views)
     result = json.loads(file.read_text())
     assert result == {
@@ -566,7 +567,7 @@ def test_eval_resizes_before_the_views_are_cut(few, trained, tmp_path, run_comma
     file = tmp_path / "result.json"
     code, out, _ = run_command(evaluate_runs, trained, "--resize", 232, "--views", 5, "--json", file, "--device", "cpu")
     assert code == 0 and "5 views of 232x232\n" in out
-    net = checkpoint.load_trained(trained / "best.pt").net
+    net = load_trained(trained / "best.pt").net
     expected = evaluate([net], few, stats.load(few), views=5, resize=232, mean="rgb")
     result = json.loads(file.read_text())
     assert (result["resize"], result["loss"]) == (232, pytest.approx(expected.loss, rel=1e-5))
@@ -585,7 +586,7 @@ def test_eval_of_two_runs_averages_them(few, trained, second, tmp_path, run_comm
         evaluate_runs, trained, second / "last.pt", "--json", file, "--device", "cpu", "--split", "train"
     )
     assert code == 0 and out.startswith(f"{trained / 'best.pt'}, {second / 'last.pt'}: 6 photos of ")
-    nets = [checkpoint.load_trained(path).net for path in (trained / "best.pt", second / "last.pt")]
+    nets = [load_trained(path).net for path in (trained / "best.pt", second / "last.pt")]
     measured = stats.load(few)
     both = evaluate(nets, few, measured, split="train")
     alone = [evaluate([net], few, measured, split="train").loss for net in nets]
@@ -659,7 +660,7 @@ def test_eval_sets_its_precision(trained, run_command, monkeypatch):
 
 
 def test_the_set_that_was_trained_on_is_the_one_named(few, trained):
-    assert open_shard_set(checkpoint.load_trained(trained / "best.pt").shards).classes == few.classes
+    assert open_shard_set(load_trained(trained / "best.pt").shards).classes == few.classes
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ....pipeline.errors import StreamError
 from ....pipeline.shards.manifest import ShardSet, open_shard_set
 from ....pipeline.stream.record_reader import Feed
 from .data import SPLIT
@@ -91,8 +90,8 @@ def _table() -> Iterator[Case]:
     yield Case("torchvision-pil-f32", "jpeg", "f32", "competitors:torchvision_pil", files="files")
     yield Case("torchvision-decode-f32", "jpeg", "f32", "competitors:torchvision_decode", files="files")
     yield Case("webdataset-f32", "jpeg", "f32", "competitors:webdataset", "tars", "webdataset", "webdataset")
-    yield Case("litdata-f32", "jpeg", "f32", "rival_litdata:loader", "files", "litdata", "litdata")
-    yield Case("streaming-f32", "jpeg", "f32", "rival_streaming:loader", "jpeg", "streaming", "mosaicml-streaming")
+    yield Case("litdata-f32", "jpeg", "f32", "competitor_litdata:loader", "files", "litdata", "litdata")
+    yield Case("streaming-f32", "jpeg", "f32", "competitor_streaming:loader", "jpeg", "streaming", "mosaicml-streaming")
     for output in ("f32", "u8"):
         for form in ("jpeg", "raw"):
             yield Case(f"ffcv-{form}-{output}", form, output, "competitor_ffcv:loader", form, "ffcv", "ffcv")
@@ -100,30 +99,6 @@ def _table() -> Iterator[Case]:
 
 
 CASES = {case.name: case for case in _table()}
-
-
-def checked(batch: Any, job: Job) -> None:
-    """Look at a first batch: the right shape and type, dense, and values as they must be on average.
-
-    Raises:
-        StreamError: it is not what the case promises, so its rate would mean nothing.
-    """
-    if not job.case.output:
-        return
-    import torch
-
-    from .process import images_of
-
-    images = images_of(batch)
-    dtype = {"f32": torch.float32, "u8": torch.uint8}[job.case.output]
-    shape = (job.batch_size, 3, CROP, CROP)
-    span = 1 + sum((size - 1) * stride for size, stride in zip(images.shape, images.stride(), strict=True))
-    if images.dtype != dtype or tuple(images.shape) != shape or span != images.numel():
-        raise StreamError(f"a batch is {images.dtype} {tuple(images.shape)}, not {dtype} {shape}, dense")
-    middle = images.to(torch.float32).mean(dim=(0, 2, 3)).numpy()
-    expected = job.mean() if job.case.output == "u8" else np.zeros(3)
-    if np.abs(middle - expected).max() > 64:  # a batch of few pictures may be that dark; scaled to 0..1 it is 120 away
-        raise StreamError(f"a batch's mean colour is {middle.round()}, expected about {expected.round()}")
 
 
 def ours(job: Job) -> Iterable[Any]:
@@ -214,3 +189,8 @@ def _opened(root: Path) -> tuple[Feed, np.ndarray]:
     """The set, opened once in each process, and the memory for a picture."""
     crops = open_shard_set(root)
     return Feed(crops, SPLIT), np.empty((crops.size, crops.size, 3), np.uint8)
+
+
+def images_of(batch: Any) -> Any:
+    """The pictures of a batch of ours, or of a pair of pictures and labels."""
+    return batch.images if hasattr(batch, "images") else batch[0]

@@ -21,6 +21,7 @@ from pathlib import Path
 from ....pipeline.errors import ShardError, UsageError
 from ....pipeline.files import write_json
 from ....pipeline.shards import datum, stats
+from ....pipeline.shards.datum import record_pixels
 from ....pipeline.shards.export import export
 from ....pipeline.shards.lmdb_shard import Shard, ShardFile, write_shard
 from ....pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set
@@ -128,7 +129,7 @@ def _write_raw(path: Path, file: ShardFile, target: Path) -> ShardFile:
         for index in range(file.records):
             value = shard.value(index)
             try:
-                pixels = stats.record_pixels(value)
+                pixels = record_pixels(value)
             except ValueError as error:
                 raise ShardError(
                     f"{path}, record {index}: {error}", "alexnet-prep verify finds what is damaged"

@@ -24,6 +24,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from ....pipeline.errors import StreamError
+from .cases import CROP, Job, images_of
+
 PATIENCE = 900  # seconds for a rival to write its form and start, or to do a round; then it hangs
 PAGE = 4096  # bytes
 LEAVE = 20.0  # seconds to end by itself, shared memory tidied
@@ -212,18 +217,13 @@ def touch(batch: Any) -> int:
     return len(images)
 
 
-def images_of(batch: Any) -> Any:
-    """The pictures of a batch of ours, or of a pair of pictures and labels."""
-    return batch.images if hasattr(batch, "images") else batch[0]
-
-
 def main(case: str, folder: str, batch_size: str, workers: str, decode: str) -> None:
     """The process: one line of JSON in for each round, one out."""
     os.setpgid(0, 0)  # with its workers to come, to be stopped together
     answers: IO[str] = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
     try:
-        from .cases import CASES, Job, checked
+        from .cases import CASES, Job
 
         job = Job(CASES[case], Path(folder), int(batch_size), int(workers), decode)
         loader = job.case.loader(job)
@@ -243,3 +243,25 @@ def main(case: str, folder: str, batch_size: str, workers: str, decode: str) -> 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+
+
+def checked(batch: Any, job: Job) -> None:
+    """Look at a first batch: the right shape and type, dense, and values as they must be on average.
+
+    Raises:
+        StreamError: it is not what the case promises, so its rate would mean nothing.
+    """
+    if not job.case.output:
+        return
+    import torch
+
+    images = images_of(batch)
+    dtype = {"f32": torch.float32, "u8": torch.uint8}[job.case.output]
+    shape = (job.batch_size, 3, CROP, CROP)
+    span = 1 + sum((size - 1) * stride for size, stride in zip(images.shape, images.stride(), strict=True))
+    if images.dtype != dtype or tuple(images.shape) != shape or span != images.numel():
+        raise StreamError(f"a batch is {images.dtype} {tuple(images.shape)}, not {dtype} {shape}, dense")
+    middle = images.to(torch.float32).mean(dim=(0, 2, 3)).numpy()
+    expected = job.mean() if job.case.output == "u8" else np.zeros(3)
+    if np.abs(middle - expected).max() > 64:  # a batch of few pictures may be that dark; scaled to 0..1 it is 120 away
+        raise StreamError(f"a batch's mean colour is {middle.round()}, expected about {expected.round()}")

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
-from ....model.nets.registry import ALEXNET
+from ....model.nets.factory import ALEXNET
 from ....model.recipes.config import Config, resumed
+from ....model.recipes.published import TABLE_1, TABLE_2
 from ....model.recipes.recipe import recipe
 from ....model.training.checkpoint import fits_this_version
 from ....model.training.evaluate import Result
 from ....pipeline.shards.manifest import ShardSet
 from ... import console
-from ...bench.table import TABLE_1, TABLE_2
 from ..open_run import Opened
 
 PAPER = next(row for row in TABLE_2 if row[0] == "1 CNN")

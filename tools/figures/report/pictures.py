@@ -23,7 +23,8 @@ from .. import augmentation, confusion, curves, first_layer, kernels, per_class,
 from .. import augmented as varied
 from ..answers import Answers
 from ..open_run import Opened
-from ..retrieval import neighbours, vectors
+from ..retrieval import index as vectors
+from ..retrieval import neighbours
 from ..small_nets.command import RACE, draw_results
 from ..style import DARK, DPI, LIGHT, Look
 from .facts import index_command

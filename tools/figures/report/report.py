@@ -19,10 +19,9 @@ from ....pipeline.files import write_atomically
 from ...output_guard import check_output
 from .. import curves
 from .. import open_run as runs
-from ..answers import Answers
+from ..answers import Answers, look_at
 from ..confusion import all_pairs
 from ..open_run import Opened
-from ..passes import look_at
 from ..small_nets.command import RACE
 from . import facts as report_parts
 from . import pictures as report_pictures

@@ -29,8 +29,8 @@ from ... import console
 from ...process import keep_memory
 from .. import open_run as runs
 from ..open_run import Opened
-from . import vectors
-from .vectors import Index
+from . import index as vectors
+from .index import Index
 
 CODES, ENCODER, ABOUT = "codes.npy", "encoder.pt", "codes.json"
 FORMAT, VERSION = "alexnet-dali codes", 2

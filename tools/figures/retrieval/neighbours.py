@@ -19,8 +19,8 @@ from ....pipeline.plan.philox import permutation
 from .. import open_run as runs
 from .. import style as looks
 from ..open_run import Opened
-from ..saved import DARK_OPTION, write
-from . import vectors
+from ..style import DARK_OPTION, write
+from . import index as vectors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,8 +21,8 @@ from ....pipeline.prepare.resize import prepare
 from ....pipeline.shards.manifest import ShardSet
 from ... import console
 from .. import open_run as runs
-from ..saved import DARK_OPTION, write
-from . import vectors
+from ..style import DARK_OPTION, write
+from . import index as vectors
 from .codes import open_codes, put_in_order
 from .neighbours import NEAREST, Neighbours, Shown, draw_neighbours, shown
 

@@ -12,7 +12,7 @@ import click
 
 from ....model.analysis.comparison import Curve, Kind, Settings, check_size
 from ....model.analysis.small_net_trainer import Laboratory, Stopped
-from ....model.recipes.precision import PRECISIONS, check_precision, default_precision
+from ....model.recipes.config import PRECISIONS, check_precision, default_precision
 from ....pipeline.errors import UsageError
 from ....pipeline.files import locked, write_json
 from ....pipeline.shards import stats as statistics
@@ -20,7 +20,7 @@ from ....pipeline.shards.manifest import ShardSet, open_shard_set
 from ... import console
 from ...process import pick_device, stop_on_signals
 from ..open_run import DEVICE, FOLDER
-from ..saved import DARK_OPTION
+from ..style import DARK_OPTION
 
 
 class RateList(click.ParamType):
