@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from alexnet_dali.pipeline.stream.loaders import TestLoader, TrainLoader
+from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
 from torchvision.models import resnet18
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,5 +48,5 @@ while train.state_dict()["epoch"] < options.epochs and not (options.steps and st
 if train.shard_set.has("val"):
     net.eval()
     with torch.no_grad():
-        right = sum((net(x * scale).argmax(1) == y).sum().item() for x, y in TestLoader(options.shards, device=device))
+        right = sum((net(x * scale).argmax(1) == y).sum().item() for x, y in EvalLoader(options.shards, device=device))
     print(f"val top-1 error {1 - right / train.shard_set.split('val').records:.1%}")

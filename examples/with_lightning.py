@@ -12,7 +12,7 @@ import argparse
 import lightning
 import torch
 import torch.nn.functional as F
-from alexnet_dali.pipeline.stream.loaders import TestLoader, TrainLoader
+from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
 from torchvision.models import resnet18
 
 
@@ -51,7 +51,7 @@ def main():
     trainer = lightning.Trainer(max_epochs=options.epochs, max_steps=options.steps, callbacks=[keep])
     device = "cuda" if trainer.strategy.root_device.type == "cuda" else "cpu"
     train = TrainLoader(options.shards, options.batch_size, device=device)
-    val = TestLoader(options.shards, device=device) if train.shard_set.has("val") else None
+    val = EvalLoader(options.shards, device=device) if train.shard_set.has("val") else None
     net = Net(len(train.shard_set.classes), train.stats.covariance.diagonal(), 0.1 * options.batch_size / 256)
     trainer.fit(net, train, val, ckpt_path=options.resume)
     print({name: round(float(value), 4) for name, value in trainer.callback_metrics.items()})

@@ -211,7 +211,7 @@ _UNREADABLE = (errno.EACCES, errno.EPERM)
 
 
 @contextmanager
-def named(place: Path):
+def with_final_name(place: Path):
     """Have an error of the system name a file by its final name; the place, where the system names none.
 
     Raises:

@@ -11,7 +11,7 @@ import tiny
 import torch
 import torchvision
 from alexnet_dali.pipeline.plan.plan import Augmentation
-from alexnet_dali.pipeline.stream.loaders import TestLoader, TrainLoader
+from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -128,7 +128,7 @@ def test_lightning_validates_with_either_loader(few):
     train, val = (TrainLoader(few, 2, augmentation=Augmentation(crop=32), threads=1) for _ in range(2))
     module = Records(train)
     trainer = lightning.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.fit(module, train, [val, TestLoader(few, crop=32, threads=1)])
+    trainer.fit(module, train, [val, EvalLoader(few, crop=32, threads=1)])
     assert len(module.seen) == 4
 
 

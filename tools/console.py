@@ -213,7 +213,7 @@ def size(count: int) -> str:
 MODE = "PYTHONUTF8"  # Python's own: the worker processes and the other ranks have it too
 
 
-def ensure() -> None:
+def ensure_utf8() -> None:
     """Start this command once more, in UTF-8 mode, where the locale has names in another encoding."""
     there = sys.getfilesystemencoding().lower() == "utf-8"
     if there or not sys.executable or os.environ.get(MODE) == "1":  # once: `-E` and `-X utf8=0` are stronger

@@ -18,7 +18,7 @@ from ..model.weights.trained import Trained, load_trained
 from ..pipeline.errors import UsageError
 from ..pipeline.files import write_csv, write_json
 from ..pipeline.plan.views import views_of
-from ..pipeline.shards.manifest import MANIFEST, ShardSet, described, open_shard_set
+from ..pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set, read_manifest
 from . import console
 from . import console as utf8
 from .output_guard import check_outputs
@@ -180,7 +180,7 @@ def _label_order(shard_set: ShardSet, trained: Trained) -> str:
     if not shard_set.classes:
         if not (trained.shards / MANIFEST).exists():
             return ""
-        shard_set = described(trained.shards)
+        shard_set = read_manifest(trained.shards)
     return shard_set.manifest.get("label_order", "")
 
 
@@ -213,7 +213,7 @@ def _own_shards(trained: Trained) -> Path:
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure()
+    utf8.ensure_utf8()
     console.run(evaluate_runs)
 
 

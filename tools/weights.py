@@ -136,7 +136,7 @@ def import_weights(file, layout, target, shards):
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure()
+    utf8.ensure_utf8()
     console.run(weights)
 
 

@@ -13,7 +13,7 @@ from ..nets.small_net import SIDES
 
 
 @dataclass(frozen=True)
-class Kind:
+class Variant:
     """One of the two nets that are compared.
 
     Attributes:

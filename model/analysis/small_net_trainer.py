@@ -16,17 +16,18 @@ import torch
 import torch.nn.functional as F
 
 from ...pipeline.errors import ShardError
+from ...pipeline.plan.lighting import Lighting
 from ...pipeline.plan.plan import Augmentation, Plan
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
-from ...pipeline.stream.streams import Light, train_stream
+from ...pipeline.stream.streams import train_stream
 from ..nets.small_net import DECAYS, SmallNet
 from ..recipes.config import autocast, set_precision
 from ..recipes.optim import Momentum2012
 from ..recipes.schedules import Rates
 from ..training import checkpoint as checkpoints
 from ..training.evaluate import evaluate
-from .comparison import Curve, Kind, Settings, choose
+from .comparison import Curve, Settings, Variant, choose
 
 BATCH = 128
 BIAS_RATE = 2.0  # times that of the weights, as in the layer file
@@ -37,7 +38,7 @@ class Stopped(Exception):  # noqa: N818, nothing went wrong
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class SmallNetTrainer:
     """A shard set, and the folder where what was tried on it is kept.
 
     Args:
@@ -53,7 +54,7 @@ class Laboratory:
     report: Callable[[Curve, float], Any] = lambda curve, seconds: None
     stop: Callable[[], bool] = lambda: False
 
-    def compare(self, kinds: Sequence[Kind]) -> list[tuple[Curve, list[Curve]]]:
+    def compare(self, kinds: Sequence[Variant]) -> list[tuple[Curve, list[Curve]]]:
         """Try all rates of each kind, choose, and train what was chosen to the end.
 
         Returns:
@@ -66,14 +67,14 @@ class Laboratory:
         tried = [[self.train(kind, rate, few) for rate in self.settings.rates] for kind in kinds]
         return [(self._best(kind, curves), curves) for kind, curves in zip(kinds, tried, strict=True)]
 
-    def _best(self, kind: Kind, curves: list[Curve]) -> Curve:
+    def _best(self, kind: Variant, curves: list[Curve]) -> Curve:
         while True:
             place = curves.index(choose(curves, self.settings))
             curves[place] = self.train(kind, curves[place].rate, self.settings.epochs)
             if not curves[place].broken:
                 return curves[place]
 
-    def train(self, kind: Kind, rate: float, epochs: int) -> Curve:
+    def train(self, kind: Variant, rate: float, epochs: int) -> Curve:
         """Train a net at a rate until it has so many epochs, or the target, or breaks; go on with what is saved."""
         curve, file = Curve(kind.name, rate, [], []), self.folder / f"{kind.name}-{rate:g}.pt"
         saved = checkpoints.load(file) if file.exists() else None
@@ -96,7 +97,7 @@ class Laboratory:
             self.stats,
             plan,
             epoch=len(curve.errors),
-            light=Light("none"),
+            light=Lighting("none"),
             device=self.device,
             decode="threads",
         ) as stream:
@@ -127,7 +128,7 @@ class Laboratory:
         broken = curve.broken and len(curve.errors) < far
         return replace(curve, errors=curve.errors[:far], val_errors=curve.val_errors[:far], broken=broken)
 
-    def _make(self, kind: Kind, saved: dict | None) -> tuple[SmallNet, Momentum2012]:
+    def _make(self, kind: Variant, saved: dict | None) -> tuple[SmallNet, Momentum2012]:
         set_precision(self.settings.precision)
         net = SmallNet(len(self.shard_set.classes), self.shard_set.size, kind.activation, kind.norm, self.settings.seed)
         net.to(self.device).to(memory_format=torch.channels_last)

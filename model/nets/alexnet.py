@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .columns import OnePlace
+from .columns import WholeNet
 from .lrn import AcrossMaps, WithinMap
 
 COLUMNS = 2
@@ -92,7 +92,7 @@ class AlexNet(nn.Module):
     """
 
     def __init__(
-        self, classes: int = 1000, options: NetOptions = NetOptions(), seed: int = 0, place: OnePlace = OnePlace()
+        self, classes: int = 1000, options: NetOptions = NetOptions(), seed: int = 0, place: WholeNet = WholeNet()
     ):
         super().__init__()
         self.options, self.place = options, place

@@ -21,7 +21,7 @@ from torch import Tensor
 AXES = {"fc8.weight": 1, "fc8.bias": None}
 
 
-class OnePlace:
+class WholeNet:
     """All of the net is here: nothing to say, nothing to cut."""
 
     places, column = 1, 0
@@ -55,7 +55,7 @@ class OnePlace:
         return part
 
 
-class Column(OnePlace):
+class Column(WholeNet):
     """One column is here, the other in another process: the column is the rank."""
 
     def __init__(self):

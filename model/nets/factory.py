@@ -15,10 +15,10 @@ from ...pipeline.errors import UsageError
 from ...pipeline.shards.stats import Stats
 from ..recipes.recipe import Recipe
 from .alexnet import AlexNet
-from .columns import OnePlace
+from .columns import WholeNet
 
 
-class Other(nn.Module):
+class NormalizedNet(nn.Module):
     """Divides each channel by its deviation, as other nets' rates and weights expect, and passes on.
 
     Args:
@@ -53,10 +53,9 @@ class Other(nn.Module):
 
 # --- from model/nets/registry.py
 
-Net = AlexNet | Other
+Net = AlexNet | NormalizedNet
 
 ALEXNET = "alexnet"
-RATE_WITH_BATCH_NORM, RATE, BATCH_OF_RATE = 0.1, 0.01, 256
 # Their second and third classifier are left off; torchvision warns unless told how to initialise.
 AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 
@@ -91,12 +90,8 @@ def resolve(name: str) -> str:
     raise UsageError(f"--model {name}: no such net", " ".join(hints) or "see torchvision.models.list_models()")
 
 
-
-
-
-
-def make_net(
-    model: str, classes: int, chosen: Recipe, stats: Stats, seed: int = 0, place: OnePlace = OnePlace()
+def create_net(
+    model: str, classes: int, chosen: Recipe, stats: Stats, seed: int = 0, place: WholeNet = WholeNet()
 ) -> Net:
     """Make a net with initial weights from the seed, the same on every device.
 
@@ -107,13 +102,9 @@ def make_net(
         return AlexNet(classes, chosen.net, seed, place)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        net = Other(_make(model, classes), torch.from_numpy(np.sqrt(np.diag(stats.covariance))))
+        net = NormalizedNet(_make(model, classes), torch.from_numpy(np.sqrt(np.diag(stats.covariance))))
     _check(model, net, classes, chosen.crop)
     return net
-
-
-
-
 
 
 def _make(model: str, classes: int) -> nn.Module:
@@ -144,7 +135,7 @@ def _structure(model: str, classes: int) -> nn.Module:
 
 
 @torch.no_grad()
-def _check(model: str, net: Other, classes: int, crop: int) -> None:
+def _check(model: str, net: NormalizedNet, classes: int, crop: int) -> None:
     """Look at one grey picture.
 
     Raises:
@@ -162,8 +153,6 @@ def _check(model: str, net: Other, classes: int, crop: int) -> None:
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (1, classes):
         raise UsageError(f"--model {model} gives {shape}, not a logit for each of {classes} classes", "choose another")
-
-
 
 
 def _torchvision_names() -> list[str]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .schedules import Place, Rates, Schedule
+from .schedules import Progress, Rates, Schedule
 
 EPOCH, STEP = "epoch", "step"
 
@@ -27,7 +27,7 @@ class Entry:
     light_off: bool = False
     unit: str = EPOCH
 
-    def step(self, place: Place, length: int) -> int:
+    def step(self, place: Progress, length: int) -> int:
         """The first step of the run that has it: times epochs / length. Whole epochs stay whole, .5 up."""
         if self.unit == STEP:
             return min(int(self.at), place.epochs * place.steps // 30)
@@ -63,7 +63,7 @@ class Diary(Schedule):
         """Of a run that is as long."""
         return math.ceil(self.length)
 
-    def rates(self, rate: float, place: Place) -> Rates:
+    def rates(self, rate: float, place: Progress) -> Rates:
         """The rates at a place of a run that begins with `rate`."""
         now: dict[str, float] = {}
         for entry in self.entries:
@@ -82,7 +82,7 @@ class Diary(Schedule):
         """The diary of a run of this length, in a line."""
         words = []
         for entry in self.entries[1:]:
-            at = entry.step(Place(0, 0, steps, epochs), self.epochs)
+            at = entry.step(Progress(0, 0, steps, epochs), self.epochs)
             when = f"epoch {at // steps}" if at % steps == 0 and entry.unit == EPOCH else f"step {at:,}"
             parts = [
                 f"{'rate' if layer == '*' else layer} {'frozen' if part == 0 else f'x {part:g}'}"

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from ...pipeline.errors import UsageError
-from ...pipeline.plan.lighting import LIGHTING_SCALES
+from ...pipeline.plan.lighting import LIGHTING_SCALES, Lighting
 from ...pipeline.plan.plan import Augmentation
 from ...pipeline.plan.resized_crop import ResizedCrop
-from ...pipeline.stream.streams import Light
 from ..nets.alexnet import NetOptions
 from .diaries import DIARIES, Diary
 from .optim import DECAY
@@ -87,10 +86,10 @@ class Recipe:
             return self
         return replace(self, diary=self.diary_after, epochs=DIARIES[self.diary_after].epochs)
 
-    def light(self, epochs: int) -> Light:
+    def light(self, epochs: int) -> Lighting:
         """The lighting over a run of this many epochs: the diary turns it off towards the end."""
         off = DIARIES[self.diary].light_epochs(epochs) if self.schedule == "diary" else None
-        return Light(self.lighting, self.divide, off)
+        return Lighting(self.lighting, self.divide, off)
 
     def rates(self, epochs: int) -> Schedule:
         """The schedule of its rates, at the beginning of a run of so many epochs."""

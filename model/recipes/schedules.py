@@ -47,7 +47,7 @@ def first_rate(classes: int) -> float:
 
 
 @dataclass(frozen=True)
-class Place:
+class Progress:
     """A place in a run: `epoch` whole epochs and `step` steps of the next are done, of `epochs` of `steps` each."""
 
     epoch: int
@@ -64,7 +64,7 @@ class Place:
 class Schedule:
     """Rates at each place of a run. What one has seen, `state` says and `restore` takes; most see nothing."""
 
-    def rates(self, rate: float, place: Place) -> Rates:
+    def rates(self, rate: float, place: Progress) -> Rates:
         """The rates at a place of a run that was given `rate`."""
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class Plateau(Schedule):
 
     MOST_DROPS = 3
 
-    def rates(self, rate: float, place: Place) -> Rates:
+    def rates(self, rate: float, place: Progress) -> Rates:
         """The present rates: weights and biases alike."""
         return Rates(rate * 0.1**self.drops)
 
@@ -121,7 +121,7 @@ class Steps(Schedule):
 
     parts: int = 3
 
-    def rates(self, rate: float, place: Place) -> Rates:
+    def rates(self, rate: float, place: Progress) -> Rates:
         """The rates at a place of a run: the same for a whole epoch."""
         return Rates(rate * 0.1 ** min(self.parts * place.epoch // place.epochs, self.parts - 1))
 
@@ -138,7 +138,7 @@ class OneCycle(Schedule):
     rise: float = 0.2
     start: float = 0.04
 
-    def rates(self, rate: float, place: Place) -> Rates:
+    def rates(self, rate: float, place: Progress) -> Rates:
         """The rates at a place of a run whose highest rate is `rate`."""
         whole = place.epochs * place.steps
         done = min(place.done, whole) / whole

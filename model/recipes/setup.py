@@ -12,8 +12,8 @@ from .recipe import Recipe
 from .schedules import SCHEDULES, Schedule
 
 DECAY = 1e-4
+RATE_WITH_BATCH_NORM, RATE, BATCH_OF_RATE = 0.1, 0.01, 256
 CROPS = {"inception_v3": 299}  # torchvision's that are made for other pictures than 224x224
-
 
 
 def crop_for(model: str, asked: int, size: int, chosen: Recipe) -> int:
@@ -69,7 +69,7 @@ def first_rate_for(model: str, classes: int, batch_size: int) -> float:
     return (RATE_WITH_BATCH_NORM if norm else RATE) * batch_size / BATCH_OF_RATE
 
 
-def movement(net: Net, chosen: Recipe, epochs: int) -> tuple[Momentum2012 | PlainSgd, Schedule]:
+def make_optimizer(net: Net, chosen: Recipe, epochs: int) -> tuple[Momentum2012 | PlainSgd, Schedule]:
     """How a net's weights move: the update rule, and the schedule of its rates."""
     if isinstance(net, AlexNet):
         return Momentum2012(net, decay=chosen.decay, decay_biases=chosen.decay_biases), chosen.rates(epochs)

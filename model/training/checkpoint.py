@@ -21,7 +21,7 @@ from ...pipeline.files import sync_folder, write_atomically
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ..recipes.config import Config
-from .run_files import check_numbers, check_regular, writing
+from .run_files import check_finite, check_regular, write_errors
 
 NAMES = ("best.pt", "last.pt")  # in a run's folder; the first that is there is the one to use
 FORMAT = "alexnet-dali checkpoint"
@@ -43,7 +43,7 @@ def save(path: Path, checkpoint: dict) -> None:
     Raises:
         TrainingError: it cannot be written.
     """
-    with writing(path):
+    with write_errors(path):
         write_atomically(path, lambda file: torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file))
 
 
@@ -132,7 +132,7 @@ def check_run(saved: dict, file: Path) -> dict:
         if "processes" in saved["config"] and "parallel" not in saved["config"]:
             raise KeyError("parallel")
         torch.device(saved["config"]["device"])
-        check_numbers(saved, file)
+        check_finite(saved, file)
     return saved
 
 
@@ -167,14 +167,14 @@ def check_classes(classes: list[str], shard_set: ShardSet, file: Path) -> None:
         )
 
 
-def name_too(file: Path, other: Path) -> None:
+def hard_link(file: Path, other: Path) -> None:
     """Make `other` another name of a checkpoint; the next save replaces one name and leaves the other's file alone.
 
     Raises:
         TrainingError: it cannot be written.
     """
     beside = other.with_name(f".{other.name}.part")
-    with writing(other):
+    with write_errors(other):
         beside.unlink(missing_ok=True)
         try:
             os.link(file, beside)

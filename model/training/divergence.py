@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import TrainingError
 from ...pipeline.shards.manifest import ShardSet
-from ...pipeline.stream.record_reader import Feed
+from ...pipeline.stream.record_reader import RecordReader
 from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import AlexNet
 from ..nets.factory import Net
@@ -23,7 +23,7 @@ NAMED_PHOTOS = 3
 PATIENCE = 100  # steps; a net of 1,000 classes may take 2,000 before it begins to learn
 
 
-class Watch:
+class DivergenceMonitor:
     """Looks at the mean loss of each window of steps."""
 
     def __init__(self, classes: int):
@@ -92,7 +92,7 @@ def photos_of(batch: Batch, shard_set: ShardSet) -> str:
     if plan is not None and len(images) != count:  # of columns each holds the pictures of both, and its own records
         images = images[plan.start - plan.step * plan.batch_size :][:count]
     sound = images.isfinite().flatten(start_dim=1).all(dim=1).cpu().numpy()
-    feed, some = Feed(shard_set, "train"), batch.records[sound if sound.all() else ~sound]
+    feed, some = RecordReader(shard_set, "train"), batch.records[sound if sound.all() else ~sound]
     named = "; ".join(feed.name(record) for record in some[:NAMED_PHOTOS].tolist())
     more = f"; and {len(some) - NAMED_PHOTOS:,} more" if len(some) > NAMED_PHOTOS else ""
     # Of a step that several processes share each speaks of its own photos: the one to blame may be another's.

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...pipeline.files import write_atomically
-from .run_files import writing
+from .run_files import write_errors
 
 FOLDER = "kernels"
 
@@ -35,7 +35,7 @@ def keep(run: Path, epoch: int, weights: Mapping[str, Tensor | None]) -> None:
         assert tensor is not None, "first_kernels gives none that is not there"
         values, file = io.BytesIO(), run / FOLDER / f"{epoch:05}.npy"
         np.save(values, tensor.detach().float().cpu().contiguous().numpy())
-        with writing(file):
+        with write_errors(file):
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, values.getvalue())
 
@@ -48,7 +48,7 @@ def drop_after(run: Path, epoch: int) -> None:
     """
     for number, file in _files(run).items():
         if number > epoch:
-            with writing(file):
+            with write_errors(file):
                 file.unlink(missing_ok=True)
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ...pipeline.errors import TrainingError
 from ...pipeline.files import write_atomically
-from ...pipeline.stream.bottleneck import shares
-from ...pipeline.stream.stall import Lap, Stages, StallMeter
-from .run_files import check_regular, writing
+from ...pipeline.stream.bottleneck import stage_percentages
+from ...pipeline.stream.stall import Elapsed, StageTimes, StallMeter
+from .run_files import check_regular, write_errors
 
 LARGEST = 2**53  # whole numbers beyond are none that floats and figures can take
 BEGINNING = b'{"kind": "'  # of a line as the trainer writes it
@@ -46,14 +46,14 @@ class StageShares:
 
     def __init__(self, meter: StallMeter):
         self._meter = meter
-        self._before: dict[str, tuple[Lap, Stages]] = {}
+        self._before: dict[str, tuple[Elapsed, StageTimes]] = {}
 
     def since_last(self, kind: str) -> dict[str, float]:
         """Percent of the time since the last line of this kind: `disk_percent` and so on, parts of `stall_percent`."""
         total, stages = self._meter.total(), self._meter.stages()
-        before, stages_before = self._before.get(kind, (Lap(0.0, 0.0), Stages()))
+        before, stages_before = self._before.get(kind, (Elapsed(0.0, 0.0), StageTimes()))
         self._before[kind] = total, stages
-        return shares(total - before, stages - stages_before)
+        return stage_percentages(total - before, stages - stages_before)
 
 
 class Metrics:
@@ -63,19 +63,19 @@ class Metrics:
         self._path = run / "metrics.jsonl" if run else Path(os.devnull)
         if run:
             check_regular(self._path)
-        with writing(self._path):
+        with write_errors(self._path):
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
 
     def write(self, line: dict) -> None:
         """Append a line; it is in the file when this returns, though perhaps not yet on the disk."""
-        with writing(self._path):
+        with write_errors(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
 
     def sync(self) -> None:
         """Make all lines durable, as a checkpoint is about to be."""
         if self._path != Path(os.devnull):
-            with writing(self._path):
+            with write_errors(self._path):
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ def cut(path: Path, epochs: int, step: int, report: Callable[[dict], object] = l
     Raises:
         TrainingError: it is no file, or cannot be read or written.
     """
-    with writing(path):
+    with write_errors(path):
         lines, others = _read(path)
         kept = [line for line in lines if line["step"] <= step]
         kept = [line for line in kept if not (line["kind"] == "epoch" and line["epoch"] > epochs)]

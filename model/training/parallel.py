@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...pipeline.errors import UsageError
-from ...pipeline.plan.plan import DROPOUT, BatchPlan, dropout_keeps, words
+from ...pipeline.plan.philox import philox_words
+from ...pipeline.plan.plan import DROPOUT, BatchPlan, dropout_keeps
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import COLUMNS, AlexNet
-from ..nets.columns import Column, OnePlace, gather
-from ..nets.factory import ALEXNET, Net, make_net
+from ..nets.columns import Column, WholeNet, gather
+from ..nets.factory import ALEXNET, Net, create_net
 from ..recipes.config import Config
 from ..recipes.recipe import Recipe
 from .distributed import Team
@@ -34,7 +35,7 @@ PARALLEL = ("columns", "data")
 State = dict[str, Tensor]
 
 
-class Alone:
+class SingleProcess:
     """One process does all.
 
     Attributes:
@@ -78,7 +79,7 @@ class Alone:
         return self.net
 
 
-class Data(Alone):
+class DataParallel(SingleProcess):
     """Each process has the whole net, and looks at its share of the batch."""
 
     def __init__(self, net: Net, team: Team, device: torch.device):
@@ -103,7 +104,7 @@ class Data(Alone):
         return sums if self._team.first else Sums(0.0, 0.0, sums.images, sums.steps)
 
 
-class Columns(Alone):
+class ColumnParallel(SingleProcess):
     """Each of two processes has a column of every layer, and looks at all pictures."""
 
     def __init__(self, net: AlexNet):
@@ -144,7 +145,9 @@ class Columns(Alone):
         return gather(torch.cat([own, own[:1]]) if len(own) < most else own)
 
 
-def share_work(config: Config, recipe: Recipe, classes: int, stats: Stats, team: Team, device: torch.device) -> Alone:
+def share_work(
+    config: Config, recipe: Recipe, classes: int, stats: Stats, team: Team, device: torch.device
+) -> SingleProcess:
     """Make the net, or this process's part of it, as the configuration says.
 
     Raises:
@@ -153,14 +156,14 @@ def share_work(config: Config, recipe: Recipe, classes: int, stats: Stats, team:
     if team.ranks > 1:
         columns = recipe.net.columns if config.model == ALEXNET else 1
         check_parallel(config.parallel, team.ranks, config.model if columns == 1 else recipe.name, columns)
-    place = Column() if team.ranks > 1 and config.parallel == "columns" else OnePlace()
-    net = make_net(config.model, classes, recipe, stats, config.seed, place)
+    place = Column() if team.ranks > 1 and config.parallel == "columns" else WholeNet()
+    net = create_net(config.model, classes, recipe, stats, config.seed, place)
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if team.ranks == 1:
-        return Alone(net)
+        return SingleProcess(net)
     if isinstance(net, AlexNet) and config.parallel == "columns":
-        return Columns(net)
-    return Data(net, team, device)
+        return ColumnParallel(net)
+    return DataParallel(net, team, device)
 
 
 def default_parallel(ranks: int, model: str, recipe: Recipe) -> str:
@@ -209,7 +212,7 @@ def masks(net: Net, seed: int, epoch: int, start: int, count: int, device: torch
         (bool (n, *dropout_shape),) on the device, or ().
     """
     if not net.dropout_shape:
-        torch.manual_seed(int(words(seed, epoch, DROPOUT, start, 1)[0]))
+        torch.manual_seed(int(philox_words(seed, epoch, DROPOUT, start, 1)[0]))
         return ()
     units = math.prod(net.dropout_shape)
     keep = torch.from_numpy(dropout_keeps(seed, epoch, start, count, units))

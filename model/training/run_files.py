@@ -21,7 +21,7 @@ LAST = "last.pt"
 
 
 @contextmanager
-def writing(file: Path) -> Iterator[None]:
+def write_errors(file: Path) -> Iterator[None]:
     """Say of a file that it cannot be written.
 
     Raises:
@@ -38,7 +38,7 @@ def writing(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def held(run: Path) -> Iterator[None]:
+def lock_run(run: Path) -> Iterator[None]:
     """Hold a run's folder for this process, made if need be.
 
     Raises:
@@ -46,7 +46,7 @@ def held(run: Path) -> Iterator[None]:
         TrainingError: it cannot be made, or opened.
     """
     with ExitStack() as until:
-        with writing(run):
+        with write_errors(run):
             until.enter_context(locked(run))
         yield
 
@@ -70,7 +70,7 @@ def check_regular(path: Path) -> None:
         raise TrainingError(f"{path}: a pipe or a device, not a file", "name a file, or put one there")
 
 
-def check_numbers(saved: Mapping[str, Any], file: Path) -> None:
+def check_finite(saved: Mapping[str, Any], file: Path) -> None:
     """Check that the weights and statistics of a checkpoint are numbers: with others every answer is nonsense.
 
     Raises:

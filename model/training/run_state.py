@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...pipeline.errors import TrainingError
-from ...pipeline.stream.stall import Lap
+from ...pipeline.stream.stall import Elapsed
 from ..nets.alexnet import HEAD, NetOptions
 from ..recipes.recipe import Recipe
 from ..recipes.schedules import EarlyStop
 from . import checkpoint as checkpoints
 from . import kernel_snapshots as kernels
 from .metrics import Sums
-from .run_files import check_numbers
+from .run_files import check_finite
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -59,7 +59,7 @@ def save(trainer: "Trainer", best: bool) -> None:
                 kernels.keep(trainer.run, trainer.epoch, model)
             checkpoints.save(written, state)
             if best:  # the best first: killed here, it goes on from the last before it, and comes to the same best
-                checkpoints.name_too(written, last)
+                checkpoints.hard_link(written, last)
         except TrainingError as error:
             failure = error
     failed = trainer.team.tell(None if failure is None else str(failure))  # nobody trains on what cannot be saved
@@ -107,7 +107,7 @@ def restore(trainer: "Trainer", saved: dict) -> None:
         trainer.best_error = saved["best_error"]
         if trainer.config.decode == "auto":
             trainer.decode = saved["decode"]
-        trainer.epoch_lap = Lap(*saved["epoch_seconds"])
+        trainer.epoch_lap = Elapsed(*saved["epoch_seconds"])
         trainer.in_epoch = trainer.work.share(Sums(*saved["in_epoch"]))
         trainer.window = trainer.work.share(Sums(*saved["window"]))
 
@@ -120,7 +120,7 @@ def begin_with(trainer: "Trainer", first: dict) -> None:
     """
     file = Path(trainer.config.init_from)
     with checkpoints.fits_this_version(file):
-        check_numbers(first, file)
+        check_finite(first, file)
         taken = _taken(trainer, first["model"])
         with torch.no_grad():
             here = dict(trainer.net.state_dict())

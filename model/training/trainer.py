@@ -20,17 +20,17 @@ from ...pipeline.errors import TrainingError
 from ...pipeline.plan.plan import Plan
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
-from ...pipeline.stream.stall import Lap, StallMeter
+from ...pipeline.stream.stall import Elapsed, StallMeter
 from ...pipeline.stream.stream import Batch
 from ...pipeline.stream.streams import train_stream
 from ..recipes.config import Config, autocast, set_precision
 from ..recipes.recipe import recipe
-from ..recipes.schedules import EarlyStop, Place, Rates
-from ..recipes.setup import movement, recipe_for
+from ..recipes.schedules import EarlyStop, Progress, Rates
+from ..recipes.setup import make_optimizer, recipe_for
 from . import kernel_snapshots as kernels
 from . import run_state as resume
 from .distributed import Team, own_device
-from .divergence import Watch, photos_of
+from .divergence import DivergenceMonitor, photos_of
 from .evaluate import evaluate
 from .metrics import Metrics, StageShares, Sums, cut
 from .parallel import share_work
@@ -79,18 +79,18 @@ class Trainer:
         )
         self.work = share_work(config, self.recipe, len(shard_set.classes), stats, self.team, self.device)
         self.net = self.work.net
-        self.optimizer, self.schedule = movement(self.net, self.recipe, config.epochs)
+        self.optimizer, self.schedule = make_optimizer(self.net, self.recipe, config.epochs)
         self.epoch = self.step = 0
         self.decode = config.decode  # as it was chosen, once it was: on a GPU another decoder rounds otherwise
         self.best_error = math.inf
         self.examples: tuple[np.ndarray, torch.Tensor, torch.Tensor] | None = None
         self.early_stop = EarlyStop(config.early_stop)
         self.in_epoch, self.window = Sums(), Sums()
-        self.watch = Watch(len(shard_set.classes))
+        self.watch = DivergenceMonitor(len(shard_set.classes))
         self.meter: StallMeter[Batch] = StallMeter(())
         self.shares = StageShares(self.meter)
         self.images = self.images_at_line = 0
-        self.epoch_lap = self.time_taken = Lap(0.0, 0.0)
+        self.epoch_lap = self.time_taken = Elapsed(0.0, 0.0)
         if saved:
             resume.restore(self, saved)
         elif first:
@@ -204,7 +204,7 @@ class Trainer:
         return loss.detach(), (logits.detach().argmax(dim=1) != batch.labels).sum()
 
     def _rates(self, step: int) -> Rates:
-        place = Place(self.epoch, step, self.plan.steps, self.config.epochs)
+        place = Progress(self.epoch, step, self.plan.steps, self.config.epochs)
         return self.schedule.rates(self.config.rate, place)
 
     def _log_step(self, batch: Batch, log: Metrics, report: Report) -> None:
@@ -219,7 +219,7 @@ class Trainer:
             text = self.watch.explain(self.net, batch.images, self.config.rate, self.steps_done)
             report({"kind": "warning", "text": text})
 
-    def _line(self, kind: str, sums: Sums, images: int, lap: Lap) -> dict:
+    def _line(self, kind: str, sums: Sums, images: int, lap: Elapsed) -> dict:
         """A line of the metrics: means over `sums`, the speed of `images` in `lap`."""
         return {
             "kind": kind,
@@ -271,7 +271,7 @@ class Trainer:
             self.best_error = min(self.best_error, result.top1_error)
             self.schedule.see(result.top1_error)
             self.early_stop.see(result.top1_error)
-        self.epoch, self.step, self.in_epoch, self.epoch_lap = self.epoch + 1, 0, Sums(), Lap(0.0, 0.0)
+        self.epoch, self.step, self.in_epoch, self.epoch_lap = self.epoch + 1, 0, Sums(), Elapsed(0.0, 0.0)
         log.write(line)
         report(line)
         self._save(log, better)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.files import writing_to
-from ..nets.factory import Other
+from ..nets.factory import NormalizedNet
 from ..nets.lrn import AcrossMaps, WithinMap
 from .safetensors_io import INSTALL, mean_window
 from .trained import Trained
@@ -101,7 +101,7 @@ class Portable(nn.Module):
     def __init__(self, trained: Trained):
         super().__init__()
         net = copy.deepcopy(trained.net).cpu().float()
-        if isinstance(net, Other):
+        if isinstance(net, NormalizedNet):
             scale, self.net = net.scale, net.net
         else:
             scale, self.net = torch.ones(1), net

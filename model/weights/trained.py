@@ -7,11 +7,11 @@ from ...pipeline.errors import TrainingError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ..nets.alexnet import NetOptions
-from ..nets.factory import ALEXNET, Net, make_net
+from ..nets.factory import ALEXNET, Net, create_net
 from ..recipes.recipe import Recipe, recipe
 from ..recipes.setup import recipe_for
 from ..training.checkpoint import STATS, check_classes, fits_this_version, load
-from ..training.run_files import check_classes_fit, check_numbers
+from ..training.run_files import check_classes_fit, check_finite
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def trained_of(saved: dict, file: Path) -> Trained:
         TrainingError: it is of another net, or its weights or statistics are not finite.
     """
     with fits_this_version(file):
-        check_numbers(saved, file)
+        check_finite(saved, file)
         stats = Stats(
             saved["stats"]["images"], saved["stats"]["fingerprint"], *(saved["stats"][name].numpy() for name in STATS)
         )
@@ -85,6 +85,6 @@ def trained_of(saved: dict, file: Path) -> Trained:
         chosen = recipe_for(model, config.get("crop", 0), recipe(config["recipe"]))
         as_trained = replace(chosen, net=NetOptions(**saved["recipe"]["net"]))
         check_classes_fit(saved["classes"], saved["model"])
-        net = make_net(model, len(saved["classes"]), as_trained, stats)
+        net = create_net(model, len(saved["classes"]), as_trained, stats)
         net.load_state_dict(saved["model"])
         return Trained(file, net, chosen, stats, saved["classes"], Path(config["shards"]))

@@ -12,7 +12,7 @@ LIGHTING_SHARE = 0.1  # standard deviation of the paper's alpha; `--color-noise 
 
 
 @dataclass(frozen=True)
-class Light:
+class Lighting:
     """What happens to a training picture's values.
 
     Attributes:

@@ -16,7 +16,7 @@ from ..errors import PlanError
 ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT, RESIZED = range(9)
 
 
-def words(seed: int, epoch: int, purpose: int, start: int, count: int) -> np.ndarray:
+def philox_words(seed: int, epoch: int, purpose: int, start: int, count: int) -> np.ndarray:
     """Words start..start+count-1 of one purpose in one epoch: uint64 (count,). See the module for their definition."""
     skip = start % 4
     # NumPy steps the counter before each block, so the first block drawn here has the counter start // 4 + 1.
@@ -31,7 +31,7 @@ def permutation(count: int, seed: int, epoch: int = 0, purpose: int = ORDER) -> 
     Returns:
         int64 (count,).
     """
-    return np.argsort(words(seed, epoch, purpose, 0, count), kind="stable")
+    return np.argsort(philox_words(seed, epoch, purpose, 0, count), kind="stable")
 
 
 def share_of(count: int, share: float, seed: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def share_of(count: int, share: float, seed: int) -> np.ndarray:
     return permutation(count, seed, purpose=HOLD_OUT)[:held_out]
 
 
-class OrderAhead(threading.Thread):
+class OrderPrefetch(threading.Thread):
     """The order of an epoch, made beside the one before: of ImageNet it takes a third of a second."""
 
     def __init__(self, records: int, seed: int, epoch: int):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PlanError
-from .philox import CROP, DROPOUT, FLIP, LIGHT, RESIZED, OrderAhead, permutation, words
+from .philox import CROP, DROPOUT, FLIP, LIGHT, RESIZED, OrderPrefetch, permutation, philox_words
 from .resized_crop import RESIZED_WORDS, ResizedCrop
 
 LIGHT_WORDS = 4  # of a place: two Box-Muller pairs, of whose four Gaussians the first three are used
@@ -144,11 +144,11 @@ class Plan:
     def _batches(self, epoch: int, step: int) -> Iterator[BatchPlan]:
         order = permutation(self.records, self.seed, epoch)
         while True:
-            following: OrderAhead | None = None
+            following: OrderPrefetch | None = None
             try:
                 for k in range(step, self.steps):
                     if following is None and self.records >= SLOW_ORDER and k >= 3 * self.steps // 4:
-                        following = OrderAhead(self.records, self.seed, epoch + 1)
+                        following = OrderPrefetch(self.records, self.seed, epoch + 1)
                     yield self._batch(order, epoch, k)
             finally:
                 if following is not None:
@@ -214,12 +214,12 @@ def crop_and_flip(
     first, groups, group = _groups(start, count, augmentation.shared)
     flip = np.zeros(count, np.uint8)
     if augmentation.flips:
-        flip = (words(seed, epoch, FLIP, first, groups)[group] >> np.uint64(63)).astype(np.uint8)
+        flip = (philox_words(seed, epoch, FLIP, first, groups)[group] >> np.uint64(63)).astype(np.uint8)
     far = size - augmentation.crop
     if augmentation.resized or not augmentation.random_crop:
         middle = np.full(count, 0 if augmentation.resized else far // 2, dtype=np.int64)
         return middle, middle.copy(), flip
-    word = words(seed, epoch, CROP, first, groups)[group]
+    word = philox_words(seed, epoch, CROP, first, groups)[group]
     choices, half = np.uint64(far + 1), np.uint64(32)
     left = ((word >> half) * choices) >> half
     top = ((word & np.uint64(0xFFFFFFFF)) * choices) >> half
@@ -233,7 +233,7 @@ def resized_draws(seed: int, epoch: int, start: int, count: int, shared: int = 1
         uint64 (count, 11), for `resized.resized_windows`.
     """
     first, groups, group = _groups(start, count, shared)
-    drawn = words(seed, epoch, RESIZED, first * RESIZED_WORDS, groups * RESIZED_WORDS)
+    drawn = philox_words(seed, epoch, RESIZED, first * RESIZED_WORDS, groups * RESIZED_WORDS)
     return drawn.reshape(groups, RESIZED_WORDS)[group]
 
 
@@ -246,7 +246,7 @@ def lighting_gaussians(seed: int, epoch: int, start: int, count: int) -> np.ndar
     Returns:
         float32 (count, 3), N(0, 1) rounded to multiples of 2^-20.
     """
-    word = words(seed, epoch, LIGHT, start * LIGHT_WORDS, count * LIGHT_WORDS).reshape(count, 2, 2)
+    word = philox_words(seed, epoch, LIGHT, start * LIGHT_WORDS, count * LIGHT_WORDS).reshape(count, 2, 2)
     unit = (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(unit[:, :, 0] + 2.0**-53))
     angle = 2.0 * np.pi * unit[:, :, 1]
@@ -270,7 +270,7 @@ def dropout_keeps(seed: int, epoch: int, start: int, count: int, units: int) -> 
     if units % 64:
         raise PlanError(f"{units} units do not fill whole 64-bit words")
     each = units // 64
-    word = words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8")
+    word = philox_words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8")
     return np.unpackbits(word.view(np.uint8), bitorder="little").reshape(count, units).view(bool)
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ShardError, SourceError
-from ..files import locked, named, write_csv, write_json
+from ..files import locked, with_final_name, write_csv, write_json
 from ..plan.philox import BUILD, permutation
 from ..shards.manifest import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
-from ..sources.find import Source
+from ..sources.find import PhotoSource
 from ..sources.photo import PARQUET
-from .journal import REJECTED_HEADER, as_begun, extras_of, file_of, start_or_go_on
+from .journal import REJECTED_HEADER, extras_of, file_of, load_or_begin, restore_photo_list
 from .options import BuildOptions
 from .prepared_cache import SpoolJob, spool
 from .shard_job import ShardJob, at_work, build_shard
@@ -36,7 +36,7 @@ Advance = Callable[..., None]
 
 
 def build(
-    source: Source,
+    source: PhotoSource,
     out: Path,
     options: BuildOptions,
     executor: Executor,
@@ -54,11 +54,11 @@ def build(
         NotWrittenError: the system refused a file.
         SourceError: not one photo could be read, or the source cannot be read any more.
     """
-    with named(out), locked(out):
-        source = as_begun(source, out)
+    with with_final_name(out), locked(out):
+        source = restore_photo_list(source, out)
         jobs = _jobs(source, out, options)
         job_key = {"source": {"kind": source.kind, "fingerprint": source.fingerprint()}, "options": asdict(options)}
-        receipts = start_or_go_on(out, source, job_key, jobs, versions())
+        receipts = load_or_begin(out, source, job_key, jobs, versions())
         waiting = [job for job in jobs if job.path not in receipts]
         if receipts:
             advance(sum(len(job.photos) for job in jobs if job.path in receipts), fresh=False)
@@ -78,7 +78,7 @@ def build(
         return shard_set, sum(len(job.photos) for job in waiting)
 
 
-def _jobs(source: Source, out: Path, options: BuildOptions) -> list[ShardJob]:
+def _jobs(source: PhotoSource, out: Path, options: BuildOptions) -> list[ShardJob]:
     jobs = []
     for split, photos in source.splits.items():
         each = options.shard_records or min(SHARD_RECORDS, max(SMALLEST_SHARD, -(-len(photos) // FEWEST_SHARDS)))
@@ -133,7 +133,9 @@ def _worker_died(out: Path, executor: Executor, error: BrokenExecutor) -> ShardE
     )
 
 
-def _finish(source: Source, out: Path, options: BuildOptions, job_key: dict, receipts: dict[str, dict]) -> ShardSet:
+def _finish(
+    source: PhotoSource, out: Path, options: BuildOptions, job_key: dict, receipts: dict[str, dict]
+) -> ShardSet:
     rejected = sorted(tuple(pair) for receipt in receipts.values() for pair in receipt["rejected"])
     splits = {}
     for split in source.splits:

@@ -108,7 +108,7 @@ def _decode_with_pillow(photo: bytes, exif: str, max_pixels: int, torn: bool) ->
             with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
                 _check_pixels(image.width, image.height, max_pixels)
                 kind = image.format or ""
-                form = form_of(kind, image.mode, _raw_mode(image), ycck=image.info.get("adobe_transform") == 2)
+                form = describe_format(kind, image.mode, _raw_mode(image), ycck=image.info.get("adobe_transform") == 2)
                 before = _orientation(image) if kind == "TIFF" else 1
                 image.load()
                 if image.mode[0] == "I":  # 16-bit grey; convert("RGB") would clip it at 255
@@ -209,7 +209,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise PhotoError(f"{width}x{height} is more than {max_pixels:,} pixels")
 
 
-def form_of(kind: str, mode: str, raw: str = "", ycck: bool = False) -> str:
+def describe_format(kind: str, mode: str, raw: str = "", ycck: bool = False) -> str:
     """Say in at most 24 ASCII characters what a photo is: its format, then what is special about its pixels.
 
     Args:

@@ -16,7 +16,7 @@ from ..files import LOCK, read_csv, write_csv, write_json
 from ..shards.lmdb_shard import ShardFile
 from ..shards.manifest import MANIFEST, is_complete
 from ..shards.records_csv import listing_of, read_listing
-from ..sources.find import Source
+from ..sources.find import PhotoSource
 from ..sources.photo import LOST_ALONE, Photo
 from .shard_job import ShardJob
 
@@ -25,7 +25,7 @@ _HEADER = ("split", "path", "label", "bytes", "archive", "offset")
 _NAMED = 3  # photos that a message names
 
 
-def write_photos(path: Path, source: Source) -> None:
+def write_photos(path: Path, source: PhotoSource) -> None:
     """Write down the photos of a source, atomically."""
     rows = [
         (split, photo.path, photo.label, photo.bytes, photo.archive, photo.offset)
@@ -35,7 +35,7 @@ def write_photos(path: Path, source: Source) -> None:
     write_csv(path, _HEADER, rows)
 
 
-def as_begun(source: Source, out: Path) -> Source:
+def restore_photo_list(source: PhotoSource, out: Path) -> PhotoSource:
     """The source as the build in `out` was begun with it, if all that has happened since is that photos vanished.
 
     Returns:
@@ -58,12 +58,12 @@ def as_begun(source: Source, out: Path) -> Source:
     return source if more else begun
 
 
-def changes(out: Path, source: Source) -> str:
+def changes(out: Path, source: PhotoSource) -> str:
     """How a source differs from the one that the build in `out` was begun with; see `difference`."""
     return difference({path for _, path, *_ in read_csv(out / PHOTOS)}, source)
 
 
-def difference(there: set[str], source: Source) -> str:
+def difference(there: set[str], source: PhotoSource) -> str:
     """Say which photos a source has and had: `gone: a/1.jpg; new: a/2.jpg and 5 more`; empty, the names are the same.
 
     Args:
@@ -85,8 +85,8 @@ REJECTED_HEADER = ("source_path", "reason")
 _LOST = frozenset(os.strerror(number) for number in LOST_ALONE)
 
 
-def start_or_go_on(
-    out: Path, source: Source, job_key: dict, jobs: list[ShardJob], made_by: dict[str, str]
+def load_or_begin(
+    out: Path, source: PhotoSource, job_key: dict, jobs: list[ShardJob], made_by: dict[str, str]
 ) -> dict[str, dict]:
     """The receipts of the shards that are built, by path; starts the build where there is none.
 
@@ -110,7 +110,7 @@ def start_or_go_on(
         return {
             path: receipt
             for path, receipt in receipts.items()
-            if is_there(out / path, receipt) and not _came_back(roots[path], receipt["rejected"])
+            if is_built(out / path, receipt) and not _came_back(roots[path], receipt["rejected"])
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ShardError(
@@ -118,7 +118,7 @@ def start_or_go_on(
         ) from None
 
 
-def is_there(folder: Path, receipt: dict) -> bool:
+def is_built(folder: Path, receipt: dict) -> bool:
     """Whether a shard and its CSV are there, the shard in its full size."""
     return is_complete(folder, file_of(receipt)) and listing_of(folder).exists()
 
@@ -133,7 +133,7 @@ def extras_of(receipt: dict) -> dict:
     return {name: receipt[name] for name in ("csv_sha256", "forms", "known", "unlike")}
 
 
-def _of_a_finished_set(out: Path, source: Source, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
+def _of_a_finished_set(out: Path, source: PhotoSource, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
     """The receipts as dataset.json and rejected.csv have them; the photos and options are known to be the same."""
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
@@ -156,7 +156,7 @@ def _of_a_finished_set(out: Path, source: Source, job_key: dict, jobs: list[Shar
     }
 
 
-def _of_a_build(out: Path, source: Source, job_key: dict, jobs: list[ShardJob], made_by: dict) -> dict[str, dict]:
+def _of_a_build(out: Path, source: PhotoSource, job_key: dict, jobs: list[ShardJob], made_by: dict) -> dict[str, dict]:
     """The receipts that a stopped build left; writes down what is being built where nothing is there yet."""
     started = out / ".build" / "job.json"
     if started.exists():
@@ -182,7 +182,7 @@ def _came_back(root: Path, rejected: list) -> bool:
     return any(reason in _LOST and os.access(root / path, os.R_OK) for path, reason in rejected)
 
 
-def _changes_since_a_set(out: Path, manifest: dict, source: Source) -> str:
+def _changes_since_a_set(out: Path, manifest: dict, source: PhotoSource) -> str:
     there = {path for path, _ in read_csv(out / "rejected.csv")}
     for split in manifest["splits"].values():
         for shard in split["shards"]:

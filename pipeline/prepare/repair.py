@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, named, read_csv, sync_folder
-from ..shards.manifest import ShardSet, described
+from ..files import locked, read_csv, sync_folder, with_final_name
+from ..shards.manifest import ShardSet, read_manifest
 from ..shards.records_csv import listing_of
 from ..shards.verify import ASIDE, Report
-from ..sources.find import Source, find_again
+from ..sources.find import PhotoSource, find_again
 from .build import build, clear
 from .options import options_of
 
@@ -62,12 +62,12 @@ def repair(
         NotWrittenError: the system refused a file.
     """
     root = report.root
-    before = described(root)
+    before = read_manifest(root)
     source = find_again(before.manifest, photos)
     _check_source(source, before)
     rejected_before = _rejected(root)
-    with named(root), locked(root):
-        put_aside(root, report.damaged_shards)
+    with with_final_name(root), locked(root):
+        quarantine(root, report.damaged_shards)
     try:
         after, _ = build(source, root, options_of(before.manifest), executor, advance)
     except Exception:
@@ -94,7 +94,7 @@ def repair(
     return done
 
 
-def put_aside(root: Path, shards: tuple[str, ...]) -> None:
+def quarantine(root: Path, shards: tuple[str, ...]) -> None:
     """Move shards and their CSVs to ASIDE, so that nothing is lost should they not come again."""
     for shard in shards:
         for path in (root / shard, listing_of(root / shard)):
@@ -120,7 +120,7 @@ def clear_aside(root: Path) -> None:
 
 def _put_back(root: Path) -> None:
     """Give the damaged shards their names again where nothing was built in their place."""
-    with named(root):
+    with with_final_name(root):
         for aside in sorted((root / ASIDE).glob("**/*.lmdb")) + sorted((root / ASIDE).glob("**/*.csv")):
             path = root / aside.relative_to(root / ASIDE)
             if not os.path.lexists(path):
@@ -133,12 +133,12 @@ def _keep(root: Path) -> Path:
     number = 1
     while (root / f"damaged-{number}").exists():
         number += 1
-    with named(root):
+    with with_final_name(root):
         (root / ASIDE).rename(root / f"damaged-{number}")
     return root / f"damaged-{number}"
 
 
-def _check_source(source: Source, shard_set: ShardSet) -> None:
+def _check_source(source: PhotoSource, shard_set: ShardSet) -> None:
     if source.fingerprint() == shard_set.manifest["source"]["fingerprint"]:
         if set(source.splits) == set(shard_set.splits):
             return

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import ShardError, SourceError
-from ..files import final_names, named, write_csv, write_json
+from ..files import final_names, with_final_name, write_csv, write_json
 from ..shards.datum import encode
 from ..shards.lmdb_shard import key, sha256_of, write_shard
 from ..shards.records_csv import COLUMNS, listing_of
@@ -79,7 +79,7 @@ def build_shard(job: ShardJob) -> dict:
         NotWrittenError: the system refused a file.
         SourceError: the source cannot be read any more.
     """
-    with named(job.out / job.path):
+    with with_final_name(job.out / job.path):
         return _build_shard(job)
 
 

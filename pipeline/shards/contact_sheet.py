@@ -13,7 +13,7 @@ from ..errors import ShardError
 from .datum import record_pixels
 from .lmdb_shard import Shard
 from .manifest import ShardSet
-from .records_csv import census
+from .records_csv import class_counts
 
 ROWS = COLUMNS = 8
 CELL = 128  # pixels of a picture's longer side
@@ -22,7 +22,7 @@ INK, GREY, PAPER, FRAME = (32, 32, 36), (112, 112, 120), (255, 255, 255), (222, 
 
 
 @dataclass(frozen=True)
-class Place:
+class RecordRef:
     """Where a record lies: the number of its shard in the split, its index there, its label."""
 
     shard: int
@@ -66,13 +66,13 @@ def contact_sheet(shard_set: ShardSet, split: str, seed: int = 0) -> Image.Image
     return sheet
 
 
-def choose(shard_set: ShardSet, split: str, seed: int) -> list[Place]:
+def choose(shard_set: ShardSet, split: str, seed: int) -> list[RecordRef]:
     """Up to 64 records, as evenly over the classes as there are records; sorted by label.
 
     Raises:
         ShardError: the split has no records.
     """
-    labels = census(shard_set, shard_set.split(split).name).labels
+    labels = class_counts(shard_set, shard_set.split(split).name).labels
     starts = np.cumsum([0] + [file.records for _, file in shard_set.splits[split].shards])
     if len(labels) != starts[-1]:
         raise ShardError(
@@ -89,7 +89,7 @@ def choose(shard_set: ShardSet, split: str, seed: int) -> list[Place]:
     chosen = sorted(first.tolist(), key=lambda place: (labels[place], place))
     shards = np.searchsorted(starts, chosen, side="right") - 1
     return [
-        Place(int(shard), int(place - starts[shard]), int(labels[place]))
+        RecordRef(int(shard), int(place - starts[shard]), int(labels[place]))
         for place, shard in zip(chosen, shards, strict=True)
     ]
 
@@ -102,7 +102,7 @@ def class_title(shard_set: ShardSet, label: int) -> str:
     return words.split(",")[0].strip() or shard_set.classes[label]
 
 
-def _picture(shard_set: ShardSet, split: str, place: Place) -> Image.Image:
+def _picture(shard_set: ShardSet, split: str, place: RecordRef) -> Image.Image:
     folder, file = shard_set.splits[split].shards[place.shard]
     shard = Shard(folder, file)
     try:

@@ -16,7 +16,7 @@ import simplejpeg
 
 from ..errors import ShardError
 
-UNLABELLED = -1
+NO_LABEL = -1
 
 CHANNELS = 3  # red, green, blue; grey photos are stored as RGB too
 
@@ -142,10 +142,10 @@ def record_pixels(value: bytes | memoryview) -> np.ndarray:
         ShardError: not a Datum of ours.
         ValueError: its JPEG does not decode.
     """
-    record = datum.parse(value)
+    record = parse(value)
     if record.encoded:
         return simplejpeg.decode_jpeg(record.data, colorspace="RGB")
-    return np.frombuffer(record.data, dtype=np.uint8).reshape(record.height, record.width, datum.CHANNELS)
+    return np.frombuffer(record.data, dtype=np.uint8).reshape(record.height, record.width, CHANNELS)
 
 
 def central_square(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -19,8 +19,8 @@ from concurrent.futures import BrokenExecutor, Executor, as_completed
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, named, sync_folder, write_json
-from .export_shard import UNLABELLED, WORK, ExportJob, class_folders, export_shard
+from ..files import locked, sync_folder, with_final_name, write_json
+from .export_shard import UNLABELLED_DIR, WORK, ExportJob, class_folders, export_shard
 from .manifest import ShardSet
 
 FORMATS = ("webdataset", "folder")
@@ -55,7 +55,7 @@ def export(
             f"choose one of {', '.join(shard_set.splits if unknown else FORMATS)}",
         )
     index = _index(shard_set, format, [name for name in shard_set.splits if name in splits or not splits])
-    with named(target), locked(target):
+    with with_final_name(target), locked(target):
         jobs = _jobs(shard_set, target, format, index)
         if _is_finished(target, index):
             advance(sum(job.file.records for job in jobs), fresh=False)
@@ -155,7 +155,7 @@ def _jobs(shard_set: ShardSet, target: Path, format: str, index: dict) -> list[E
 
 def _make_class_folders(folder: Path, names: tuple[str, ...]) -> None:
     """Make those of the classes without a picture too, or ImageFolder would count the others wrongly."""
-    if (folder / UNLABELLED).exists() and UNLABELLED not in names:
+    if (folder / UNLABELLED_DIR).exists() and UNLABELLED_DIR not in names:
         return
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from .lmdb_shard import Shard, ShardFile, key
 from .records_csv import Row, read_listing
 
 WORK = ".export"  # folder of what is under way
-UNLABELLED = "unlabelled"  # the class folder of label -1
+UNLABELLED_DIR = "unlabelled"  # the class folder of label -1
 _LONGEST_NAME = 200  # bytes of a class folder; file systems take 255
 
 
@@ -137,7 +137,7 @@ def _write_folder(job: ExportJob) -> None:
     beside.mkdir(parents=True)
     places = []
     for name, suffix, payload, record, _ in _records(job):
-        place = job.target / job.split / (job.folders[record.label] if record.label >= 0 else UNLABELLED)
+        place = job.target / job.split / (job.folders[record.label] if record.label >= 0 else UNLABELLED_DIR)
         places.append((f"{name}.{suffix}", place))
         with writing_to(place / f"{name}.{suffix}"):
             (beside / f"{name}.{suffix}").write_bytes(payload)

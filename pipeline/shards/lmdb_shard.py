@@ -50,7 +50,7 @@ def key(index: int) -> bytes:
     return b"%08d" % index
 
 
-def mend(shard: Path) -> str:
+def repair_hint(shard: Path) -> str:
     """The hint for a damaged shard of a set."""
     return f"alexnet-prep verify --shards {shard.parents[1]} --repair finds and rebuilds what is damaged"
 
@@ -234,10 +234,10 @@ class Shard:
                 count = os.preadv(self.handle, [out[done:]], offset + done)
                 if count == 0:
                     self.check()  # names what happened
-                    raise ShardError(f"{self.path}, record {index}: the file ends within it", mend(self.path))
+                    raise ShardError(f"{self.path}, record {index}: the file ends within it", repair_hint(self.path))
                 done += count
         except OSError as error:
-            raise ShardError(f"{self.path}, record {index}: {error.strerror}", mend(self.path)) from None
+            raise ShardError(f"{self.path}, record {index}: {error.strerror}", repair_hint(self.path)) from None
 
     def __del__(self):
         handle = self.__dict__.pop("handle", None)

@@ -121,7 +121,7 @@ def open_shard_set(root: Path) -> ShardSet:
     return shard_set
 
 
-def described(root: Path) -> ShardSet:
+def read_manifest(root: Path) -> ShardSet:
     """The set as dataset.json describes it, whatever has become of its shards.
 
     Raises:

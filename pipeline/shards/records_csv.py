@@ -64,7 +64,7 @@ def read_listing(folder: Path) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Census:
+class ClassCounts:
     """One split.
 
     Attributes:
@@ -78,7 +78,7 @@ class Census:
     per_class: np.ndarray
 
 
-def census(shard_set: ShardSet, split: str) -> Census:
+def class_counts(shard_set: ShardSet, split: str) -> ClassCounts:
     """Count a split.
 
     Raises:
@@ -92,4 +92,4 @@ def census(shard_set: ShardSet, split: str) -> Census:
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     labels = table[:, 0]
     known = labels[(labels >= 0) & (labels < len(shard_set.classes))]
-    return Census(labels, table[:, 1:], np.bincount(known, minlength=len(shard_set.classes)))
+    return ClassCounts(labels, table[:, 1:], np.bincount(known, minlength=len(shard_set.classes)))

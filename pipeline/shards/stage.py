@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, named, reading, sync_folder, write_atomically, write_json, writing_to
+from ..files import locked, reading, sync_folder, with_final_name, write_atomically, write_json, writing_to
 from .lmdb_shard import ShardFile, sha256_of
 from .manifest import MANIFEST, ShardSet, is_complete, open_shard_set
 from .records_csv import listing_of, read_listing
@@ -58,7 +58,7 @@ def stage(
         raise UsageError(f"{target}: that is the set itself", "choose another folder with --to")
     chosen = {name: shard_set.splits[name] for name in manifest["splits"]}
     shards = [(folder.relative_to(shard_set.root), file) for split in chosen.values() for folder, file in split.shards]
-    with named(target), locked(target):
+    with with_final_name(target), locked(target):
         if _is_finished(target, manifest):
             there = sum(file.bytes for _, file in shards)
             advance(there, fresh=False)

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import AlexnetError, ShardError, StatsError
 from ..files import write_atomically, write_json
 from .datum import central_square, record_pixels
-from .lmdb_shard import Shard, ShardFile, mend
+from .lmdb_shard import Shard, ShardFile, repair_hint
 from .manifest import ShardSet
 from .npz import read_arrays
 
@@ -103,7 +103,7 @@ def shard_moments(folder: Path, file: ShardFile, size: int) -> Moments:
         except (ShardError, ValueError) as error:
             raise ShardError(
                 f"{folder}, record {index}: {error}",
-                mend(folder),
+                repair_hint(folder),
             ) from None
         np.add(some, pixels, out=some)
         if index % _EXACT_SUM == _EXACT_SUM - 1:

@@ -16,12 +16,12 @@ from ..errors import AlexnetError, ShardError
 from ..files import LOCK, read_csv
 from . import stats
 from .lmdb_shard import sha256_of
-from .manifest import MANIFEST, ShardSet, classes_sha256, described
+from .manifest import MANIFEST, ShardSet, classes_sha256, read_manifest
 from .records_csv import listing_of
 from .shard_check import Damage, Rules, check_shard
 
 ASIDE = ".damaged"  # where a repair keeps what it replaces, until the set is whole
-UNLABELLED = "test"  # the split whose labels may be -1
+UNLABELLED_SPLIT = "test"  # the split whose labels may be -1
 _BY_READERS = {"lock.mdb"}  # Caffe and others leave it in a shard; harmless
 
 
@@ -67,7 +67,7 @@ def verify(
         ShardError: dataset.json cannot be read, the build is not finished, or a worker died.
     """
     if isinstance(shard_set, Path):
-        shard_set = described(shard_set)
+        shard_set = read_manifest(shard_set)
     root = shard_set.root
     found: dict[str, list[Damage]] = {}
     futures = {}
@@ -78,7 +78,7 @@ def verify(
                 shard_set.fit,
                 shard_set.encoding == "jpeg",
                 len(shard_set.classes),
-                split.name == UNLABELLED,
+                split.name == UNLABELLED_SPLIT,
             )
             for folder, file in split.shards:
                 path = folder.relative_to(root).as_posix()

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from ..errors import ShardError, UsageError
 from ..plan.philox import share_of
-from ..shards.datum import UNLABELLED
+from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
 from .devkit import read_devkit
 from .photo import Entry, Found, Photo
@@ -40,7 +40,7 @@ LABEL_ORDERS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class PhotoSource:
     """All photos of a source.
 
     Attributes:
@@ -90,7 +90,7 @@ def find_photos(
     val_share: float = 0.1,
     seed: int = 0,
     label_order: str = "sorted",
-) -> Source:
+) -> PhotoSource:
     """List the photos of a source.
 
     Args:
@@ -118,7 +118,7 @@ def find_photos(
     return _source(root, found, request)
 
 
-def find_again(manifest: dict, root: Path | None = None) -> Source:
+def find_again(manifest: dict, root: Path | None = None) -> PhotoSource:
     """List the photos that a shard set was made from, as it was asked for then.
 
     Args:
@@ -149,7 +149,7 @@ def _detect(root: Path) -> str:
     raise UsageError(f"{root}: neither a folder, nor a list, a table or a tar of photos", WHAT)
 
 
-def _source(root: Path, found: Found, request: dict) -> Source:
+def _source(root: Path, found: Found, request: dict) -> PhotoSource:
     split, label_order = request["split"], request["label_order"]
     chosen = {name: entries for name, entries in found.entries.items() if name == "" or split in (None, name)}
     if split and "" in chosen:
@@ -163,7 +163,7 @@ def _source(root: Path, found: Found, request: dict) -> Source:
         sorted({entry.class_name for entries in found.entries.values() for entry in entries} - {""})
     )
     classes = _ordered(root, names, found, label_order)
-    labels = {name: label for label, name in enumerate(classes)} | {"": UNLABELLED}
+    labels = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
     splits = {}
     found.entries.clear()  # millions of photos are not kept twice
     for name in list(chosen):
@@ -182,7 +182,7 @@ def _source(root: Path, found: Found, request: dict) -> Source:
     if label_order == "sorted" and found.classes and found.classes != classes:
         notes.append("the labels are numbered by sorted class names, not as in the source (--label-order source)")
     base = found.root or root
-    return Source(
+    return PhotoSource(
         base, kind, classes, splits, found.ignored, LABEL_ORDERS[label_order], words, tuple(notes), request, root
     )
 

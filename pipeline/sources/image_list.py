@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
-from ..shards.datum import UNLABELLED
+from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
 from .class_folders import has_folders, read_words
 from .label_names import Row, find_classes
@@ -197,7 +197,7 @@ def _label(path: Path, line: Line) -> tuple[int | None, str]:
         raise SourceError(
             f"{path}: line {line.number}: the label {line.label} is not a whole number", "write it as 0, 1, 2, ..."
         )
-    return (None, line.label) if line.label else (UNLABELLED, "")
+    return (None, line.label) if line.label else (NO_LABEL, "")
 
 
 def _bases(folder: Path, stem: str) -> list[str]:
@@ -235,5 +235,5 @@ def _forget_zeros(rows: dict[str, list[Row]], notes: list[str]) -> None:
     test = rows.get("test", [])
     classes = {row[:2] for name, some in rows.items() if name != "test" for row in some}
     if len(classes) > 1 and len(test) > len(classes) and all(row.number == 0 for row in test):
-        rows["test"] = [row._replace(number=UNLABELLED) for row in test]
+        rows["test"] = [row._replace(number=NO_LABEL) for row in test]
         notes.append(f"test: all {len(test):,} labels are 0, so they are taken for none")

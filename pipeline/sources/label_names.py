@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..errors import SourceError
-from ..shards.datum import UNLABELLED
+from ..shards.datum import NO_LABEL
 from .photo import Entry, Found, stem_of
 from .splits import WORDS
 
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
     def has_label(self) -> bool:
         """Whether it has one."""
-        return bool(self.name) if self.number is None else self.number != UNLABELLED
+        return bool(self.name) if self.number is None else self.number != NO_LABEL
 
 
 def find_classes(
@@ -71,7 +71,7 @@ def find_classes(
     _check(labelled, where, names)
     numbers = {row.number for _, row in labelled if row.number is not None}
     called = _names_of_numbers(rows, numbers, names, found) if numbers else {}
-    called[UNLABELLED] = ""
+    called[NO_LABEL] = ""
     for name, some in rows.items():
         found.entries[name] = []
         for row in some:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import SourceError, UsageError
-from ..shards.datum import UNLABELLED
+from ..shards.datum import NO_LABEL
 from .class_folders import read_words
 from .label_names import Row, find_classes
 from .photo import PARQUET, Found
@@ -157,7 +157,7 @@ def _rows(folder: Path, path: str) -> tuple[list[Row], tuple[str, ...]]:
 def _number_and_name(label: int | str | None) -> tuple[int | None, str]:
     if isinstance(label, str):
         return None, label
-    return (UNLABELLED if label is None else label), ""
+    return (NO_LABEL if label is None else label), ""
 
 
 def _columns(path: Path, file: Any) -> Columns:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
-from ..shards.datum import UNLABELLED
+from ..shards.datum import NO_LABEL
 from .class_folders import has_folders, read_words
 from .label_names import Row, find_classes
 from .photo import SUFFIXES, Found
@@ -149,7 +149,7 @@ def _about(path: Path, handle: int, beside: dict[str, Member]) -> About:
         name = next((said[key] for key in NAMES_IN_JSON if isinstance(said.get(key), str)), "")
         words = said["words"] if isinstance(said.get("words"), str) else ""
     if number is None and not name:
-        number = UNLABELLED
+        number = NO_LABEL
     return About(number, name, words)
 
 

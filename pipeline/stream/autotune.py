@@ -14,10 +14,10 @@ import numpy as np
 
 from ..errors import AlexnetError, UsageError
 from .prefetch import ReadAhead
-from .record_reader import Feed
+from .record_reader import RecordReader
 from .stream import Stream
 
-WAYS = ("threads", "dali")
+DECODERS = ("threads", "dali")
 WARM_UP, MEASURED = 3, 8  # batches of each way
 LONGEST_SECONDS = 2.0  # of measuring each
 
@@ -30,11 +30,13 @@ def check(decode: str) -> None:
     Raises:
         UsageError: with what can be chosen.
     """
-    if decode not in ("auto", *WAYS):
+    if decode not in ("auto", *DECODERS):
         raise UsageError(f"nobody decodes by {decode!r}", "choose auto, threads or dali")
 
 
-def choose(make: Callable[[str], Stream], key: Hashable, feed: Feed, records: Iterable[np.ndarray]) -> tuple[str, str]:
+def pick_decoder(
+    make: Callable[[str], Stream], key: Hashable, feed: RecordReader, records: Iterable[np.ndarray]
+) -> tuple[str, str]:
     """Measure both ways, once for each `key` in this process.
 
     Args:
@@ -50,11 +52,11 @@ def choose(make: Callable[[str], Stream], key: Hashable, feed: Feed, records: It
         with closing(feed), closing(ReadAhead(feed)) as reader:
             for reading in [reader.want(batch) for batch in islice(records, WARM_UP + MEASURED)]:
                 reading.result()
-        tried = {way: _rate(make, way) for way in WAYS}
+        tried = {way: _rate(make, way) for way in DECODERS}
         rates = {way: rate for way, rate in tried.items() if not isinstance(rate, Exception)}
         failed = {way: error for way, error in tried.items() if isinstance(error, Exception)}
         if not rates:
-            raise failed[WAYS[0]]
+            raise failed[DECODERS[0]]
         best = max(rates, key=lambda way: rates[way])  # of equals the first
         for way, error in failed.items():
             _known[key] = best, f"decode {best}: {way} failed: {_told(error)}"

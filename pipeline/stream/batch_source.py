@@ -21,14 +21,14 @@ from ..errors import StreamError
 from ..plan.plan import BatchPlan
 from .decoder import DecodeFault, Decoder, Decoding, Windows
 from .prefetch import ReadAhead
-from .record_reader import Feed, Payloads
+from .record_reader import Payloads, RecordReader
 
 AHEAD, AHEAD_RECORDS = 8, 2048  # batches, and records in them: a disk's queue is full with either
 DECODED = 2  # batches; so many are read ahead in any case, and the one to be handed over
 _KEPT_BEHIND = 2  # batches that DALI has given out, and may yet look at
 
 
-class Job:
+class BatchJob:
     """One batch, from its plan to DALI.
 
     Attributes:
@@ -56,7 +56,7 @@ class Job:
         return self.plan.records if isinstance(self.plan, BatchPlan) else self.plan
 
 
-class Source:
+class BatchSource:
     """The callback of a DALI pipeline, and who ends it.
 
     Args:
@@ -69,7 +69,7 @@ class Source:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: RecordReader,
         plans: Iterator,
         numbers: Callable[[BatchPlan | np.ndarray, Payloads], list],
         decoder: Decoder | None = None,
@@ -79,9 +79,9 @@ class Source:
         self._feed, self._plans, self._numbers = feed, plans, numbers
         self._decoder, self._windows, self._clock = decoder, windows, clock
         self._reader = ReadAhead(feed)
-        self._ahead: deque[Job] = deque()
-        self._handed: deque[Job] = deque()
-        self._behind: deque[tuple[Job, Callable[[], object]]] = deque()
+        self._ahead: deque[BatchJob] = deque()
+        self._handed: deque[BatchJob] = deque()
+        self._behind: deque[tuple[BatchJob, Callable[[], object]]] = deque()
         self._failure: Exception | None = None
         self.disk_seconds = self.decode_seconds = 0.0
 
@@ -108,7 +108,7 @@ class Source:
             raise StopIteration
         return arrays
 
-    def _arrays(self, job: Job) -> list:
+    def _arrays(self, job: BatchJob) -> list:
         """What DALI reads, once it is there."""
         began = self._clock()
         job.reading.result()
@@ -124,7 +124,7 @@ class Source:
         job.arrays = [pictures, *self._numbers(job.plan, job.payloads)]
         return job.arrays
 
-    def used(self, wait: Callable[[], object] = lambda: None) -> Job:
+    def used(self, wait: Callable[[], object] = lambda: None) -> BatchJob:
         """The batch that DALI has just given; `wait` returns when its copies to a GPU are done."""
         job = self._handed.popleft()
         self._behind.append((job, wait))
@@ -161,7 +161,7 @@ class Source:
             plan = next(self._plans, None)
             if plan is None:
                 break
-            job = Job(plan, Future())
+            job = BatchJob(plan, Future())
             job.reading = self._reader.want(job.records)
             self._ahead.append(job)
         for job in list(self._ahead)[: DECODED if self._decoder else 0]:
@@ -169,7 +169,7 @@ class Source:
                 break
             self._begin(job)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: BatchJob) -> None:
         """Look a batch up, and begin to decode it; what goes wrong is told when its turn has come."""
         if job.begun:
             return
@@ -182,7 +182,7 @@ class Source:
         except Exception as error:
             job.error = error
 
-    def _named(self, error: Exception, job: Job) -> Exception:
+    def _named(self, error: Exception, job: BatchJob) -> Exception:
         """The error, or for a picture that does not decode one that names its record."""
         if not isinstance(error, DecodeFault):
             return error

@@ -8,7 +8,7 @@ so a stall shorter than their own few milliseconds a batch may be theirs in name
 
 from dataclasses import dataclass
 
-from .stall import Lap, Stages
+from .stall import Elapsed, StageTimes
 
 STAGES = ("disk", "decode", "graph", "copy")
 HOST = "host"  # what none of them explains: Python between them, or cores that others use
@@ -25,7 +25,7 @@ _WAITS_FOR = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Bottleneck:
     """What to say of a run that waits for its data.
 
     Attributes:
@@ -39,14 +39,16 @@ class Verdict:
     remedy: str
 
 
-def shares(lap: Lap, stages: Stages) -> dict[str, float]:
+def stage_percentages(lap: Elapsed, stages: StageTimes) -> dict[str, float]:
     """The stages' parts of the stall in percent of all seconds, by the names that they have in metrics.jsonl."""
     seconds = (stages.disk_seconds, stages.decode_seconds, stages.graph_seconds, stages.copy_seconds)
     whole = lap.seconds
     return {name: 100.0 * part / whole if whole > 0 else 0.0 for name, part in zip(SHARES, seconds, strict=True)}
 
 
-def verdict(total: Lap, stages: Stages, cores: int, *, on_gpu: bool = False, encoded: bool = True) -> Verdict:
+def verdict(
+    total: Elapsed, stages: StageTimes, cores: int, *, on_gpu: bool = False, encoded: bool = True
+) -> Bottleneck:
     """Name the stage that most of the waiting is for.
 
     Args:
@@ -57,7 +59,7 @@ def verdict(total: Lap, stages: Stages, cores: int, *, on_gpu: bool = False, enc
             the GPU; and the host may have waited where the GPU was still busy, so that parts add up to more.
         encoded: the shards hold JPEG files; otherwise pixels, for which nobody decodes.
     """
-    parts = {name.removesuffix("_percent"): share for name, share in shares(total, stages).items()}
+    parts = {name.removesuffix("_percent"): share for name, share in stage_percentages(total, stages).items()}
     rest = max(0.0, total.stall_percent - sum(parts.values()))
     if on_gpu:
         parts["copy"] += rest
@@ -65,11 +67,11 @@ def verdict(total: Lap, stages: Stages, cores: int, *, on_gpu: bool = False, enc
         parts[HOST] = rest
     stage = max(parts, key=lambda name: parts[name])
     if total.waiting_seconds <= 0 or parts[stage] <= 0:
-        return Verdict("", "nothing waits for data", "")
+        return Bottleneck("", "nothing waits for data", "")
     figures = ", ".join(f"{name} {share:.1f}%" for name, share in parts.items())
     what = _WAITS_FOR["cutting" if stage == "decode" and not encoded else stage]
     sentence = f"{stage} is tight: most of the waiting is for {what} ({figures} of the time)"
-    return Verdict(stage, sentence, _remedy(stage, stages.threads, cores, encoded))
+    return Bottleneck(stage, sentence, _remedy(stage, stages.threads, cores, encoded))
 
 
 def _remedy(stage: str, threads: int, cores: int, encoded: bool) -> str:

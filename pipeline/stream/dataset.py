@@ -18,10 +18,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..errors import ShardError
-from ..shards.lmdb_shard import mend
+from ..shards.lmdb_shard import repair_hint
 from ..shards.manifest import ShardSet, open_shard_set
 from ..shards.records_csv import listing_of, read_listing
-from .record_reader import Feed, Payloads
+from .record_reader import Payloads, RecordReader
 
 
 class ShardDataset(Dataset):
@@ -50,7 +50,7 @@ class ShardDataset(Dataset):
         self.transform, self.target_transform = transform, target_transform
         self.classes = list(self.shard_set.classes)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
-        self._feed = Feed(self.shard_set, split)
+        self._feed = RecordReader(self.shard_set, split)
         self._process: int | None = None  # that has read; nobody yet
 
     def __len__(self) -> int:
@@ -90,19 +90,19 @@ class ShardDataset(Dataset):
             if len(rows) != file.records:
                 raise ShardError(
                     f"{listing_of(folder)}: {len(rows)} rows, but the shard has {file.records} records",
-                    mend(folder),
+                    repair_hint(folder),
                 )
             labels += [row.label for row in rows]
         return labels
 
-    def _opened_here(self) -> Feed:
+    def _opened_here(self) -> RecordReader:
         """The shards as this process opened them: at a fork another thread may have held the Feed's lock."""
         if self._process != os.getpid():
-            self._feed, self._process = Feed(self.shard_set, self.split), os.getpid()
+            self._feed, self._process = RecordReader(self.shard_set, self.split), os.getpid()
         return self._feed
 
 
-def _picture(payloads: Payloads, feed: Feed, record: int) -> Image.Image:
+def _picture(payloads: Payloads, feed: RecordReader, record: int) -> Image.Image:
     """Decode a record; by Pillow, so that the pixels are ImageFolder's."""
     (data,), (height, width) = payloads.data, payloads.sides[0]
     if not feed.encoded:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..plan.lighting import Light, lighting_offsets
+from ..plan.lighting import Lighting, lighting_offsets
 from ..plan.plan import BatchPlan
 from ..plan.resized_crop import ResizedCrop, resized_windows
 from ..shards.stats import Stats
@@ -29,7 +29,7 @@ class TrainInputs:
 
     pictures: Pictures
     stats: Stats | None
-    light: Light
+    light: Lighting
     resized: ResizedCrop | None
     values: bool
 

@@ -24,12 +24,13 @@ import torch
 import torch.distributed
 
 from ..errors import PlanError, UsageError
+from ..plan.lighting import Lighting
 from ..plan.plan import Augmentation, Plan, rank_share
 from ..shards import stats as statistics
 from ..shards.manifest import ShardSet, open_shard_set
 from ..shards.stats import Stats
 from .stream import Stream
-from .streams import Light, train_stream, views_stream
+from .streams import train_stream, views_stream
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # float32 (n, 3, crop, crop) in channels_last memory; int64 (n,)
 
@@ -62,7 +63,7 @@ class _Loader:
 
     def _stats(self) -> Stats | None:
         """What the streams are given: nothing where neither mean nor light is of the set."""
-        light = self._options.get("light", Light("none"))
+        light = self._options.get("light", Lighting("none"))
         return None if self._options["mean"] == "imagenet" and light.scale == "none" else self.stats
 
 
@@ -98,7 +99,7 @@ class TrainLoader(_Loader):
         *,
         seed: int = 0,
         augmentation: Augmentation = Augmentation(),
-        light: Light = Light("none"),
+        light: Lighting = Lighting("none"),
         mean: str = "rgb",
         stats: Stats | None = None,
         rank: int | None = None,
@@ -229,7 +230,7 @@ class TrainLoader(_Loader):
         )
 
 
-class TestLoader(_Loader):
+class EvalLoader(_Loader):
     """Every record of a split once an iteration, as its centre; the last batch may be short.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ShardError
 from ..shards.lmdb_shard import Shard
-from .record_reader import Feed
+from .record_reader import RecordReader
 
 THREADS = 2  # of waiting, not of work: each has a batch under way
 CALM, _SAMPLE = 16, 8  # after so many batches that were there, one record in so many is asked about: a set in memory
@@ -26,7 +26,7 @@ _IN_MEMORY_ONLY = getattr(os, "RWF_NOWAIT", 0)
 class ReadAhead:
     """Reads records of a feed ahead."""
 
-    def __init__(self, feed: Feed, threads: int = THREADS):
+    def __init__(self, feed: RecordReader, threads: int = THREADS):
         self._feed = feed
         self._calm = 0  # batches on end that were in memory
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import ShardError
 from ..shards import datum
-from ..shards.datum import UNLABELLED
-from ..shards.lmdb_shard import Shard, mend
+from ..shards.datum import NO_LABEL
+from ..shards.lmdb_shard import Shard, repair_hint
 from ..shards.manifest import ShardSet
 from ..shards.open_files import OpenFilesError, make_room
 
@@ -38,7 +38,7 @@ class Payloads:
     memory: np.ndarray | None = None
 
 
-class Feed:
+class RecordReader:
     """Reads records of one split by index.
 
     Shards are opened when they are first read, so a Feed may be made before a fork and used after it.
@@ -117,7 +117,7 @@ class Feed:
                 except OpenFilesError:  # nothing is wrong with the shard
                     raise
                 except ShardError as error:
-                    raise ShardError(error.message, mend(path)) from None
+                    raise ShardError(error.message, repair_hint(path)) from None
             return shard
 
     def name(self, record: int) -> str:
@@ -127,7 +127,7 @@ class Feed:
 
     def hint(self, record: int) -> str:
         """What to do about a damaged record."""
-        return mend(self.split.shards[self.locate(record)[0]][0])
+        return repair_hint(self.split.shards[self.locate(record)[0]][0])
 
     def close(self) -> None:
         """Let go of the files."""
@@ -140,12 +140,12 @@ class Feed:
             return payload
         except ShardError as error:
             shard.check()  # if somebody writes to the file, that is what is to be told
-            raise ShardError(f"{shard.path}, record {index}: {error.message}", mend(shard.path)) from None
+            raise ShardError(f"{shard.path}, record {index}: {error.message}", repair_hint(shard.path)) from None
 
     def _check(self, payload: datum.Datum) -> None:
         if payload.encoded != self.encoded:
             raise ShardError(f"{'a JPEG' if payload.encoded else 'raw pixels'}, which dataset.json does not say")
-        lowest = UNLABELLED if self.split.name == "test" else 0  # nothing is ever trained on without a label
+        lowest = NO_LABEL if self.split.name == "test" else 0  # nothing is ever trained on without a label
         if not lowest <= payload.label < self._classes:
             raise ShardError(f"label {payload.label} in a set of {self._classes} classes")
         short, long = sorted((payload.height, payload.width))

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 
 @dataclass(frozen=True)
-class Stages:
+class StageTimes:
     """Wall seconds that whoever iterates over the stream spent inside it, by what it was waiting for.
 
     The four exclude each other, and their sum is the time inside `next(stream)` but for its bookkeeping. What the
@@ -40,8 +40,8 @@ class Stages:
     copy_seconds: float = 0.0
     threads: int = 0
 
-    def __sub__(self, before: "Stages") -> "Stages":
-        return Stages(
+    def __sub__(self, before: "StageTimes") -> "StageTimes":
+        return StageTimes(
             self.disk_seconds - before.disk_seconds,
             self.decode_seconds - before.decode_seconds,
             self.graph_seconds - before.graph_seconds,
@@ -54,17 +54,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Lap:
+class Elapsed:
     """A span of time in two parts: waiting for data, and the rest."""
 
     waiting_seconds: float
     working_seconds: float
 
-    def __add__(self, other: "Lap") -> "Lap":
-        return Lap(self.waiting_seconds + other.waiting_seconds, self.working_seconds + other.working_seconds)
+    def __add__(self, other: "Elapsed") -> "Elapsed":
+        return Elapsed(self.waiting_seconds + other.waiting_seconds, self.working_seconds + other.working_seconds)
 
-    def __sub__(self, before: "Lap") -> "Lap":
-        return Lap(self.waiting_seconds - before.waiting_seconds, self.working_seconds - before.working_seconds)
+    def __sub__(self, before: "Elapsed") -> "Elapsed":
+        return Elapsed(self.waiting_seconds - before.waiting_seconds, self.working_seconds - before.working_seconds)
 
     @property
     def seconds(self) -> float:
@@ -77,7 +77,7 @@ class Lap:
         return 100.0 * self.waiting_seconds / self.seconds if self.seconds > 0 else 0.0
 
 
-WAITING, WORKING, NEITHER = Lap(1.0, 0.0), Lap(0.0, 1.0), Lap(0.0, 0.0)  # what one second of a span is
+WAITING, WORKING, NEITHER = Elapsed(1.0, 0.0), Elapsed(0.0, 1.0), Elapsed(0.0, 0.0)  # what one second of a span is
 
 
 class StallMeter(Generic[T]):
@@ -104,12 +104,12 @@ class StallMeter(Generic[T]):
         began: float | None = None,
     ):
         self._began = began
-        self._source, self._stages = iter(batches), getattr(batches, "stages", Stages)
-        self._startup_stages = Stages()
+        self._source, self._stages = iter(batches), getattr(batches, "stages", StageTimes)
+        self._startup_stages = StageTimes()
         self.startup_seconds = 0.0
         self.batches = 0
         self._pauses = 0
-        self._lap = Lap(0.0, 0.0)
+        self._lap = Elapsed(0.0, 0.0)
         self._host = HostSpans(clock)
         self._spans = GpuSpans(cuda_marks(device)) if str(device).startswith("cuda") else self._host
 
@@ -141,16 +141,16 @@ class StallMeter(Generic[T]):
             self._pauses -= 1
             self._end(NEITHER)
 
-    def total(self) -> Lap:
+    def total(self) -> Elapsed:
         """All seconds but the start-up and the pauses; waits until a GPU has done what it has been given."""
         self._end_work()
         return self._spans.total()
 
-    def stages(self) -> Stages:
+    def stages(self) -> StageTimes:
         """What the host waited for, in seconds, start-up left out; zeros of batches that do not say."""
         return self._stages() - self._startup_stages
 
-    def lap(self) -> Lap:
+    def lap(self) -> Elapsed:
         """The seconds since the last lap."""
         before, self._lap = self._lap, self.total()
         return self._lap - before
@@ -158,7 +158,7 @@ class StallMeter(Generic[T]):
     def _end_work(self) -> None:
         self._end(WORKING if self.batches and not self._pauses else NEITHER)
 
-    def _end(self, kind: Lap) -> float:
+    def _end(self, kind: Elapsed) -> float:
         if self._spans is not self._host:
             self._spans.end(kind)
         return self._host.end(kind)
@@ -168,16 +168,16 @@ class HostSpans:
     """Spans of time by a clock, one after the other; `last` is when the present one began."""
 
     def __init__(self, clock: Callable[[], float]):
-        self._clock, self.last, self._sum = clock, clock(), Lap(0.0, 0.0)
+        self._clock, self.last, self._sum = clock, clock(), Elapsed(0.0, 0.0)
 
-    def end(self, kind: Lap) -> float:
+    def end(self, kind: Elapsed) -> float:
         """End the present span and begin the next: it was of this kind, and so many seconds."""
         now = self._clock()
         seconds, self.last = now - self.last, now
         self._sum = _added(self._sum, kind, seconds)
         return seconds
 
-    def total(self) -> Lap:
+    def total(self) -> Elapsed:
         """All that has ended."""
         return self._sum
 
@@ -197,17 +197,17 @@ class GpuSpans:
     """
 
     def __init__(self, mark: Callable[[], Any]):
-        self._mark, self._last, self._sum = mark, mark(), Lap(0.0, 0.0)
-        self._ahead: deque[tuple[Lap, Any, Any]] = deque()
+        self._mark, self._last, self._sum = mark, mark(), Elapsed(0.0, 0.0)
+        self._ahead: deque[tuple[Elapsed, Any, Any]] = deque()
 
-    def end(self, kind: Lap) -> None:
+    def end(self, kind: Elapsed) -> None:
         """Mark the end of the present span, which was of this kind, and the beginning of the next."""
         now = self._mark()
         self._ahead.append((kind, self._last, now))
         self._last = now
         self._read()
 
-    def total(self) -> Lap:
+    def total(self) -> Elapsed:
         """All that has ended."""
         # A mark is not passed in the call that makes it, even by an idle GPU: each lap would lack its own last step.
         # Who asks for a total has as a rule just read the loss, so there is little to wait for.
@@ -236,7 +236,7 @@ def cuda_marks(device: Any) -> Callable[[], Any]:
     return mark
 
 
-def _added(total: Lap, kind: Lap, seconds: float) -> Lap:
-    return Lap(
+def _added(total: Elapsed, kind: Elapsed, seconds: float) -> Elapsed:
+    return Elapsed(
         total.waiting_seconds + kind.waiting_seconds * seconds, total.working_seconds + kind.working_seconds * seconds
     )

@@ -13,8 +13,8 @@ import torch
 
 from ..errors import StreamError
 from ..plan.plan import BatchPlan
-from .batch_source import Source
-from .stall import Stages
+from .batch_source import BatchSource
+from .stall import StageTimes
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Stream:
 
     def __init__(
         self,
-        source: Source,
+        source: BatchSource,
         make_graph: Callable,
         device: torch.device,
         *,
@@ -103,10 +103,10 @@ class Stream:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def stages(self) -> Stages:
+    def stages(self) -> StageTimes:
         """Where the time inside this iterator went, since it was made."""
         source = self._source
-        return Stages(
+        return StageTimes(
             source.disk_seconds, source.decode_seconds, self._graph_seconds, self._copy_seconds, self._threads
         )
 
@@ -177,6 +177,6 @@ def _at_once() -> None:
     """On the CPU a batch that has come out has been read."""
 
 
-def _stop(pipeline, source: Source) -> None:
+def _stop(pipeline, source: BatchSource) -> None:
     pipeline.__del__()  # stops its threads, whoever else may hold it; there is no public name for that
     source.close()

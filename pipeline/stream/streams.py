@@ -18,26 +18,24 @@ import numpy as np
 import torch
 
 from ..errors import DeviceError, PlanError, StatsError
-from ..plan.lighting import Light
+from ..plan.lighting import Lighting
 from ..plan.plan import Plan, evaluation_batches
 from ..shards.manifest import ShardSet
 from ..shards.stats import Stats
 from ..workers import available_cores
 from . import autotune as choice
 from . import dali_graph as graph
-from .batch_source import Source
+from .batch_source import BatchSource
 from .dali_graph import Pictures
 from .decoder import Decoder
 from .inputs import TrainInputs, corners, square_windows
-from .record_reader import Feed
+from .record_reader import RecordReader
 from .stream import Stream
 
 MEANS = ("image", "rgb", "imagenet")
 IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
 _GIVE_STATS = "give stats.load(shard_set),"
-
-__all__ = ["Light", "train_stream", "views_stream"]
 
 
 def train_stream(
@@ -47,7 +45,7 @@ def train_stream(
     *,
     epoch: int = 0,
     step: int = 0,
-    light: Light = Light(),
+    light: Lighting = Lighting(),
     mean: str = "image",
     dtype: str = "float32",
     layout: str = "HWC",
@@ -75,8 +73,8 @@ def train_stream(
     device = _checked_device(device)
     choice.check(decode)
     if stats is None and light.scale != "none":
-        raise StatsError("the lighting needs the statistics of the set", f'{_GIVE_STATS} or light=Light("none")')
-    split = Feed(shard_set, "train").split
+        raise StatsError("the lighting needs the statistics of the set", f'{_GIVE_STATS} or light=Lighting("none")')
+    split = RecordReader(shard_set, "train").split
     if (plan.records, plan.size) != (split.records, shard_set.size):
         raise PlanError(
             f"the plan is of {plan.records:,} records of size {plan.size}, "
@@ -195,10 +193,10 @@ def _stream(
     threads = threads or available_cores()
 
     def make(decode: str, chosen: str = "") -> Stream:
-        way, feed = ways[decode], Feed(shard_set, split)
+        way, feed = ways[decode], RecordReader(shard_set, split)
         decoder = Decoder(feed.encoded, threads, pinned=device.type == "cuda") if way.windows else None
         return Stream(
-            Source(feed, plans(), way.numbers, decoder, way.windows),
+            BatchSource(feed, plans(), way.numbers, decoder, way.windows),
             lambda source: make_graph(source, threads, way.incoming, **way.options),
             device,
             layout=layout,
@@ -211,7 +209,7 @@ def _stream(
         return make(decode)
     key = (shard_set.root, shard_set.encoding, device, threads)
     records = (getattr(plan, "records", plan) for plan in plans())
-    return make(*choice.choose(make, key, Feed(shard_set, split), records))
+    return make(*choice.pick_decoder(make, key, RecordReader(shard_set, split), records))
 
 
 def _pictures(

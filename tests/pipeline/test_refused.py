@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError
-from alexnet_dali.pipeline.files import NotWrittenError, named, reading
+from alexnet_dali.pipeline.files import NotWrittenError, reading, with_final_name
 
 
 def met(place, error):
     """What an error becomes."""
-    with pytest.raises((NotWrittenError, AlexnetError)) as caught, named(place):
+    with pytest.raises((NotWrittenError, AlexnetError)) as caught, with_final_name(place):
         raise error
     return caught.value
 
@@ -53,7 +53,7 @@ def test_what_is_known_as_written_is_not_read():
 
 
 def test_a_read_that_fails_has_the_name_of_its_file():
-    with pytest.raises(AlexnetError) as caught, named(Path("out")), reading(Path("net/data.mdb")):
+    with pytest.raises(AlexnetError) as caught, with_final_name(Path("out")), reading(Path("net/data.mdb")):
         raise OSError(errno.EIO, "Input/output error")
     assert caught.value.message == "net/data.mdb: Input/output error"
     assert caught.value.hint == "see to the disk, then run the same command again"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 from alexnet_dali.pipeline.shards.manifest import ShardSet
-from alexnet_dali.pipeline.sources.find import Source
+from alexnet_dali.pipeline.sources.find import PhotoSource
 from alexnet_dali.pipeline.sources.parquet import read_rows
 from alexnet_dali.pipeline.sources.photo import read_photo, stem_of
 
@@ -45,7 +45,7 @@ def numbers_of(photos: dict[str, list[tuple[str, Path]]]) -> dict[str, int]:
     return {name: k for k, name in enumerate(sorted({name for some in photos.values() for name, _ in some}))}
 
 
-def shown(source: Source) -> list[tuple[str, str, str, bytes]]:
+def shown(source: PhotoSource) -> list[tuple[str, str, str, bytes]]:
     """Split, class, name without ending and class, and bytes of every photo of a source, in order."""
     rows = []
     for split, photos in source.splits.items():

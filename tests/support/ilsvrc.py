@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-from alexnet_dali.pipeline.sources.find import Source
+from alexnet_dali.pipeline.sources.find import PhotoSource
 from alexnet_dali.pipeline.sources.photo import read_photo
 from alexnet_dali.tools.prep.sample_photos import make_photos
 from scipy.io import savemat
@@ -43,7 +43,7 @@ def class_folders(folder: Path, year: int = 2012) -> Path:
     return photos
 
 
-def everything(source: Source) -> list[tuple[str, str, str, bytes]]:
+def everything(source: PhotoSource) -> list[tuple[str, str, str, bytes]]:
     """Split, class, file name and bytes of every photo, in order, read as the build reads them."""
     return [
         (split, source.classes[photo.label], photo.path.rsplit("/", 1)[-1], read_photo(source.root, photo))

@@ -25,7 +25,7 @@ from alexnet_dali.model.training import checkpoint, metrics, trainer
 from alexnet_dali.model.training import kernel_snapshots as kernels
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.shards import stats
-from alexnet_dali.pipeline.stream.record_reader import Feed
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train import tracking
 from alexnet_dali.tools.train.cli import train
@@ -124,7 +124,7 @@ def one_epoch(run, number):
         log.sync()
         kernels.keep(run, number, {"conv1.weight": torch.full((2, 3, 4, 4), float(number))})
         checkpoint.save(run / "best.pt", state(number))
-        checkpoint.name_too(run / "best.pt", run / "last.pt")
+        checkpoint.hard_link(run / "best.pt", run / "last.pt")
     finally:
         log.close()
 
@@ -204,7 +204,7 @@ def test_a_copy_in_place_of_a_link_is_on_the_disk_before_it_has_the_name(tmp_pat
     monkeypatch.setattr(checkpoint.os, "link", no_links)
     checkpoint.save(tmp_path / "best.pt", state(1))
     with Faults(tmp_path) as faults:
-        checkpoint.name_too(tmp_path / "best.pt", tmp_path / "last.pt")
+        checkpoint.hard_link(tmp_path / "best.pt", tmp_path / "last.pt")
     kinds = [seen for seen in faults.seen if seen.split()[0] in ("fsync", "rename")]
     assert kinds == ["fsync .last.pt.part", "rename .last.pt.part", f"fsync {tmp_path.name}"]
 
@@ -447,7 +447,7 @@ def test_numbers_that_are_none_end_the_run_and_the_last_good_is_kept(
     found = re.search(f"error: {said}\n  try: ", err)
     assert code == 1 and found and "the last checkpoint is from before" in err
     if blamed:
-        assert found[1] == Feed(few, "train").name(blamed[0])
+        assert found[1] == RecordReader(few, "train").name(blamed[0])
     saved = checkpoint.load(run / "last.pt")
     assert saved["steps_done"] == 1 and all(tensor.isfinite().all() for tensor in saved["model"].values())
     assert command(run)[0] == 0  # as after an error of the machine: the numbers are sound this time

@@ -21,7 +21,7 @@ from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shards import datum, stats
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.shards.shard_check import Rules, check_shard
-from alexnet_dali.pipeline.stream.autotune import WAYS
+from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.pipeline.stream.prefetch import THREADS
 from alexnet_dali.pipeline.stream.streams import train_stream, views_stream
 from conftest import build_set
@@ -91,7 +91,7 @@ def assert_no_more(after, warm):
     assert {kind: after[kind] for kind in warm if after[kind] > warm[kind]} == {}
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_batches_without_end_leave_nothing(shard_set, decode):
     """In a process of its own: what other tests have left in this one's heap moves its memory by megabytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -129,7 +129,7 @@ def test_a_leak_would_be_seen(kilobytes):
     assert objects() - known > BATCHES / 4
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_streams_without_end_leave_nothing(shard_set, decode):
     def made_and_dropped(count):
         for k in range(count):
@@ -167,7 +167,7 @@ def test_a_torn_photo_stops_threads_and_may_not_stop_dali(shards, tmp_path, end)
             batches = list(islice(stream, 2))
         return {r: image for batch in batches for r, image in zip(batch.records.tolist(), batch.images, strict=True)}
 
-    for decode in WAYS if not end else ["threads"]:
+    for decode in DECODERS if not end else ["threads"]:
         with pytest.raises(StreamError, match=f"{folder}, record 7: its JPEG does not decode"):
             pictures(decode)
     if end:
@@ -203,7 +203,7 @@ for batch in stream:
 """
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("how", ["damaged", "broken", "exit"])
 def test_a_program_ends_in_seconds_and_says_why(shard_set, tmp_path, how, decode):
     root, said = shard_set.root, {"broken": "a fault in the callback", "exit": "left in the middle"}

@@ -273,7 +273,7 @@ def test_every_command_begins_by_taking_names_as_utf8(monkeypatch):
     def begin():
         raise InterruptedError
 
-    monkeypatch.setattr(utf8, "ensure", begin)
+    monkeypatch.setattr(utf8, "ensure_utf8", begin)
     scripts = [
         entry.value for entry in entry_points(group="console_scripts") if entry.value.startswith("alexnet_dali.")
     ]

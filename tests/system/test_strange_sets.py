@@ -24,12 +24,12 @@ from alexnet_dali.pipeline.prepare.build import build
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.lmdb_shard import Shard
-from alexnet_dali.pipeline.shards.manifest import described, open_shard_set
+from alexnet_dali.pipeline.shards.manifest import open_shard_set, read_manifest
 from alexnet_dali.pipeline.shards.shard_check import Rules, check_shard
 from alexnet_dali.pipeline.shards.verify import verify
 from alexnet_dali.pipeline.sources.find import find_photos
-from alexnet_dali.pipeline.stream.autotune import WAYS
-from alexnet_dali.pipeline.stream.record_reader import Feed
+from alexnet_dali.pipeline.stream.autotune import DECODERS
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.pipeline.stream.streams import train_stream
 from alexnet_dali.tools.prep.sample_photos import make_photos
 from conftest import build_set
@@ -67,7 +67,7 @@ def paged(tmp_path_factory):
 
 def everything(root):
     """What a loader finds: for each record its pixels and label, or the message."""
-    feed, found = Feed(open_shard_set(root), "train"), []
+    feed, found = RecordReader(open_shard_set(root), "train"), []
     for record in range(len(feed)):
         try:
             payloads = feed.read(np.array([record]))
@@ -81,7 +81,7 @@ def everything(root):
 def flips(root, kind, seed, count):
     """Flip one bit, count times; print what a loader makes of it and whether the check names it."""
     root, random = Path(root), np.random.default_rng(int(seed))
-    path, (_, file) = root / SHARD / "data.mdb", described(root).splits["train"].shards[0]
+    path, (_, file) = root / SHARD / "data.mdb", read_manifest(root).splits["train"].shards[0]
     whole, good = path.read_bytes(), everything(root)
     for number in range(int(count)):
         page = int(random.choice(page_kinds(whole)[kind]))
@@ -153,7 +153,7 @@ def cut(root):
             manifest["splits"]["train"]["shards"] = [shard_now]
             (root / "dataset.json").write_text(json.dumps(manifest))
             try:
-                Feed(open_shard_set(root), "train").read(np.array([0]))
+                RecordReader(open_shard_set(root), "train").read(np.array([0]))
                 said.append("")
             except ShardError as error:
                 said.append(error.message)
@@ -234,7 +234,7 @@ def test_other_parts_are_named_by_the_check(raw_shards, foreign, tmp_path, chang
     change(copy, foreign)
     report = verify(copy, Here())
     every = tuple(
-        folder.relative_to(copy).as_posix() for s in described(copy).splits.values() for folder, _ in s.shards
+        folder.relative_to(copy).as_posix() for s in read_manifest(copy).splits.values() for folder, _ in s.shards
     )
     assert report.damaged_shards == (damaged or every)
     assert any(said in damage.reason for damage in report.damages)
@@ -250,14 +250,14 @@ def test_of_other_parts_a_loader_refuses_what_it_sees_and_gives_no_picture_anoth
     change(copy, foreign)
     if change in (rename, lose, newer):
         with pytest.raises(ShardError, match=r"train/00001\.lmdb.*(missing|LMDB format 3)"):
-            Feed(open_shard_set(copy), "train").read(np.array([16]))
+            RecordReader(open_shard_set(copy), "train").read(np.array([16]))
         return
     known = {
         record.pixels.tobytes(): record.label
         for root in (raw_shards.root, foreign)
         for record in stored.records(root, "train")
     }
-    payloads = Feed(open_shard_set(copy), "train").read(np.arange(60))
+    payloads = RecordReader(open_shard_set(copy), "train").read(np.arange(60))
     for pixels, label in zip(payloads.data, payloads.labels.tolist(), strict=True):
         assert known[pixels.tobytes()] == label
     if change is manifest_of_another:
@@ -337,7 +337,7 @@ def small(request, photos, tmp_path_factory):
     return build_set(photos, out, size=64, shard_records=16, encoding=request.param)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_shard_that_changes_under_a_loader_ends_it_by_name_or_is_read_on_as_it_was(small, tmp_path, decode):
     """Written to in place, it is named; replaced or removed, the old file lives as long as it is read."""
     ends = {name: end for name, *end in apart("changing", small.root, decode, tmp_path, timeout=300)}
@@ -370,7 +370,7 @@ def cutting(root, decode, into, rounds):
         shutil.rmtree(copy)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_shard_that_is_cut_short_at_any_moment_ends_no_process(small, tmp_path, decode):
     rounds = int(os.environ.get("STRANGE_CUTS", "12"))
     lines = apart("cutting", small.root, decode, tmp_path, rounds, timeout=60 + 5 * rounds)
@@ -379,7 +379,7 @@ def test_a_shard_that_is_cut_short_at_any_moment_ends_no_process(small, tmp_path
         assert f"{SHARD}/data.mdb: was written to while it was read: 4,096 bytes, " in line
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_batch_in_whose_reading_a_shard_is_written_to_is_not_given_out(small, tmp_path, monkeypatch, decode):
     """Nor is any of it told to be damaged: by whom it was written to is what has to be looked for."""
     read, records = Shard.read, []

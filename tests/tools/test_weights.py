@@ -17,7 +17,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from alexnet_dali.model.nets.alexnet import AlexNet
-from alexnet_dali.model.nets.factory import Other
+from alexnet_dali.model.nets.factory import NormalizedNet
 from alexnet_dali.model.recipes.recipe import RECIPES, recipe
 from alexnet_dali.model.training import checkpoint
 from alexnet_dali.model.weights import convert as converters
@@ -301,7 +301,7 @@ def test_onnx_gives_the_logits_of_the_net_itself(tmp_path, shards, name, capfd):
 
 
 def test_onnx_of_another_net(tmp_path, shards):
-    net = Other(models.squeezenet1_1(num_classes=4), torch.ones(3))
+    net = NormalizedNet(models.squeezenet1_1(num_classes=4), torch.ones(3))
     saved_run(tmp_path / "run", shards, net=net, model="squeezenet1_1", crop=96)
     trained = load_trained(tmp_path / "run" / "best.pt")
     assert onnx_export.export(trained, tmp_path / "model.onnx") < 1e-2

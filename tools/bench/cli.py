@@ -31,7 +31,7 @@ def bench():
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure()
+    utf8.ensure_utf8()
     console.run(bench)
 
 

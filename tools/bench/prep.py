@@ -20,7 +20,7 @@ from ...pipeline.prepare.options import BuildOptions
 from ...pipeline.shards import stats
 from ...pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set
 from ...pipeline.shards.verify import verify
-from ...pipeline.sources.find import Source, find_again, find_photos
+from ...pipeline.sources.find import PhotoSource, find_again, find_photos
 from ...pipeline.sources.photo import PARQUET, read_photo
 from ...pipeline.workers import available_cores, worker_pool
 from ..output_guard import check_outputs
@@ -88,7 +88,7 @@ def _manifest(shards: Path) -> dict:
 class _Bench:
     """The photos as files in a folder of its own, and the cases over them."""
 
-    def __init__(self, folder: Path, found: Source, total: int, workers: int, pool: Executor):
+    def __init__(self, folder: Path, found: PhotoSource, total: int, workers: int, pool: Executor):
         self._folder, self._total, self._workers, self._pool = folder, total, workers, pool
         self._source = folder / "photos"
         self._kept = str(folder / "distinct")
@@ -119,7 +119,7 @@ class _Bench:
         self._build(self._total // 10)
         return self.peak
 
-    def _lay_out(self, found: Source) -> int:
+    def _lay_out(self, found: PhotoSource) -> int:
         """Copy some photos, evenly chosen, and link to them over and over until there are enough."""
         photos = [photo for split in found.splits.values() for photo in split if not photo.archive.endswith(PARQUET)]
         if not photos:

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.nets.alexnet import AlexNet
-from ...model.nets.factory import ALEXNET, Net, make_net
+from ...model.nets.factory import ALEXNET, Net, create_net
 from ...model.recipes.config import autocast, set_precision
 from ...model.recipes.recipe import recipe
 from ...model.recipes.schedules import Rates
-from ...model.recipes.setup import movement, recipe_for
+from ...model.recipes.setup import make_optimizer, recipe_for
 from ...model.training.parallel import masks
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
@@ -82,14 +82,14 @@ def make(name: str, classes: int, stats: Stats, device: torch.device) -> tuple[N
     chosen = recipe_for(model, 224, recipe(own))
     if name == "paper-no-lrn":
         chosen = replace(chosen, net=replace(chosen.net, norm="none"))
-    net = make_net(model, classes, chosen, stats)
+    net = create_net(model, classes, chosen, stats)
     if name == "paper-torch-lrn":
         assert isinstance(net, AlexNet)
         ours = net.norm
         net.norm = TorchNorm(ours.scale, ours.size, ours.constant, ours.columns)  # type: ignore[arg-type]
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.train()
-    optimizer, _ = movement(net, chosen, chosen.epochs)
+    optimizer, _ = make_optimizer(net, chosen, chosen.epochs)
     optimizer.set_rates(Rates(RATE))
     return net, optimizer
 

@@ -49,18 +49,18 @@ def demo(run, shards, port, host, index_folder, device):
         raise UsageError("alexnet-demo needs Gradio, which is not installed", INSTALL)
     with listening(host, port) as listener:  # first: a net takes seconds to read
         from ..figures.open_run import open_run
-        from .inspect import Looker
+        from .inspect import Inspector
 
         opened = open_run(run, shards, device)
         recipe, classes = opened.trained.recipe, len(opened.shard_set.classes)
         about = f"{run.resolve().name}: {recipe.name}, {classes:,} classes, on {opened.device.type}"
         with tempfile.TemporaryDirectory(prefix="alexnet-demo-") as uploads:
-            serve(Looker(opened, index_folder), Path(uploads), about, listener, host)
+            serve(Inspector(opened, index_folder), Path(uploads), about, listener, host)
 
 
 def main() -> None:
     """The console script."""
-    utf8.ensure()
+    utf8.ensure_utf8()
     console.run(demo)
 
 

@@ -19,7 +19,7 @@ from ...pipeline.shards.manifest import ShardSet
 from ..figures.kernels import colours
 from ..figures.predictions import percent
 from .crop import Whole
-from .inspect import CENTRE, FirstLayer, Looked
+from .inspect import CENTRE, FirstLayer, Inspection
 
 VIEW, THUMBNAIL, KERNEL, MAP = 176, 160, 88, 110  # pixels of pictures' sides on the page
 OUTLINE = (240, 128, 106)  # of the kept square: RGB, of the figures' colours
@@ -106,7 +106,7 @@ _EXAMPLES = _PAGES.from_string("""
 </div>""")
 
 
-def of_looked(one: Looked, names: Sequence[str], shard_set: ShardSet) -> str:
+def of_looked(one: Inspection, names: Sequence[str], shard_set: ShardSet) -> str:
     """Everything about one photo.
 
     Args:

@@ -62,7 +62,7 @@ class FirstLayer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Looked:
+class Inspection:
     """Everything about one photo.
 
     Attributes:
@@ -89,7 +89,7 @@ class Looked:
     seconds: float
 
 
-class Looker:
+class Inspector:
     """Looks at photos with a run's net, one after the other: a second caller waits.
 
     Args:
@@ -102,7 +102,7 @@ class Looker:
         self._index: vectors.Index | None = None
         self._one_at_a_time = threading.Lock()
 
-    def photo(self, data: bytes, name: str) -> Looked:
+    def photo(self, data: bytes, name: str) -> Inspection:
         """Look at a photo's file.
 
         Raises:
@@ -114,7 +114,7 @@ class Looker:
             whole = whole_photo(data, name, self.opened.shard_set)
             return self._look(name, whole, as_stored(data, name, self.opened.shard_set), -1, started)
 
-    def record(self, split: str, record: int) -> Looked:
+    def record(self, split: str, record: int) -> Inspection:
         """Look at a photo of the set, as it is stored.
 
         Raises:
@@ -144,7 +144,7 @@ class Looker:
             for record, picture, label in zip(records.tolist(), pictures, labels, strict=True)
         ]
 
-    def _look(self, name: str, whole: Whole | None, stored: np.ndarray, right: int, started: float) -> Looked:
+    def _look(self, name: str, whole: Whole | None, stored: np.ndarray, right: int, started: float) -> Inspection:
         trained, device = self.opened.trained, self.opened.device
         pixels, pictures = views_of_picture(stored, trained)
         with first_maps(trained.net) as maps:
@@ -152,7 +152,7 @@ class Looker:
         best = most_probable(each, 1)
         average = each.mean(dim=0, keepdim=True)  # (1, classes)
         five = most_probable(average)
-        return Looked(
+        return Inspection(
             name,
             whole,
             stored,

@@ -11,7 +11,7 @@ from typing import Any
 from ...pipeline.errors import AlexnetError, UsageError
 from . import html as demo_html
 from .guard import AGE, Uploads, guard
-from .inspect import Looker
+from .inspect import Inspector
 
 MOST_BYTES = 32 << 20  # of a photo; ImageNet's largest has 15 MB, a telephone's 20
 MOST_SENT = 4 * MOST_BYTES  # what Gradio takes at all; its own refusal is a message that soon fades, ours stays
@@ -83,7 +83,7 @@ CSS = """
 """
 
 
-def make_app(looker: Looker, uploads: Path, about: str):
+def make_app(looker: Inspector, uploads: Path, about: str):
     """Make the application.
 
     Args:
@@ -153,7 +153,7 @@ def make_app(looker: Looker, uploads: Path, about: str):
     )
 
 
-def answer(looker: Looker, look) -> str:
+def answer(looker: Inspector, look) -> str:
     """What `look` sees, or what it says is wrong, as HTML.
 
     Args:

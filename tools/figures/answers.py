@@ -104,7 +104,7 @@ def _surest(photos: np.ndarray, sure: np.ndarray, labels: np.ndarray) -> list[in
 # --- from tools/figures/passes.py
 
 
-def look_at(opened: Opened, split: str, see: See, views: int = 1, without_labels: bool = False) -> Result:
+def evaluate_run(opened: Opened, split: str, see: See, views: int = 1, without_labels: bool = False) -> Result:
     """Look at every photo of a split.
 
     Args:

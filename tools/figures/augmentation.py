@@ -20,7 +20,7 @@ from ...pipeline.shards.manifest import open_shard_set
 from .augmented import GAUSSIANS, SCALES, Varied, set_of_one, vary
 from .open_run import FOLDER, SHARDS, folder_for
 from .sheet import MARGIN, Sheet
-from .style import DARK_OPTION, LIGHT, Look, write
+from .style import DARK_OPTION, LIGHT, Theme, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def augmentation(run, out, shards, name, record, photo, seed, dark):
     )
 
 
-def draw(varied: Varied, what: str, recipe_name: str, look: Look = LIGHT) -> "Figure":
+def draw(varied: Varied, what: str, recipe_name: str, look: Theme = LIGHT) -> "Figure":
     """Draw a photo and its variations.
 
     Args:

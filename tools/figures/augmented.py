@@ -17,7 +17,7 @@ import numpy as np
 
 from ...model.recipes.recipe import Recipe
 from ...pipeline.errors import UsageError
-from ...pipeline.plan.lighting import lighting_offsets
+from ...pipeline.plan.lighting import Lighting, lighting_offsets
 from ...pipeline.plan.philox import permutation
 from ...pipeline.plan.plan import BatchPlan, Plan
 from ...pipeline.plan.resized_crop import resized_windows
@@ -29,7 +29,7 @@ from ...pipeline.shards.stats import Stats
 from ...pipeline.sources.find import find_photos
 from ...pipeline.stream.dataset import ShardDataset
 from ...pipeline.stream.stream import Batch
-from ...pipeline.stream.streams import Light, train_stream
+from ...pipeline.stream.streams import train_stream
 
 SCALES = ("none", "stddev", "eigenvalue")
 GAUSSIANS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # along the first component; 95 of 100 draws lie between
@@ -76,7 +76,7 @@ def vary(shard_set: ShardSet, stats: Stats, recipe: Recipe, record: int, seed: i
     stored = np.asarray(ShardDataset(shard_set)[record][0])
     windows, crops, flips = [], [], []
     for epoch in range(epochs):
-        batch = _one(shard_set, None, plan, record, epoch, mean="imagenet", dtype="uint8", light=Light("none"))
+        batch = _one(shard_set, None, plan, record, epoch, mean="imagenet", dtype="uint8", light=Lighting("none"))
         assert batch.plan is not None, "a training batch has a plan"
         windows.append(_window(batch.plan, stored, shard_set.size, recipe))
         crops.append(batch.images[0].permute(1, 2, 0).numpy().copy())
@@ -90,7 +90,7 @@ def vary(shard_set: ShardSet, stats: Stats, recipe: Recipe, record: int, seed: i
     }
     less_mean, seen = (
         _one(shard_set, stats, plan, record, 0, mean=recipe.mean, light=light).images[0].permute(1, 2, 0).numpy().copy()
-        for light in (Light("none"), Light(recipe.lighting, recipe.divide))
+        for light in (Lighting("none"), Lighting(recipe.lighting, recipe.divide))
     )
     whole = recipe.mean == "image"
     mean = stats.mean_image if whole else np.broadcast_to(stats.mean_rgb, (shard_set.size, shard_set.size, 3))
@@ -131,7 +131,7 @@ def set_of_one(photo: Path | None, shard_set: ShardSet) -> Iterator[ShardSet]:
 
 
 def _one(
-    shard_set: ShardSet, stats: Stats | None, plan: Plan, record: int, epoch: int, *, light: Light, **options
+    shard_set: ShardSet, stats: Stats | None, plan: Plan, record: int, epoch: int, *, light: Lighting, **options
 ) -> Batch:
     """The record alone, as an epoch has it."""
     order = permutation(plan.records, plan.seed, epoch)

@@ -41,5 +41,5 @@ def figures():
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure()
+    utf8.ensure_utf8()
     console.run(figures)

@@ -10,10 +10,10 @@ import click
 import numpy as np
 
 from ...model.analysis.confusion import ClassError, Confusion, Tally
-from .answers import look_at
+from .answers import evaluate_run
 from .open_run import folder_for, of_a_run, open_run
 from .sheet import MARGIN, Sheet, text_width
-from .style import DARK_OPTION, LIGHT, Look, write
+from .style import DARK_OPTION, LIGHT, Theme, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def confusion(run, out, shards, split, device, dark):
     """
     opened = open_run(run, shards, device)
     tally = Tally(len(opened.shard_set.classes), opened.device)
-    look_at(opened, split, tally.see)
+    evaluate_run(opened, split, tally.see)
     write(
         lambda look: draw(tally.errors(), all_pairs(tally), opened.names, split, look),
         folder_for(run, out),
@@ -55,7 +55,7 @@ def draw(
     confusions: Sequence[Confusion],
     names: Sequence[str],
     split: str = "val",
-    look: Look = LIGHT,
+    look: Theme = LIGHT,
 ) -> "Figure":
     """Draw the matrix of at most 40 classes, the bars of more.
 
@@ -81,7 +81,7 @@ def shares(errors: Sequence[ClassError], confusions: Sequence[Confusion]) -> np.
 
 
 def _matrix(
-    errors: Sequence[ClassError], confusions: Sequence[Confusion], names: Sequence[str], split: str, look: Look
+    errors: Sequence[ClassError], confusions: Sequence[Confusion], names: Sequence[str], split: str, look: Theme
 ) -> "Figure":
     count = len(errors)
     cell = min(0.6, max(0.24, 6.4 / count))
@@ -125,7 +125,7 @@ def _matrix(
 
 
 def _bars(
-    errors: Sequence[ClassError], confusions: Sequence[Confusion], names: Sequence[str], split: str, look: Look
+    errors: Sequence[ClassError], confusions: Sequence[Confusion], names: Sequence[str], split: str, look: Theme
 ) -> "Figure":
     answers: dict[int, list[Confusion]] = {}
     for one in confusions:

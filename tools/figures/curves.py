@@ -14,7 +14,7 @@ import click
 from ...model.training import metrics
 from ...pipeline.errors import TrainingError, UsageError
 from .sheet import MARGIN, Sheet, shorten, text_width
-from .style import DARK_OPTION, LIGHT, Look, write
+from .style import DARK_OPTION, LIGHT, Theme, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def read(file: Path, name: str = "") -> Course:
     return Course(name or file.absolute().parent.name, tuple(lines), steps)
 
 
-def draw(courses: Sequence[Course], look: Look = LIGHT) -> "Figure":
+def draw(courses: Sequence[Course], look: Theme = LIGHT) -> "Figure":
     """Draw runs in six panels; over steps where one of them has not ended an epoch."""
     per_epoch = all(one.epoch_steps for one in courses)
     width = 2 * MARGIN + 3 * (LEFT + WIDE) + 2 * APART
@@ -138,7 +138,7 @@ def _validated(courses: Sequence[Course]) -> bool:
     return any(one.values("epoch", "val_loss", False)[0] for one in courses)
 
 
-def _style(look: Look, number: int) -> dict:
+def _style(look: Theme, number: int) -> dict:
     colours = look.lines
     return {
         "color": colours[number % len(colours)],
@@ -146,7 +146,7 @@ def _style(look: Look, number: int) -> dict:
     }
 
 
-def _panel(axes: "Axes", panel: Panel, courses: Sequence[Course], per_epoch: bool, look: Look) -> None:
+def _panel(axes: "Axes", panel: Panel, courses: Sequence[Course], per_epoch: bool, look: Theme) -> None:
     drawn: list[float] = []
     for number, course in enumerate(courses):
         style = _style(look, number)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ...model.nets.factory import ALEXNET, make_net
+from ...model.nets.factory import ALEXNET, create_net
 from ...model.training import checkpoint as checkpoints
 from ...model.training import kernel_snapshots as kept_kernels
 from ...model.weights.trained import load_trained
@@ -68,7 +68,7 @@ def learned(run: Path, layers: Sequence[Kernels]) -> list[Kernels]:
     if config.get("init_from"):
         raise UsageError(f"{file}: began with the weights of {config['init_from']}", "leave out --learned")
     chosen = replace(trained.recipe, net=getattr(trained.net, "options", trained.recipe.net))
-    net = make_net(config.get("model", ALEXNET), len(trained.classes), chosen, trained.stats, config["seed"])
+    net = create_net(config.get("model", ALEXNET), len(trained.classes), chosen, trained.stats, config["seed"])
     start = _first(net.state_dict())
     assert start is not None, "the trained one has kernels"
     return [replace(one, weights=one.weights - start) for one in layers]

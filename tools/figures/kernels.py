@@ -20,7 +20,7 @@ from ...pipeline.files import write_atomically
 from .first_layer import Kernels, learned, of_checkpoint, of_epochs, smoothness
 from .open_run import FOLDER, OUT, folder_for
 from .sheet import MARGIN, Sheet
-from .style import DARK, DARK_OPTION, DPI, LIGHT, Look, write
+from .style import DARK, DARK_OPTION, DPI, LIGHT, Theme, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def kernels(runs, out, epochs, scale, change, animation, dark):
         click.echo(str(target))
 
 
-def draw(layers: Sequence[Kernels], look: Look = LIGHT, scale: str = "kernel", change: bool = False) -> "Figure":
+def draw(layers: Sequence[Kernels], look: Theme = LIGHT, scale: str = "kernel", change: bool = False) -> "Figure":
     """One sheet of kernels, or a strip of them.
 
     Args:
@@ -149,7 +149,7 @@ def animated(figures: Sequence["Figure"], seconds: float = 0.8):
     )
 
 
-def _blocks(layer: Kernels, across: int, room: int, look: Look, scale: str) -> list[np.ndarray]:
+def _blocks(layer: Kernels, across: int, room: int, look: Theme, scale: str) -> list[np.ndarray]:
     """A mosaic for each column, at most `room` pixels wide where that is possible."""
     parts = np.array_split(colours(layer.weights, scale), layer.columns)
     across = across if len(layer.weights) <= 256 else 2 * across  # a vision transformer's 768

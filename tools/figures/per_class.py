@@ -10,10 +10,10 @@ import click
 import numpy as np
 
 from ...model.analysis.confusion import ClassError, Tally
-from .answers import look_at
+from .answers import evaluate_run
 from .open_run import folder_for, of_a_run, open_run
 from .sheet import MARGIN, Sheet, text_width
-from .style import DARK_OPTION, LIGHT, Look, write
+from .style import DARK_OPTION, LIGHT, Theme, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,11 +34,11 @@ def per_class(run, out, shards, split, device, dark):
     """
     opened = open_run(run, shards, device)
     tally = Tally(len(opened.shard_set.classes), opened.device)
-    look_at(opened, split, tally.see)
+    evaluate_run(opened, split, tally.see)
     write(lambda look: draw(tally.errors(), opened.names, split, look), folder_for(run, out), "per-class", dark)
 
 
-def draw(errors: Sequence[ClassError], names: Sequence[str], split: str = "val", look: Look = LIGHT) -> "Figure":
+def draw(errors: Sequence[ClassError], names: Sequence[str], split: str = "val", look: Theme = LIGHT) -> "Figure":
     """Draw each class's errors; those of classes without photos are left out.
 
     Args:
@@ -57,7 +57,7 @@ def draw(errors: Sequence[ClassError], names: Sequence[str], split: str = "val",
 
 
 def _bars(
-    ranked: list[ClassError], names: Sequence[str], title: str, about: str, means: list[float], look: Look
+    ranked: list[ClassError], names: Sequence[str], title: str, about: str, means: list[float], look: Theme
 ) -> "Figure":
     name = min(NAME, max(text_width(names[one.label], 8) for one in ranked))
     left = MARGIN + name + 0.1
@@ -78,7 +78,7 @@ def _bars(
     return sheet.figure
 
 
-def _curve(ranked: list[ClassError], names: Sequence[str], title: str, about: str, look: Look) -> "Figure":
+def _curve(ranked: list[ClassError], names: Sequence[str], title: str, about: str, look: Theme) -> "Figure":
     sheet = Sheet(10, 0.98 + 3.2 + 0.75 + ENDS * TALL + 0.35, look)
     sheet.head(title, about)
     axes = sheet.axes(MARGIN + 0.35, 1.05, sheet.width - 2 * MARGIN - 0.35, 2.9)
@@ -130,7 +130,7 @@ def _named(sheet: Sheet, x: float, y: float, wide: float, rows: list[ClassError]
         sheet.text(end + 0.05, middle, f"{100 * one.top1_error:.0f}%", 7.5, sheet.look.ink)
 
 
-def _rows(axes, rows: Sequence[ClassError], look: Look) -> None:
+def _rows(axes, rows: Sequence[ClassError], look: Theme) -> None:
     """Top-1 as bars, top-5 within them."""
     places = np.arange(len(rows))
     axes.barh(places, [one.top1_error for one in rows], height=0.62, color=look.wrong)
@@ -140,7 +140,7 @@ def _rows(axes, rows: Sequence[ClassError], look: Look) -> None:
     axes.set_yticks([])
 
 
-def _percents(axes, look: Look) -> None:
+def _percents(axes, look: Theme) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
     axes.grid(axis="x", color=look.grid, linewidth=0.8)
 

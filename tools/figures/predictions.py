@@ -15,10 +15,10 @@ from ...pipeline.errors import UsageError
 from ...pipeline.shards.datum import central_square
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.stream.dataset import ShardDataset
-from .answers import PICKS, Answer, Answers, look_at
+from .answers import PICKS, Answer, Answers, evaluate_run
 from .open_run import folder_for, of_a_run, open_run
 from .sheet import MARGIN, Sheet, text_width
-from .style import DARK_OPTION, LIGHT, Look, write
+from .style import DARK_OPTION, LIGHT, Theme, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def predictions(run, out, shards, split, device, pick, count, seed, views, dark)
     """
     opened = open_run(run, shards, device)
     answers = Answers()
-    result = look_at(opened, split, answers.see, int(views), without_labels=True)
+    result = evaluate_run(opened, split, answers.see, int(views), without_labels=True)
     picked = answers.pick(pick, count, seed)
     if not picked:
         never = {"best": "right", "worst": "wrong"}[pick]
@@ -77,7 +77,7 @@ def draw(
     names: Sequence[str],
     folders: Sequence[str],
     about: str = "",
-    look: Look = LIGHT,
+    look: Theme = LIGHT,
 ) -> "Figure":
     """Draw photos and what they are taken for.
 

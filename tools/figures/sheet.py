@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...pipeline.files import printable
-from .style import DPI, Look, new_figure
+from .style import DPI, Theme, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ MARGIN = 0.3  # inches
 class Sheet:
     """An empty figure of `width` x `height` inches; `figure` is what was drawn."""
 
-    def __init__(self, width: float, height: float, look: Look):
+    def __init__(self, width: float, height: float, look: Theme):
         self.width, self.height, self.look = _whole(width), _whole(height), look
         self.figure = new_figure(self.width, self.height, look)
 

@@ -23,7 +23,7 @@ DPI = 160
 
 
 @dataclass(frozen=True)
-class Look:
+class Theme:
     """Colours of a figure.
 
     Attributes:
@@ -41,7 +41,7 @@ class Look:
     lines: tuple[str, ...]
 
 
-LIGHT = Look(
+LIGHT = Theme(
     "#ffffff",
     "#22292c",
     "#6b7479",
@@ -50,7 +50,7 @@ LIGHT = Look(
     "#8fa3ad",
     ("#1f6f5c", "#c2452d", "#2f5fa8", "#a8741a", "#7a4a9e", "#4d5a60"),
 )
-DARK = Look(
+DARK = Theme(
     "#15191b",
     "#e6eaec",
     "#99a4a9",
@@ -61,7 +61,7 @@ DARK = Look(
 )
 
 
-def new_figure(width: float, height: float, look: Look = LIGHT) -> "Figure":
+def new_figure(width: float, height: float, look: Theme = LIGHT) -> "Figure":
     """An empty figure of so many inches."""
     from matplotlib.figure import Figure
 
@@ -107,7 +107,7 @@ if TYPE_CHECKING:
 DARK_OPTION = click.option("--dark", is_flag=True, help="For a dark page; the files are called NAME-dark.")
 
 
-def write(draw: Callable[[Look], "Figure"], folder: Path, name: str, dark: bool) -> None:
+def write(draw: Callable[[Theme], "Figure"], folder: Path, name: str, dark: bool) -> None:
     """Draw, save as PNG and SVG, and say so."""
     for file in save(draw(DARK if dark else LIGHT), folder, name + "-dark" * dark):
         click.echo(str(file))

@@ -11,7 +11,7 @@ import click
 from ...pipeline.prepare.build import build
 from ...pipeline.prepare.options import EXIF, BuildOptions
 from ...pipeline.shards.manifest import ENCODINGS, FITS, SPLITS, ShardSet
-from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, Source, find_photos
+from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, PhotoSource, find_photos
 from ...pipeline.workers import available_cores, worker_pool
 from .. import console
 
@@ -114,7 +114,7 @@ def build_lmdb(source, out, workers, layout, val_share, split, label_order, sche
 
 
 @contextmanager
-def _executor(scheduler: str | None, found: Source, out: Path, workers: int | None):
+def _executor(scheduler: str | None, found: PhotoSource, out: Path, workers: int | None):
     if scheduler:
         from ...pipeline.prepare.dask import cluster_pool
 
@@ -126,7 +126,7 @@ def _executor(scheduler: str | None, found: Source, out: Path, workers: int | No
             yield pool, f"{count} workers"
 
 
-def _say_what_was_found(found: Source, total: int) -> None:
+def _say_what_was_found(found: PhotoSource, total: int) -> None:
     parts = ", ".join(f"{name} {len(photos):,}" for name, photos in found.splits.items())
     click.echo(f"{total:,} photos in {len(found.classes):,} classes ({found.kind}: {parts})")
     for note in found.notes:

@@ -34,7 +34,7 @@ def prep():
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure()
+    utf8.ensure_utf8()
     console.run(prep)
 
 

@@ -12,7 +12,7 @@ from ...pipeline.files import read_csv, write_atomically, writing_to
 from ...pipeline.shards import stats
 from ...pipeline.shards.contact_sheet import contact_sheet
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
-from ...pipeline.shards.records_csv import Census, census
+from ...pipeline.shards.records_csv import ClassCounts, class_counts
 from .. import console
 from ..output_guard import check_output
 
@@ -60,7 +60,7 @@ def describe(shard_set: ShardSet) -> dict:
         ShardError: a list in the set is missing or damaged.
     """
     manifest = shard_set.manifest
-    counted = {name: census(shard_set, name) for name in shard_set.splits}
+    counted = {name: class_counts(shard_set, name) for name in shard_set.splits}
     try:
         rejected = Counter(row[1] for row in read_csv(shard_set.root / "rejected.csv"))
     except (OSError, IndexError) as error:
@@ -83,7 +83,7 @@ def describe(shard_set: ShardSet) -> dict:
     }
 
 
-def _split(shard_set: ShardSet, name: str, counts: Census) -> dict:
+def _split(shard_set: ShardSet, name: str, counts: ClassCounts) -> dict:
     split = shard_set.splits[name]
     return {
         "records": split.records,
@@ -101,7 +101,7 @@ def _split(shard_set: ShardSet, name: str, counts: Census) -> dict:
     }
 
 
-def _photos(counted: list[Census]) -> dict | None:
+def _photos(counted: list[ClassCounts]) -> dict | None:
     sides = np.concatenate([counts.sides for counts in counted])
     if not len(sides):
         return None

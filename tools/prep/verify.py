@@ -7,7 +7,7 @@ import click
 
 from ...pipeline.errors import ShardError
 from ...pipeline.prepare.repair import Repair, clear_aside, repair
-from ...pipeline.shards.manifest import described
+from ...pipeline.shards.manifest import read_manifest
 from ...pipeline.shards.verify import Report, verify
 from ...pipeline.workers import worker_pool
 from .. import console
@@ -30,7 +30,7 @@ def verify_shards(shards, workers, mend, source):
       alexnet-prep verify --shards out
       alexnet-prep verify --shards out --repair --source /data/imagenet
     """
-    shard_set = described(shards)
+    shard_set = read_manifest(shards)
     total = sum(split.records for split in shard_set.splits.values())
     with worker_pool(workers or 0) as pool:
         with console.progress("verifying", total, "records") as advance:
@@ -58,7 +58,7 @@ def verify_shards(shards, workers, mend, source):
     raise ShardError(
         f"{shards}: damaged: {len(report.damages):,} faults"
         + (f" in {len(report.damaged_shards):,} of {report.shards:,} shards" if report.damaged_shards else ""),
-        _remedy(report, described(shards).manifest),
+        _remedy(report, read_manifest(shards).manifest),
     )
 
 
@@ -117,7 +117,7 @@ def _remedy(report: Report, manifest: dict) -> str:
 def _records(root: Path, shards: tuple[str, ...]) -> int:
     return sum(
         file.records
-        for split in described(root).splits.values()
+        for split in read_manifest(root).splits.values()
         for folder, file in split.shards
         if folder.relative_to(root).as_posix() in shards
     )

@@ -19,13 +19,13 @@ from ...model.recipes.setup import crop_for, first_rate_for, recipe_for
 from ...model.training import checkpoint as checkpoints
 from ...model.training.distributed import TIMEOUT, Team, join
 from ...model.training.parallel import PARALLEL
-from ...model.training.run_files import held, writing
+from ...model.training.run_files import lock_run, write_errors
 from ...model.training.trainer import Trainer
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.files import write_json
 from ...pipeline.shards import stats as statistics
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
-from ...pipeline.stream.autotune import WAYS
+from ...pipeline.stream.autotune import DECODERS
 from .. import console
 from .. import console as utf8
 from ..output_guard import check_run_folder
@@ -66,7 +66,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--decode",
-    type=click.Choice(["auto", *WAYS]),
+    type=click.Choice(["auto", *DECODERS]),
     default="auto",
     show_default=True,
     help="Decode in threads of our own or in DALI (on a GPU: on it); auto measures both.",
@@ -180,7 +180,7 @@ def _run(
     if saved:
         _check_same(saved, shard_set, run)
     first = checkpoints.load(checkpoints.run_checkpoint(init_from)) if init_from and not saved else None
-    with held(run) if team.first else nullcontext():
+    with lock_run(run) if team.first else nullcontext():
         if team.ranks > 1:
             team.check_same(facts(config, shard_set, stats, saved, first))
         trainer = Trainer(config, shard_set, stats, run, saved, first, team)
@@ -194,7 +194,7 @@ def _run(
             _say(team, f"{run}: {more}")
             return 0
         if team.first:
-            with writing(run / "config.json"):
+            with write_errors(run / "config.json"):
                 write_json(run / "config.json", {**config.described(), "recipe": trainer.recipe.described()})
         show = Lines(trainer)
         quiet = nullcontext(lambda line: None)
@@ -281,7 +281,7 @@ def _from_default(context: click.Context, name: str) -> bool:
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure()
+    utf8.ensure_utf8()
     try:
         console.run(train)
     except SystemExit as end:

@@ -13,7 +13,7 @@ from ...model.recipes.schedules import CLASSES_2012, RATE_2012, OneCycle, Platea
 from ...model.training.trainer import Trainer
 from ...pipeline.errors import ShardError
 from ...pipeline.shards.manifest import ShardSet
-from ...pipeline.shards.records_csv import census
+from ...pipeline.shards.records_csv import class_counts
 from .. import console
 
 
@@ -72,7 +72,7 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
 def _missing_classes(shard_set: ShardSet) -> list[str]:
     """A warning where classes have no photos to train on; a set without lists is not asked."""
     try:
-        empty = [shard_set.classes[k] for k in np.flatnonzero(census(shard_set, "train").per_class == 0)]
+        empty = [shard_set.classes[k] for k in np.flatnonzero(class_counts(shard_set, "train").per_class == 0)]
     except ShardError:
         return []
     if not empty:

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from alexnet_dali.model.analysis import features
-from alexnet_dali.model.nets.factory import Other
+from alexnet_dali.model.nets.factory import NormalizedNet
 from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
 from alexnet_dali.pipeline.stream.dataset import ShardDataset
@@ -114,7 +114,7 @@ class Convolutional(nn.Module):
 
 
 def test_of_other_nets_what_the_last_linear_layer_sees():
-    net = Other(Named(), torch.tensor([2.0, 4.0, 8.0]))
+    net = NormalizedNet(Named(), torch.tensor([2.0, 4.0, 8.0]))
     x = torch.randn(6, 3, 8, 8)
     with features.last_hidden(net) as look:
         vectors = look(x)
@@ -124,7 +124,7 @@ def test_of_other_nets_what_the_last_linear_layer_sees():
 
 
 def test_a_net_without_a_last_linear_layer():
-    net = Other(Convolutional(), torch.ones(3))
+    net = NormalizedNet(Convolutional(), torch.ones(3))
     with (
         pytest.raises(UsageError, match="Convolutional has no linear layer that gives its 4 logits"),
         features.last_hidden(net) as look,

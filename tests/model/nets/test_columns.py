@@ -6,10 +6,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from alexnet_dali.model.nets import alexnet
 from alexnet_dali.model.nets.alexnet import AlexNet, NetOptions
-from alexnet_dali.model.nets.columns import Column, OnePlace, gather
+from alexnet_dali.model.nets.columns import Column, WholeNet, gather
 from alexnet_dali.model.training.distributed import Team
 from alexnet_dali.model.training.metrics import Sums
-from alexnet_dali.model.training.parallel import Columns
+from alexnet_dali.model.training.parallel import ColumnParallel
 from alexnet_dali.pipeline.plan.plan import Plan
 from alexnet_dali.pipeline.stream.stream import Batch
 from ranks import together
@@ -29,7 +29,7 @@ NETS = {
 }
 
 
-def made(options, place=OnePlace()):
+def made(options, place=WholeNet()):
     """A net of few hidden units, in float64 so that what differs is not rounding; and what it looks at."""
     alexnet.HIDDEN = HIDDEN
     net = AlexNet(5, options, seed=3, place=place).double().to(memory_format=torch.channels_last)
@@ -136,7 +136,7 @@ def shared_batch(rank, batch_size):
     whole = next(Plan(11, batch_size, seed=4).batches(0, 1 if batch_size < 6 else 0))
     images = torch.from_numpy(plan.records).float().view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     alexnet.HIDDEN = HIDDEN
-    columns = Columns(AlexNet(5, place=Column()))
+    columns = ColumnParallel(AlexNet(5, place=Column()))
     given = Batch(
         images.contiguous(memory_format=torch.channels_last), torch.from_numpy(plan.records), False, plan.records, plan
     )

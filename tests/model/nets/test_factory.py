@@ -9,12 +9,12 @@ import torch
 import torchvision
 from alexnet_dali.model.nets import factory as registry
 from alexnet_dali.model.nets.alexnet import AlexNet
-from alexnet_dali.model.nets.factory import Other, make_net, resolve
+from alexnet_dali.model.nets.factory import NormalizedNet, create_net, resolve
 from alexnet_dali.model.recipes.diaries import DIARIES
 from alexnet_dali.model.recipes.optim import Momentum2012, PlainSgd
 from alexnet_dali.model.recipes.recipe import paper, recipe, source2012
 from alexnet_dali.model.recipes.schedules import OneCycle, Plateau, Rates, Steps
-from alexnet_dali.model.recipes.setup import crop_for, first_rate_for, movement, recipe_for
+from alexnet_dali.model.recipes.setup import crop_for, first_rate_for, make_optimizer, recipe_for
 from alexnet_dali.model.training import checkpoint
 from alexnet_dali.model.training.evaluate import evaluate
 from alexnet_dali.model.training.parallel import masks
@@ -45,7 +45,7 @@ def measured(few):
 
 
 def other(name, measured, crop=64, classes=4, seed=0):
-    return make_net(name, classes, recipe_for(name, crop, source2012()), measured, seed)
+    return create_net(name, classes, recipe_for(name, crop, source2012()), measured, seed)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_alexnet_is_trained_as_ever():
     for chosen, expected in ((source2012(), DIARIES["145"]), (paper(), Plateau(patience=5))):
         assert recipe_for("alexnet", 224, chosen) == chosen
         net = AlexNet(4, chosen.net)
-        optimizer, schedule = movement(net, chosen, 90)
+        optimizer, schedule = make_optimizer(net, chosen, 90)
         assert isinstance(optimizer, Momentum2012) and schedule == expected
 
 
@@ -202,9 +202,9 @@ def test_other_nets_have_the_recipes_pictures_and_plain_sgd(measured):
     assert (chosen.augmentation, chosen.mean) == (Augmentation(crop=160, shared=1), "image")
     assert (chosen.lighting, chosen.schedule, chosen.decay) == ("stddev", "plateau", 1e-4)
     net = other("resnet18", measured)
-    optimizer, schedule = movement(net, chosen, 90)
+    optimizer, schedule = make_optimizer(net, chosen, 90)
     assert isinstance(optimizer, PlainSgd) and schedule == Plateau(patience=5)
-    assert [movement(net, chosen, epochs)[1] for epochs in (1, 35, 36)] == [Plateau(1), Plateau(1), Plateau(2)]
+    assert [make_optimizer(net, chosen, epochs)[1] for epochs in (1, 35, 36)] == [Plateau(1), Plateau(1), Plateau(2)]
     assert recipe_for("resnet18", 160, recipe("modern")).schedule == "one-cycle"
     decayed, free = optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"], decayed["momentum"]) == (1e-4, 0.0, 0.9)
@@ -322,7 +322,7 @@ def test_a_timm_net_trains_and_is_loaded(few, tmp_path, measured):
     run = tmp_path / "run"
     assert trainer_of(few, run, steps=1, model="timm:mobilenetv3_small_050", crop=64).train()
     trained = load_trained(run / "last.pt")
-    assert isinstance(trained.net, Other) and trained.recipe.crop == 64
+    assert isinstance(trained.net, NormalizedNet) and trained.recipe.crop == 64
 
 
 def test_what_is_evaluated_is_what_was_trained(few, undisturbed, measured):

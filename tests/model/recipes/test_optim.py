@@ -5,7 +5,7 @@ import pytest
 import torch
 from alexnet_dali.model.recipes.diaries import DIARIES
 from alexnet_dali.model.recipes.optim import Momentum2012
-from alexnet_dali.model.recipes.schedules import Place, Plateau, Rates
+from alexnet_dali.model.recipes.schedules import Plateau, Progress, Rates
 from torch import nn
 
 
@@ -143,11 +143,11 @@ def test_biases_run_twice_as_fast_and_freeze_with_their_layer():
     optimizer = Momentum2012(net)
 
     def rates_after(epoch):
-        optimizer.set_rates(DIARIES["145"].rates(0.01, Place(epoch, 0, 10, 91)))
+        optimizer.set_rates(DIARIES["145"].rates(0.01, Progress(epoch, 0, 10, 91)))
         return [group["rate"] for group in optimizer.param_groups]  # conv1's weight and bias, fc8's weight and bias
 
     assert rates_after(0) == pytest.approx([0.01, 0.02, 0.01, 0.02])
     assert rates_after(70) == pytest.approx([0.00001, 0.02, 0.0001, 0.02])
     assert rates_after(75) == pytest.approx([0.0, 0.0, 0.0001, 0.02])
-    optimizer.set_rates(Plateau(drops=1).rates(0.01, Place(0, 0, 10, 91)))
+    optimizer.set_rates(Plateau(drops=1).rates(0.01, Progress(0, 0, 10, 91)))
     assert [group["rate"] for group in optimizer.param_groups] == pytest.approx([0.001] * 4)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from alexnet_dali.model.recipes.diaries import DIARIES, STEP, Diary, Entry
-from alexnet_dali.model.recipes.schedules import EarlyStop, OneCycle, Place, Plateau, Rates, Steps, first_rate
+from alexnet_dali.model.recipes.schedules import EarlyStop, OneCycle, Plateau, Progress, Rates, Steps, first_rate
 
 STEPS = 1000  # of an epoch
 D145 = DIARIES["145"]
@@ -16,12 +16,12 @@ OLD = ("conv1", "conv2", "conv3", "conv4", "conv5")
 def at(diary, step, epochs=None, rate=1.0, steps=STEPS):
     """The rates after so many steps of a run of the diary's own length."""
     epoch, rest = divmod(step, steps)
-    return diary.rates(rate, Place(epoch, rest, steps, epochs or diary.epochs))
+    return diary.rates(rate, Progress(epoch, rest, steps, epochs or diary.epochs))
 
 
 def epochs_of(diary, epochs):
     """The epoch of each entry but the first, in a run of another length."""
-    return tuple(entry.step(Place(0, 0, 1, epochs), diary.length) for entry in diary.entries[1:])
+    return tuple(entry.step(Progress(0, 0, 1, epochs), diary.length) for entry in diary.entries[1:])
 
 
 def close(expected):
@@ -127,7 +127,7 @@ def test_an_entry_at_half_an_epoch_is_rounded_up():
 
 
 def test_an_entry_within_an_epoch_is_a_step_of_it():
-    place = Place(0, 0, STEPS, 20)
+    place = Progress(0, 0, STEPS, 20)
     assert Entry(2.5, {}).step(place, 20) == 2500 and Entry(2.0, {}).step(place, 20) == 2000
     assert Entry(2.5, {}).step(place, 10) == 5000
     assert Entry(2.0, {}).step(place, 13) == 3000  # 3.08: a whole epoch stays one
@@ -254,7 +254,7 @@ def test_a_diary_is_told_in_a_line():
 # --- plateau, one cycle, early stop ----------------------------------------------------------------------------------
 
 
-ANYWHERE = Place(3, 7, 10, 91)
+ANYWHERE = Progress(3, 7, 10, 91)
 
 
 def test_the_plateau_divides_by_ten_after_its_patience_three_times_at_most():
@@ -297,7 +297,7 @@ def test_a_plateau_goes_on_in_the_middle_of_what_it_has_seen():
 
 @pytest.mark.parametrize("schedule", [D145, Steps(), OneCycle()], ids=["diary", "steps", "one-cycle"])
 def test_the_others_see_nothing(schedule):
-    place = Place(30, 0, 10, 91)
+    place = Progress(30, 0, 10, 91)
     before = schedule.rates(0.01, place)
     schedule.see(0.9)
     assert schedule.state() == {}
@@ -309,16 +309,16 @@ def test_the_others_see_nothing(schedule):
     "epochs, lengths", [(90, [30, 30, 30]), (10, [4, 3, 3]), (3, [1, 1, 1]), (2, [1, 1]), (1, [1])]
 )
 def test_steps_are_a_tenth_after_each_third(epochs, lengths):
-    rates = [Steps().rates(0.1, Place(epoch, 9, 10, epochs)) for epoch in range(epochs)]
+    rates = [Steps().rates(0.1, Progress(epoch, 9, 10, epochs)) for epoch in range(epochs)]
     expected = [rate for rate, length in zip((0.1, 0.01, 0.001), lengths, strict=False) for _ in range(length)]
     assert [each.weights for each in rates] == pytest.approx(expected)
-    assert Steps().rates(0.1, Place(epochs, 0, 10, epochs)).weights == pytest.approx(0.001)  # and stays
+    assert Steps().rates(0.1, Progress(epochs, 0, 10, epochs)).weights == pytest.approx(0.001)  # and stays
     assert all(each.of("conv1", "bias") == each.weights for each in rates)
 
 
 def test_one_cycle_rises_along_a_line_and_falls_along_half_a_cosine():
     cycle = OneCycle()
-    rates = [cycle.rates(0.5, Place(*divmod(step, 10), 10, 10)).weights for step in range(101)]
+    rates = [cycle.rates(0.5, Progress(*divmod(step, 10), 10, 10)).weights for step in range(101)]
     assert (
         rates[0] == close(0.5 * 0.04) and rates[20] == max(rates) == 0.5 and rates[100] == pytest.approx(0, abs=1e-12)
     )
@@ -333,10 +333,10 @@ def test_one_cycle_rises_along_a_line_and_falls_along_half_a_cosine():
 
 def test_one_cycle_is_the_same_for_all_layers_and_of_any_length():
     for epochs, steps in ((90, 10_000), (10, 3), (1, 5)):
-        rates = OneCycle().rates(1.0, Place(epochs - 1, steps - 1, steps, epochs))
+        rates = OneCycle().rates(1.0, Progress(epochs - 1, steps - 1, steps, epochs))
         assert rates == Rates(rates.weights) and 0 < rates.weights < 0.5
-        assert OneCycle().rates(1.0, Place(epochs, 0, steps, epochs)).weights == pytest.approx(0, abs=1e-12)
-        assert OneCycle().rates(1.0, Place(2 * epochs, 0, steps, epochs)).weights == pytest.approx(0, abs=1e-12)
+        assert OneCycle().rates(1.0, Progress(epochs, 0, steps, epochs)).weights == pytest.approx(0, abs=1e-12)
+        assert OneCycle().rates(1.0, Progress(2 * epochs, 0, steps, epochs)).weights == pytest.approx(0, abs=1e-12)
 
 
 def test_early_stop_ends_after_its_patience():

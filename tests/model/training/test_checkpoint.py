@@ -14,8 +14,15 @@ import torch
 from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.recipes.recipe import paper, source2012
 from alexnet_dali.model.training import checkpoint
-from alexnet_dali.model.training.checkpoint import check_classes, load, name_too, run_checkpoint, save, stats_to_save
-from alexnet_dali.model.training.run_files import writing
+from alexnet_dali.model.training.checkpoint import (
+    check_classes,
+    hard_link,
+    load,
+    run_checkpoint,
+    save,
+    stats_to_save,
+)
+from alexnet_dali.model.training.run_files import write_errors
 from alexnet_dali.model.weights.trained import Trained, load_trained
 from alexnet_dali.pipeline import files
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
@@ -278,13 +285,13 @@ def test_the_best_survives_the_next_save(tmp_path, monkeypatch, links):
 
         monkeypatch.setattr(checkpoint.os, "link", refuse)
     save(best, state(0))
-    name_too(best, last)
+    hard_link(best, last)
     assert last.samefile(best) is links and same(load(last), load(best))
     save(last, state(1))
     assert same(load(best)["model"], state(0)["model"]) and same(load(last)["model"], state(1)["model"])
     save(best, state(2))
     (tmp_path / ".last.pt.part").write_bytes(b"left by a killed process")
-    name_too(best, last)
+    hard_link(best, last)
     assert last.samefile(best) is links and same(load(last)["model"], state(2)["model"])
     assert names(tmp_path) == ["best.pt", "last.pt"]
 
@@ -474,7 +481,7 @@ def test_the_hint_names_no_checkpoint_where_there_is_none(tmp_path, monkeypatch)
             (run / name).parent.mkdir(parents=True)
             if begun:
                 (run / "last.pt").write_bytes(b"")
-            with pytest.raises(TrainingError) as caught, writing(run / name):
+            with pytest.raises(TrainingError) as caught, write_errors(run / name):
                 files.write_atomically(run / name, b"new")
             assert caught.value.message == f"{run / name}: cannot be written: No space left on device"
             again = "go on with --resume from the last checkpoint" if begun else "run the same command again"

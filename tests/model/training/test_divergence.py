@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 from alexnet_dali.model.nets.alexnet import AlexNet
-from alexnet_dali.model.nets.factory import Other
-from alexnet_dali.model.training.divergence import NEAR, Watch, dead_share, photos_of
+from alexnet_dali.model.nets.factory import NormalizedNet
+from alexnet_dali.model.training.divergence import NEAR, DivergenceMonitor, dead_share, photos_of
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.stream.stream import Batch
 
@@ -17,31 +17,31 @@ from alexnet_dali.pipeline.stream.stream import Batch
 @pytest.mark.parametrize("loss, said", [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
 def test_a_loss_that_is_no_number_ends_the_run(loss, said):
     with pytest.raises(TrainingError) as caught:
-        Watch(1000).check(loss, 21, 40)
+        DivergenceMonitor(1000).check(loss, 21, 40)
     assert caught.value.message == f"the loss is {said} between steps 21 and 40"
     assert "smaller --rate" in caught.value.hint and "checkpoint" in caught.value.hint
 
 
 def test_any_number_is_a_loss():
     for loss in (0.0, 1e30, -1.0):
-        Watch(10).check(loss, 1, 2)
+        DivergenceMonitor(10).check(loss, 1, 2)
 
 
 def test_stuck_is_said_once_after_patience():
-    watch = Watch(10)
+    watch = DivergenceMonitor(10)
     said = [step for step in range(20, 1000, 20) if watch.stuck(math.log(10) + 0.01 * (-1) ** (step // 20), step)]
     assert said == [120]  # the first line at ln(10) is step 20's; a hundred steps later it is said
 
 
 def test_many_classes_have_more_patience():
     """A net of 1,000 classes may stay at ln(1000) for 2,000 steps before it begins to learn."""
-    watch = Watch(1000)
+    watch = DivergenceMonitor(1000)
     assert [step for step in range(0, 4000, 100) if watch.stuck(math.log(1000), step)] == [2000]
 
 
 @pytest.mark.parametrize("away", [1.01 * NEAR, -1.01 * NEAR])
 def test_a_loss_that_moves_starts_the_wait_anew(away):
-    watch = Watch(10)
+    watch = DivergenceMonitor(10)
     chance = math.log(10)
     assert not any(watch.stuck(chance, step) for step in (0, 50, 90))
     assert not watch.stuck(chance + away, 95)
@@ -88,7 +88,7 @@ def test_a_unit_that_answers_to_one_picture_lives(net):
 
 def test_a_dead_net_is_told_to_begin_again(net):
     kill(net, 60)
-    text = Watch(4).explain(net, PICTURES, 0.01, 120)
+    text = DivergenceMonitor(4).explain(net, PICTURES, 0.01, 120)
     assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
     assert "94% of the last hidden layer's units are dead" in text
     assert "begin again with a smaller --rate than 0.01 (the rate belongs to the number of classes" in text
@@ -96,15 +96,15 @@ def test_a_dead_net_is_told_to_begin_again(net):
 
 def test_other_nets_are_told_of_the_rate_alone():
     """A net without ReLU has no dead units, and the paper says nothing of it."""
-    net = Other(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(12, 4)), torch.ones(3))
-    text = Watch(4).explain(net, torch.full((2, 3, 2, 2), -60.0), 0.1, 120)
+    net = NormalizedNet(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(12, 4)), torch.ones(3))
+    text = DivergenceMonitor(4).explain(net, torch.full((2, 3, 2, 2), -60.0), 0.1, 120)
     assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
     assert text.endswith("begin again with a smaller --rate than 0.1.")
     assert "dead" not in text and "paper" not in text
 
 
 def test_a_living_net_may_still_begin_to_learn(net):
-    text = Watch(4).explain(net, PICTURES, 0.01, 120)
+    text = DivergenceMonitor(4).explain(net, PICTURES, 0.01, 120)
     assert "0% of the last hidden layer's units are dead" in text
     assert text.endswith("It may still begin to learn.") and "--rate" not in text
 

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.recipes.recipe import recipe
-from alexnet_dali.model.recipes.schedules import OneCycle, Place
+from alexnet_dali.model.recipes.schedules import OneCycle, Progress
 from alexnet_dali.model.training import checkpoint, metrics, trainer
 from alexnet_dali.model.training.evaluate import Result
 from alexnet_dali.pipeline.errors import TrainingError
+from alexnet_dali.pipeline.plan.lighting import Lighting
 from alexnet_dali.pipeline.plan.plan import DROPOUT
 from alexnet_dali.pipeline.shards import stats
-from alexnet_dali.pipeline.stream.streams import Light, train_stream
+from alexnet_dali.pipeline.stream.streams import train_stream
 from conftest import build_set
 from PIL import Image
 from tiny import HIDDEN, LAYERS, assert_same_run, trainer_of
@@ -120,7 +121,7 @@ def test_a_run_killed_at_any_file_operation_is_the_same_run(few, tmp_path, monke
             for owner, name in (
                 (metrics.Metrics, "write"),
                 (checkpoint, "save"),
-                (checkpoint, "name_too"),
+                (checkpoint, "hard_link"),
                 (checkpoint.os, "replace"),
             ):
                 patch.setattr(owner, name, killed_in_time(getattr(owner, name)))
@@ -158,7 +159,7 @@ def test_the_first_step_by_hand(few, tmp_path, name):
     part = trainer_of(few, tmp_path / "run", recipe=name, steps=1, rate=rate, seed=seed)
     net = AlexNet(4, recipe(name).net, seed=seed).to(memory_format=torch.channels_last)
     measured = stats.load(few)
-    light = Light("stddev") if name == "source2012" else Light("eigenvalue", divide=False)
+    light = Lighting("stddev") if name == "source2012" else Lighting("eigenvalue", divide=False)
     with train_stream(few, measured, part.plan, light=light) as stream:
         batch = next(stream)
     logits = net(batch.images, oracle_masks(seed, 0, 0, 2))
@@ -232,7 +233,7 @@ def test_a_batch_larger_than_the_split_is_the_split(few, tmp_path):
 
 @pytest.mark.parametrize(
     "name, light, mean",
-    [("source2012", Light("stddev", True, 3), "image"), ("paper", Light("eigenvalue", False), "image")],
+    [("source2012", Lighting("stddev", True, 3), "image"), ("paper", Lighting("eigenvalue", False), "image")],
 )
 def test_the_stream_is_the_recipes_from_the_present_place(few, tmp_path, monkeypatch, name, light, mean):
     asked = []
@@ -294,7 +295,7 @@ def test_the_rates_within_an_epoch_are_the_steps(unseen, tmp_path):
     assert part.train(lines.append)
     rates = [line["rate"] for line in lines if line["kind"] == "step"]
     cycle = OneCycle()
-    assert rates == [cycle.rates(0.01, Place(*divmod(step, 2), 2, 5)).weights for step in range(10)]
+    assert rates == [cycle.rates(0.01, Progress(*divmod(step, 2), 2, 5)).weights for step in range(10)]
     assert [line["rate"] for line in lines if line["kind"] == "epoch"] == rates[1::2]
 
 

@@ -22,8 +22,8 @@ from alexnet_dali.pipeline.plan.philox import (
     RESIZED,
     VIEW,
     permutation,
+    philox_words,
     share_of,
-    words,
 )
 from alexnet_dali.pipeline.plan.plan import (
     Augmentation,
@@ -89,7 +89,7 @@ def test_the_oracle_is_philox_as_published(counter, key, block):
 @example(0, 2**63 + 1, 0, 0, 1)
 @given(seeds, st.integers(0, 2**64 - 1), st.sampled_from(PURPOSES), st.integers(0, 30), st.integers(0, 30))
 def test_words_are_philox(seed, epoch, purpose, start, count):
-    drawn = words(seed, epoch, purpose, start, count)
+    drawn = philox_words(seed, epoch, purpose, start, count)
     assert drawn.dtype == np.uint64
     assert drawn.tolist() == oracle.philox_words(seed, epoch, purpose, start + count)[start:]
 
@@ -98,7 +98,7 @@ def test_words_far_into_an_epoch_are_philox_too():
     # ImageNet's dropout words: 1,281,167 places of 128 words, beyond 2^27.
     start = 1_281_166 * 128
     block = oracle.philox_block([start // 4 + 1, 0, DROPOUT, 89], [5, 0])
-    assert words(5, 89, DROPOUT, start + 1, 3).tolist() == block[1:]
+    assert philox_words(5, 89, DROPOUT, start + 1, 3).tolist() == block[1:]
 
 
 def test_purposes_keep_their_numbers():
@@ -107,7 +107,7 @@ def test_purposes_keep_their_numbers():
 
 def test_seeds_epochs_and_purposes_share_no_word():
     seeds_and_epochs = [0, 1, 2, 3, 2**32, 2**64 - 1]
-    drawn = [words(seed, epoch, p, 0, 64) for seed in seeds_and_epochs for epoch in range(6) for p in PURPOSES]
+    drawn = [philox_words(seed, epoch, p, 0, 64) for seed in seeds_and_epochs for epoch in range(6) for p in PURPOSES]
     together = np.concatenate(drawn)
     assert len(np.unique(together)) == len(together)
 
@@ -126,7 +126,7 @@ def test_each_epoch_is_a_permutation_by_the_order_words(count, seed, epoch):
 
 def test_equal_words_keep_their_order(monkeypatch):
     word = np.array([7, 3, 7, 3, 0] * 20, np.uint64)
-    monkeypatch.setattr(words_module, "words", lambda *_: word)
+    monkeypatch.setattr(words_module, "philox_words", lambda *_: word)
     assert permutation(100, 0).tolist() == oracle.order(word.tolist())
 
 

@@ -19,7 +19,7 @@ from alexnet_dali.pipeline.plan.plan import (
 )
 from alexnet_dali.pipeline.plan.resized_crop import ResizedCrop, resized_windows
 from alexnet_dali.pipeline.shards import stats
-from alexnet_dali.pipeline.stream.autotune import WAYS
+from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.pipeline.stream.streams import train_stream
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -205,7 +205,7 @@ def small_set(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_order_and_pixels_are_the_same_however_they_are_made(small_set, decode):
     alone = epoch_hash(small_set, "threads")
     stops = sorted(random.Random(4).sample(range(1, 5), 2))
@@ -220,7 +220,7 @@ def test_order_and_pixels_are_the_same_however_they_are_made(small_set, decode):
     assert {str(way): epoch_hash(small_set, decode, **way) for way in ways} == {str(way): alone for way in ways}
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_resized_crops_are_the_same_however_they_are_made(short_side_shards, decode):
     """Each way has a filter of its own (docs/plan.md), which knows neither ranks nor threads."""
     alone = epoch_hash(short_side_shards, decode, SQUEEZED)

@@ -28,7 +28,7 @@ from alexnet_dali.pipeline.prepare.resize import prepare
 from alexnet_dali.pipeline.prepare.shard_job import at_work
 from alexnet_dali.pipeline.shards import datum
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
-from alexnet_dali.pipeline.sources.find import Source, find_photos
+from alexnet_dali.pipeline.sources.find import PhotoSource, find_photos
 from alexnet_dali.pipeline.sources.photo import Photo
 from alexnet_dali.pipeline.workers import worker_pool
 from alexnet_dali.tools.prep.sample_photos import make_photos
@@ -704,7 +704,7 @@ def test_photos_by_what_they_are(tiny, tmp_path):
     [(1, [1]), (256, [256]), (257, [256, 1]), (4096, [256] * 16), (16_000, [1000] * 16), (100_001, [5000] * 20 + [1])],
 )
 def test_shards_by_the_number_of_photos(tmp_path, photos, shards):
-    source = Source(tmp_path, "", ("cat",), {"train": [Photo(f"{k}.jpg", 0, 1) for k in range(photos)]}, 0)
+    source = PhotoSource(tmp_path, "", ("cat",), {"train": [Photo(f"{k}.jpg", 0, 1) for k in range(photos)]}, 0)
     jobs = module._jobs(source, tmp_path, BuildOptions())
     assert [len(job.photos) for job in jobs] == shards
     assert {photo.path for job in jobs for photo in job.photos} == {photo.path for photo in source.splits["train"]}

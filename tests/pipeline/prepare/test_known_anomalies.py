@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from alexnet_dali.pipeline.prepare.decode import form_of
+from alexnet_dali.pipeline.prepare.decode import describe_format
 from alexnet_dali.pipeline.prepare.known_anomalies import KNOWN, as_known
 
 
@@ -32,13 +32,13 @@ from alexnet_dali.pipeline.prepare.known_anomalies import KNOWN, as_known
     ],
 )
 def test_what_a_photo_is_in_words(found, form):
-    assert form_of(*found) == form
+    assert describe_format(*found) == form
     assert len(form.encode("ascii")) <= 24  # what the spool has room for
 
 
 def test_ycck_is_told_from_cmyk():
-    assert form_of("JPEG", "CMYK", "CMYK;I", ycck=True) == "JPEG YCCK"
-    assert form_of("TIFF", "RGB", "RGB", ycck=True) == "TIFF"
+    assert describe_format("JPEG", "CMYK", "CMYK;I", ycck=True) == "JPEG YCCK"
+    assert describe_format("TIFF", "RGB", "RGB", ycck=True) == "TIFF"
 
 
 def test_the_list_is_whole():

@@ -21,7 +21,7 @@ from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shards import datum
 from alexnet_dali.pipeline.shards.export import export
-from alexnet_dali.pipeline.shards.export_shard import UNLABELLED, class_folders
+from alexnet_dali.pipeline.shards.export_shard import UNLABELLED_DIR, class_folders
 from alexnet_dali.pipeline.shards.lmdb_shard import sha256_of
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.workers import worker_pool
@@ -208,7 +208,7 @@ def test_records_without_a_label(shards, tmp_path):
     stored.damaged(shards.root, tmp_path / "set", "val", 0, 2, unlabelled)
     odd = open_shard_set(tmp_path / "set")
     export(odd, tmp_path / "folder", "folder", Here(), splits=["val"])
-    assert os.listdir(tmp_path / "folder/val" / UNLABELLED) == ["00000_00000002.jpg"]
+    assert os.listdir(tmp_path / "folder/val" / UNLABELLED_DIR) == ["00000_00000002.jpg"]
     export(odd, tmp_path / "tar", "webdataset", Here(), splits=["val"])
     sample = samples(tmp_path / "tar/val-000000.tar")["00000_00000002"]
     assert sample["cls"] == b"-1" and json.loads(sample["json"])["class"] is None
@@ -217,8 +217,8 @@ def test_records_without_a_label(shards, tmp_path):
 def test_a_set_without_labels(shards, tmp_path):
     out = open_shard_set(make_unlabelled(shards.root, tmp_path / "set"))
     export(out, tmp_path / "folder", "folder", Here())
-    assert os.listdir(tmp_path / "folder/test") == [UNLABELLED]
-    assert len(os.listdir(tmp_path / "folder/test" / UNLABELLED)) == 20
+    assert os.listdir(tmp_path / "folder/test") == [UNLABELLED_DIR]
+    assert len(os.listdir(tmp_path / "folder/test" / UNLABELLED_DIR)) == 20
     export(out, tmp_path / "tar", "webdataset", Here())
     assert {sample["cls"] for sample in samples(tmp_path / "tar/test-000000.tar").values()} == {b"-1"}
 

@@ -19,7 +19,7 @@ from alexnet_dali.pipeline.shards.lmdb_shard import (
     ShardFile,
     check_format,
     key,
-    mend,
+    repair_hint,
     sha256_of,
     write_shard,
 )
@@ -141,7 +141,7 @@ def test_a_disk_that_fails_and_a_file_that_ends_are_named(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(os, "preadv", fails)
         message, hint = refusal(shard.value, 17)
-    assert message == f"{path}, record 17: Input/output error" and hint == mend(path)
+    assert message == f"{path}, record 17: Input/output error" and hint == repair_hint(path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "preadv", lambda *_: 0)  # as a file that is shorter than it says
         assert refusal(shard.value, 17)[0] == f"{path}, record 17: the file ends within it"

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from alexnet_dali.pipeline.stream.batch_source import AHEAD, DECODED, Source
+from alexnet_dali.pipeline.stream.batch_source import AHEAD, DECODED, BatchSource
 from alexnet_dali.pipeline.stream.decoder import Decoder, Windows
-from alexnet_dali.pipeline.stream.record_reader import Feed
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from conftest import build_set
 
 
@@ -41,8 +41,8 @@ def after_some_batches(source):
 
 @pytest.mark.parametrize("records, ahead", [(1, AHEAD), (128, AHEAD), (256, AHEAD), (512, 4), (1100, 3), (3000, 3)])
 def test_batches_are_wanted_and_decoded_ahead_whatever_their_size(shard_set, records, ahead):
-    feed = Feed(shard_set, "train")
-    source = Source(feed, plans(records), lambda *_: [], Decoder(True, 2), whole)
+    feed = RecordReader(shard_set, "train")
+    source = BatchSource(feed, plans(records), lambda *_: [], Decoder(True, 2), whole)
     try:
         jobs = after_some_batches(source)
         assert len(jobs) == ahead
@@ -58,7 +58,7 @@ def test_batches_are_wanted_and_decoded_ahead_whatever_their_size(shard_set, rec
 
 
 def test_what_dali_decodes_is_wanted_ahead_alone(shard_set):
-    source = Source(Feed(shard_set, "train"), plans(20), lambda *_: [])
+    source = BatchSource(RecordReader(shard_set, "train"), plans(20), lambda *_: [])
     try:
         jobs = after_some_batches(source)
         assert len(jobs) == AHEAD and not any(job.begun for job in jobs)

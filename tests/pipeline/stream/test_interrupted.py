@@ -7,21 +7,22 @@ import nvidia.dali.external_source
 import pytest
 import torch
 from alexnet_dali.pipeline.errors import StreamError
+from alexnet_dali.pipeline.plan.lighting import Lighting
 from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shards import stats
-from alexnet_dali.pipeline.stream.autotune import WAYS
-from alexnet_dali.pipeline.stream.batch_source import Source
+from alexnet_dali.pipeline.stream.autotune import DECODERS
+from alexnet_dali.pipeline.stream.batch_source import BatchSource
 from alexnet_dali.pipeline.stream.decoder import Decoding
-from alexnet_dali.pipeline.stream.record_reader import Feed
-from alexnet_dali.pipeline.stream.streams import Light, train_stream, views_stream
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
+from alexnet_dali.pipeline.stream.streams import train_stream, views_stream
 from conftest import build_set
 
 PLACES = {  # where the signal comes
     "tensor": (torch, "from_dlpack"),
     "feed": (nvidia.dali.external_source._ExternalDataBatch, "feed"),
     "decoding": (Decoding, "wait"),
-    "reading": (Feed, "read"),
-    "used": (Source, "used"),
+    "reading": (RecordReader, "read"),
+    "used": (BatchSource, "used"),
 }
 
 
@@ -37,7 +38,7 @@ def shard_set(photos, tmp_path_factory):
 
 def streamed(shard_set, decode, **options):
     plan = Plan(shard_set.split("train").records, 8, 0, shard_set.size, Augmentation(48))
-    return train_stream(shard_set, stats.load(shard_set), plan, decode=decode, light=Light("none"), **options)
+    return train_stream(shard_set, stats.load(shard_set), plan, decode=decode, light=Lighting("none"), **options)
 
 
 @pytest.fixture
@@ -69,7 +70,8 @@ def interrupt(monkeypatch):
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, AlarmError])
 @pytest.mark.parametrize(
-    "decode, place", [(decode, place) for decode in WAYS for place in PLACES if (decode, place) != ("dali", "decoding")]
+    "decode, place",
+    [(decode, place) for decode in DECODERS for place in PLACES if (decode, place) != ("dali", "decoding")],
 )
 def test_an_interrupted_stream_ends(shard_set, interrupt, decode, place, raised, after):
     with streamed(shard_set, decode) as stream:
@@ -97,7 +99,7 @@ def test_an_interrupted_stream_ends(shard_set, interrupt, decode, place, raised,
         assert torch.equal(next(stream).images, expected[len(got)].images)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_an_interrupted_pass_over_views_ends(shard_set, interrupt, decode):
     with views_stream(shard_set, stats.load(shard_set), "val", crop=48, batch_size=4, decode=decode) as stream:
         next(stream)

@@ -12,10 +12,11 @@ import tiny
 import torch
 import torch.distributed
 from alexnet_dali.pipeline.errors import PlanError, StatsError, UsageError
+from alexnet_dali.pipeline.plan.lighting import Lighting
 from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shards import stats
-from alexnet_dali.pipeline.stream.loaders import TestLoader, TrainLoader
-from alexnet_dali.pipeline.stream.streams import Light, train_stream, views_stream
+from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
+from alexnet_dali.pipeline.stream.streams import train_stream, views_stream
 
 CROP = Augmentation(crop=64)
 
@@ -35,7 +36,7 @@ def place(loader):
 def planned(shards):
     """The first three epochs, as train_stream gives them: epoch, step, images, labels."""
     plan = Plan(60, 14, 3, 256, CROP)
-    with train_stream(shards, stats.load(shards), plan, light=Light("none"), mean="rgb") as stream:
+    with train_stream(shards, stats.load(shards), plan, light=Lighting("none"), mean="rgb") as stream:
         batches = list(itertools.islice(stream, 12))
     return {(b.plan.epoch, b.plan.step): (b.images, b.labels) for b in batches}
 
@@ -178,7 +179,7 @@ def test_ranks_share_each_batch(shards, planned, ranks):
 
 
 def test_torch_distributed_is_asked_when_an_epoch_begins(shards, planned, monkeypatch):
-    loader, test = loader_of(shards), TestLoader(shards, batch_size=6, crop=64)
+    loader, test = loader_of(shards), EvalLoader(shards, batch_size=6, crop=64)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
@@ -261,7 +262,7 @@ def test_two_iterations_at_once_are_refused(shards):
 
 def test_testing_meets_every_record_once_at_its_centre(raw_shards):
     records = stored.records(raw_shards.root, "val")
-    loader = TestLoader(raw_shards, "val", 6)
+    loader = EvalLoader(raw_shards, "val", 6)
     for _ in range(2):
         batches = list(loader)
         assert [len(labels) for _, labels in batches] == [6, 6, 6, 2] and len(loader) == 4
@@ -275,7 +276,7 @@ def test_testing_meets_every_record_once_at_its_centre(raw_shards):
 
 @pytest.mark.parametrize("views", [4, 5, 10])
 def test_several_views_are_all_given(raw_shards, views):
-    (images, labels), *_ = TestLoader(raw_shards, "val", 6, views=views)
+    (images, labels), *_ = EvalLoader(raw_shards, "val", 6, views=views)
     with views_stream(raw_shards, stats.load(raw_shards), "val", views=views, batch_size=6, mean="rgb") as stream:
         expected = next(iter(stream)).images
     assert images.shape == (6, views, 3, 224, 224) and len(labels) == 6
@@ -284,7 +285,7 @@ def test_several_views_are_all_given(raw_shards, views):
 
 @pytest.mark.parametrize("ranks", [2, 3, 7])
 def test_testing_on_ranks_meets_every_record_once(shards, ranks):
-    loaders = [TestLoader(shards, "val", 4, crop=32, rank=rank, ranks=ranks) for rank in range(ranks)]
+    loaders = [EvalLoader(shards, "val", 4, crop=32, rank=rank, ranks=ranks) for rank in range(ranks)]
     labels = [[labels for _, labels in loader] for loader in loaders]
     assert [len(each) for each in labels] == [len(loader) for loader in loaders]
     expected = [record.label for record in stored.records(shards.root, "val")]
@@ -302,7 +303,7 @@ def test_testing_on_ranks_meets_every_record_once(shards, ranks):
             PlanError,
             "does not fit into 256x256",
         ),
-        (lambda root: TestLoader(root, "val", 0), PlanError, "a batch of 0"),
+        (lambda root: EvalLoader(root, "val", 0), PlanError, "a batch of 0"),
         (
             lambda root: TrainLoader(root, 14).load_state_dict({"epoch": 0, "step": 4}),
             PlanError,
@@ -326,19 +327,19 @@ def unmeasured(shards, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("options", [{}, {"mean": "image"}, {"mean": "imagenet", "light": Light()}])
+@pytest.mark.parametrize("options", [{}, {"mean": "image"}, {"mean": "imagenet", "light": Lighting()}])
 def test_a_set_without_statistics_says_how_to_take_them(unmeasured, options):
     with pytest.raises(StatsError, match=f"alexnet-prep pca-stats --shards {unmeasured}"):
         TrainLoader(unmeasured, **options)
     if "light" not in options:
         with pytest.raises(StatsError, match="alexnet-prep pca-stats"):
-            TestLoader(unmeasured, **options)
+            EvalLoader(unmeasured, **options)
 
 
 def test_imagenets_mean_wants_no_statistics(shards, unmeasured):
     train, val = (
         loader(unmeasured, mean="imagenet", decode="threads", **options)
-        for loader, options in ((TrainLoader, {"augmentation": CROP}), (TestLoader, {"crop": 64}))
+        for loader, options in ((TrainLoader, {"augmentation": CROP}), (EvalLoader, {"crop": 64}))
     )
     for loader in (train, val):
         images, _ = next(iter(loader))

@@ -15,7 +15,7 @@ from alexnet_dali.pipeline.shards.lmdb_shard import write_shard
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.stream import prefetch as readahead
 from alexnet_dali.pipeline.stream.prefetch import CALM, ReadAhead
-from alexnet_dali.pipeline.stream.record_reader import Feed
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -146,7 +146,7 @@ def cold(raw_shards, tmp_path):
     """A feed of a copy of a raw set that nobody has read yet."""
     copy = open_shard_set(shutil.copytree(raw_shards.root, tmp_path / "copy"))
     drop(copy)
-    return Feed(copy, "train")
+    return RecordReader(copy, "train")
 
 
 def drop(shard_set):

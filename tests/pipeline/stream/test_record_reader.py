@@ -17,7 +17,7 @@ from alexnet_dali.pipeline.shards import datum
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.shards.open_files import OpenFilesError
 from alexnet_dali.pipeline.sources.find import find_photos
-from alexnet_dali.pipeline.stream.record_reader import Feed
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from conftest import build_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,7 +43,7 @@ def pixels_of(payloads, k, encoded):
 
 def test_every_record_in_any_order(any_set, held):
     expected = held[any_set.root]
-    feed = Feed(any_set, "train")
+    feed = RecordReader(any_set, "train")
     assert len(feed) == len(expected) == any_set.split("train").records
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(feed)), 2))  # each twice
     payloads = feed.read(order)
@@ -56,7 +56,7 @@ def test_every_record_in_any_order(any_set, held):
 
 
 def test_names_say_where_a_record_lies(any_set, held):
-    feed = Feed(any_set, "train")
+    feed = RecordReader(any_set, "train")
     for record, entry in enumerate(held[any_set.root]):
         assert feed.name(record) == f"{entry.shard}, record {entry.index}"
     assert feed.name(0).endswith("train/00000.lmdb, record 0")
@@ -66,14 +66,14 @@ def test_names_say_where_a_record_lies(any_set, held):
 @given(data=st.data())
 def test_any_list_of_records_has_its_labels(shards, held, data):
     records = data.draw(st.lists(st.integers(0, len(held[shards.root]) - 1), max_size=40))
-    feed = Feed(shards, "train")
+    feed = RecordReader(shards, "train")
     payloads = feed.read(np.array(records, np.int64))
     assert payloads.labels.tolist() == [held[shards.root][r].label for r in records]
     assert len(payloads.data) == len(records)
 
 
 def test_payloads_are_read_only_and_their_own(any_set):
-    feed = Feed(any_set, "train")
+    feed = RecordReader(any_set, "train")
     records = np.array([0, len(feed) - 1, 3])
     first = feed.read(records)
     before = [array.tobytes() for array in first.data]
@@ -88,7 +88,7 @@ def test_payloads_are_read_only_and_their_own(any_set):
 
 
 def test_memory_is_used_again_once_it_is_released(any_set):
-    feed, records, waited = Feed(any_set, "train"), np.arange(12), []
+    feed, records, waited = RecordReader(any_set, "train"), np.arange(12), []
     first = feed.read(records)
     feed.release(first, lambda: waited.append(True))
     second, third = feed.read(records), feed.read(records)
@@ -96,7 +96,7 @@ def test_memory_is_used_again_once_it_is_released(any_set):
 
 
 def test_two_feeds_of_one_set_at_once(shards, held):
-    one, other = Feed(shards, "train"), Feed(open_shard_set(shards.root), "train")
+    one, other = RecordReader(shards, "train"), RecordReader(open_shard_set(shards.root), "train")
     records = np.arange(len(one))
     first, second = one.read(records), other.read(records[::-1])
     assert [a.tobytes() for a in first.data] == [a.tobytes() for a in second.data[::-1]]
@@ -108,7 +108,7 @@ def test_two_feeds_of_one_set_at_once(shards, held):
 
 def test_splits_are_read_apart(shards):
     expected = stored.records(shards.root, "val")
-    feed = Feed(shards, "val")
+    feed = RecordReader(shards, "val")
     assert feed.read(np.arange(len(feed))).labels.tolist() == [entry.label for entry in expected]
     assert feed.name(0).endswith("val/00000.lmdb, record 0")
 
@@ -116,7 +116,7 @@ def test_splits_are_read_apart(shards):
 def test_nothing_is_opened_before_the_first_read_and_only_what_is_read(shards, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(shards.root, copy)
-    feed = Feed(open_shard_set(copy), "train")
+    feed = RecordReader(open_shard_set(copy), "train")
     before = held_open(copy)
     feed.read(np.array([20]))  # of the second shard
     assert before == [] and held_open(copy) == ["train/00001.lmdb"]
@@ -168,7 +168,7 @@ def test_a_damaged_record_is_named(shards, tmp_path, kind):
     change, reason = DAMAGE[kind]
     good = stored.values(shards.split("train").shards[1][0])[11]
     folder = stored.damaged(shards.root, tmp_path / "copy", "train", 1, 11, change(good))
-    feed = Feed(open_shard_set(tmp_path / "copy"), "train")
+    feed = RecordReader(open_shard_set(tmp_path / "copy"), "train")
     feed.read(np.arange(16))  # the shard before it is sound
     with pytest.raises(ShardError) as caught:
         feed.read(np.array([3, 16 + 10, 16 + 11]))
@@ -184,7 +184,7 @@ def test_a_gap_in_the_keys_is_named(shards, tmp_path):
     """By its index alone, whoever comes behind the gap would be another's picture."""
     folder = stored.damaged(shards.root, tmp_path / "copy", "train", 1, 11, None)
     with pytest.raises(ShardError) as caught:
-        Feed(open_shard_set(tmp_path / "copy"), "train").read(np.array([16]))
+        RecordReader(open_shard_set(tmp_path / "copy"), "train").read(np.array([16]))
     assert caught.value.message == f"{folder}/data.mdb: damaged: no record 11 where it should be"
     assert "--repair" in caught.value.hint
 
@@ -199,7 +199,7 @@ def test_a_jpeg_in_a_raw_set_and_a_short_payload_are_named(shards, raw_shards, t
     ):
         folder = stored.damaged(raw_shards.root, tmp_path / name, "train", 3, 2, value)
         with pytest.raises(ShardError) as caught:
-            Feed(open_shard_set(tmp_path / name), "train").read(np.array([48 + 2]))
+            RecordReader(open_shard_set(tmp_path / name), "train").read(np.array([48 + 2]))
         assert caught.value.message == f"{folder}, record 2: {reason}"
 
 
@@ -207,12 +207,12 @@ def test_a_picture_without_a_label_is_read_only_from_a_test_split(shards, photos
     with ThreadPoolExecutor(1) as executor:
         loose = find_photos(photos / "val" / shards.classes[0], split="test")
         unlabelled, _ = build(loose, tmp_path / "test", BuildOptions(), executor)
-    labels = Feed(unlabelled, "test").read(np.arange(5)).labels
+    labels = RecordReader(unlabelled, "test").read(np.arange(5)).labels
     assert labels.tolist() == [-1] * 5
     good = stored.values(shards.split("train").shards[0][0])[5]
     stored.damaged(shards.root, tmp_path / "copy", "train", 0, 5, record_of(good, label=-1))
     with pytest.raises(ShardError, match="record 5: label -1 in a set of 4 classes"):
-        Feed(open_shard_set(tmp_path / "copy"), "train").read(np.array([5]))
+        RecordReader(open_shard_set(tmp_path / "copy"), "train").read(np.array([5]))
 
 
 def test_whole_pictures_have_their_short_side(short_side_shards, tmp_path):
@@ -220,7 +220,7 @@ def test_whole_pictures_have_their_short_side(short_side_shards, tmp_path):
     good = stored.values(folder)[0]
     stored.damaged(short_side_shards.root, tmp_path / "copy", "train", 0, 0, record_of(good, height=257, width=300))
     with pytest.raises(ShardError, match="record 0: 300x257 pixels in a set of size 256"):
-        Feed(open_shard_set(tmp_path / "copy"), "train").read(np.array([0]))
+        RecordReader(open_shard_set(tmp_path / "copy"), "train").read(np.array([0]))
 
 
 def test_a_damaged_page_of_the_tree_is_an_error_of_ours(shards, tmp_path):
@@ -233,7 +233,7 @@ def test_a_damaged_page_of_the_tree_is_an_error_of_ours(shards, tmp_path):
     data.write_bytes(content)
     said = r"00000\.lmdb/data\.mdb: damaged: its pages do not lead to its records; alexnet-prep verify --shards "
     with pytest.raises(ShardError, match=said):
-        Feed(open_shard_set(copy), "train").read(np.array([3]))
+        RecordReader(open_shard_set(copy), "train").read(np.array([3]))
 
 
 def root_page(content):
@@ -248,7 +248,7 @@ def test_a_truncated_shard_and_a_missing_one_are_refused(shards, tmp_path):
         shards.root, tmp_path / "copy", "train", 0, 0, stored.values(shards.split("train").shards[0][0])[0]
     )
     opened = open_shard_set(tmp_path / "copy")
-    feed = Feed(opened, "train")
+    feed = RecordReader(opened, "train")
     os.truncate(folder / "data.mdb", 4096 * 3)  # after the set was opened
     with pytest.raises(ShardError, match=r"00000\.lmdb/data\.mdb: 12,288 bytes, but dataset\.json says"):
         feed.read(np.array([0]))
@@ -259,7 +259,7 @@ def test_a_truncated_shard_and_a_missing_one_are_refused(shards, tmp_path):
 
 def test_an_empty_split_is_refused(shards):
     with pytest.raises(ShardError, match=r"no records in a split 'test'; there is train \(60\), val \(20\)"):
-        Feed(shards, "test")
+        RecordReader(shards, "test")
 
 
 # Many shards: each is an open file
@@ -328,7 +328,7 @@ def test_the_last_handle_may_go_to_the_look_at_the_head(shards, monkeypatch, num
     with pytest.raises(
         OpenFilesError, match=rf"^{shards.root}/train/00000\.lmdb/data.mdb: Too many open files.*; .*ulimit"
     ):
-        Feed(shards, "train").read(np.array([0]))
+        RecordReader(shards, "train").read(np.array([0]))
 
 
 def under_a_limit(shard_set, soft, hard):

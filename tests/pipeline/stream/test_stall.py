@@ -16,11 +16,11 @@ import torch
 from alexnet_dali.pipeline.plan.plan import Plan
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.stream import stall
-from alexnet_dali.pipeline.stream.batch_source import Source
+from alexnet_dali.pipeline.stream.batch_source import BatchSource
 from alexnet_dali.pipeline.stream.decoder import Decoder
 from alexnet_dali.pipeline.stream.prefetch import ReadAhead
-from alexnet_dali.pipeline.stream.record_reader import Feed
-from alexnet_dali.pipeline.stream.stall import Lap, StallMeter
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
+from alexnet_dali.pipeline.stream.stall import Elapsed, StallMeter
 from alexnet_dali.pipeline.stream.stream import Stream
 from alexnet_dali.pipeline.stream.streams import train_stream
 from hypothesis import given
@@ -56,7 +56,7 @@ def test_the_clock_starts_before_the_fetch():
     clock = Clock()
     meter = StallMeter(loader(clock, [0.0, 3.0, 3.0]), clock=clock)
     assert list(meter) == [0, 1, 2]
-    assert meter.total() == Lap(6.0, 0.0)
+    assert meter.total() == Elapsed(6.0, 0.0)
     assert meter.total().stall_percent == 100.0
 
 
@@ -64,9 +64,9 @@ def test_the_first_fetch_is_start_up_and_nothing_else():
     clock = Clock()
     meter = StallMeter(loader(clock, [7.0]), clock=clock)
     clock.sleep(100.0)  # between making the meter and the first fetch: nobody waits, nobody works
-    assert meter.total() == Lap(0.0, 0.0) and meter.total().stall_percent == 0.0
+    assert meter.total() == Elapsed(0.0, 0.0) and meter.total().stall_percent == 0.0
     assert next(meter) == 0
-    assert meter.startup_seconds == 7.0 and meter.total() == Lap(0.0, 0.0)
+    assert meter.startup_seconds == 7.0 and meter.total() == Elapsed(0.0, 0.0)
 
 
 def test_making_the_batches_is_start_up_where_the_meter_knows_when_it_began():
@@ -77,7 +77,7 @@ def test_making_the_batches_is_start_up_where_the_meter_knows_when_it_began():
     meter = StallMeter(batches, clock=clock, began=began)
     for _ in meter:
         clock.sleep(3.0)
-    assert meter.startup_seconds == 27.0 and meter.total() == Lap(1.0, 6.0)
+    assert meter.startup_seconds == 27.0 and meter.total() == Elapsed(1.0, 6.0)
 
 
 def test_total_counts_the_work_of_the_present_batch_so_far():
@@ -86,9 +86,9 @@ def test_total_counts_the_work_of_the_present_batch_so_far():
     next(meter)
     for passed in (2.0, 4.0):
         clock.sleep(2.0)
-        assert meter.total() == Lap(0.0, passed)
+        assert meter.total() == Elapsed(0.0, passed)
     next(meter)
-    assert meter.total() == Lap(1.0, 4.0)
+    assert meter.total() == Elapsed(1.0, 4.0)
 
 
 def test_laps_are_differences_of_totals():
@@ -98,10 +98,10 @@ def test_laps_are_differences_of_totals():
     for _ in meter:
         clock.sleep(1.0)
         laps.append(meter.lap())
-    assert laps == [Lap(0.0, 1.0), Lap(1.0, 1.0), Lap(2.0, 1.0), Lap(3.0, 1.0)]
+    assert laps == [Elapsed(0.0, 1.0), Elapsed(1.0, 1.0), Elapsed(2.0, 1.0), Elapsed(3.0, 1.0)]
     assert [round(lap.stall_percent) for lap in laps] == [0, 50, 67, 75]
-    assert meter.lap() == Lap(0.0, 0.0)
-    assert meter.total() == Lap(6.0, 4.0)
+    assert meter.lap() == Elapsed(0.0, 0.0)
+    assert meter.total() == Elapsed(6.0, 4.0)
 
 
 def test_pauses_are_left_out():
@@ -113,11 +113,11 @@ def test_pauses_are_left_out():
         clock.sleep(50.0)
     clock.sleep(3.0)
     next(meter)
-    assert meter.total() == Lap(2.0, 6.0)
+    assert meter.total() == Elapsed(2.0, 6.0)
     with pytest.raises(KeyError), meter.paused():
         clock.sleep(50.0)
         raise KeyError
-    assert meter.total() == Lap(2.0, 6.0)
+    assert meter.total() == Elapsed(2.0, 6.0)
 
 
 def test_the_total_can_be_asked_for_in_a_pause():
@@ -125,21 +125,21 @@ def test_the_total_can_be_asked_for_in_a_pause():
     meter = StallMeter(loader(clock, [0.0, 2.0, 5.0, 1.0]), clock=clock)
     with meter.paused():
         clock.sleep(50.0)
-        assert meter.total() == Lap(0.0, 0.0)
+        assert meter.total() == Elapsed(0.0, 0.0)
     next(meter)
     clock.sleep(3.0)
     with meter.paused():
         clock.sleep(50.0)
-        assert meter.total() == Lap(0.0, 3.0)
+        assert meter.total() == Elapsed(0.0, 3.0)
         with meter.paused():  # an evaluation that saves, both of which pause
             clock.sleep(50.0)
         clock.sleep(50.0)
-        assert meter.lap() == Lap(0.0, 3.0)
+        assert meter.lap() == Elapsed(0.0, 3.0)
         next(meter)  # fetched to be looked at, not to be trained on
         clock.sleep(50.0)
     clock.sleep(4.0)
     next(meter)
-    assert meter.total() == Lap(5.0, 7.0) and meter.batches == 3
+    assert meter.total() == Elapsed(5.0, 7.0) and meter.batches == 3
 
 
 def test_the_end_is_neither_batch_nor_waiting():
@@ -149,7 +149,7 @@ def test_the_end_is_neither_batch_nor_waiting():
     for _ in range(2):  # a StopIteration that is asked for again is given again
         with pytest.raises(StopIteration):
             next(meter)
-    assert meter.batches == 2 and meter.total() == Lap(1.0, 0.0)
+    assert meter.batches == 2 and meter.total() == Elapsed(1.0, 0.0)
 
 
 def test_a_failing_loader_s_error_comes_through():
@@ -163,7 +163,7 @@ def test_a_failing_loader_s_error_comes_through():
     next(meter)
     with pytest.raises(OSError, match="disk"):
         next(meter)
-    assert meter.batches == 1 and meter.total() == Lap(0.0, 0.0)
+    assert meter.batches == 1 and meter.total() == Elapsed(0.0, 0.0)
 
 
 @pytest.mark.parametrize("batches", [[1, 2], (1, 2), range(1, 3), deque([1, 2]), {1: "a", 2: "b"}])
@@ -186,7 +186,7 @@ def test_the_meter_is_met_once_and_can_be_left_and_taken_up():
         break
     clock.sleep(2.0)  # still working on the first batch
     assert list(meter) == [1, 2]
-    assert meter.total() == Lap(2.0, 4.0)
+    assert meter.total() == Elapsed(2.0, 4.0)
 
 
 # --- pipelines that work ahead: only what the step does not hide is a stall ------------------------------------------
@@ -211,7 +211,7 @@ def test_every_mixture_is_reported_as_a_simulation_tick_by_tick_has_it(mixture):
         clock.sleep(steps[k])
     startup, waiting = idle_ticks(fetches, steps, ahead)
     assert meter.startup_seconds == startup
-    assert meter.total() == Lap(waiting, sum(steps))
+    assert meter.total() == Elapsed(waiting, sum(steps))
 
 
 @given(mixtures(), st.data())
@@ -220,7 +220,7 @@ def test_laps_pauses_and_short_epochs_change_nothing(mixture, data):
     fetches, steps, ahead = mixture
     clock = Clock()
     meter = StallMeter(loader_ahead(clock, fetches, ahead), clock=clock)
-    laps, working, done = Lap(0.0, 0.0), 0, 0
+    laps, working, done = Elapsed(0.0, 0.0), 0, 0
     while done < len(fetches):
         length = data.draw(st.integers(0, len(fetches) - done))
         for k in islice(meter, length):
@@ -311,7 +311,7 @@ def test_on_a_gpu_a_wait_that_it_does_not_notice_is_no_stall(gpu):
     for _ in meter:
         gpu.queue(6.0)
     gpu.wait()
-    assert meter.total() == Lap(0.0, 60.0)
+    assert meter.total() == Elapsed(0.0, 60.0)
     host = StallMeter(loader(gpu.clock, [5.0] + [4.0] * 9), clock=gpu.clock)
     assert list(host) and host.total().stall_percent == 100.0
 
@@ -322,7 +322,7 @@ def test_on_a_gpu_only_the_time_that_it_had_run_dry_is_a_stall(gpu):
         gpu.queue(6.0)
     gpu.wait()
     assert meter.startup_seconds == 5.0
-    assert meter.total() == Lap(9 * 4.0, 60.0)
+    assert meter.total() == Elapsed(9 * 4.0, 60.0)
 
 
 def test_a_copy_that_the_step_waits_for_is_a_stall_though_the_host_has_gone_on(gpu):
@@ -336,7 +336,7 @@ def test_a_copy_that_the_step_waits_for_is_a_stall_though_the_host_has_gone_on(g
         gpu.queue(3.0)
         gpu.clock.sleep(0.5)
     gpu.wait()
-    assert meter.total() == Lap(3 * 2.0, 4 * 3.0)
+    assert meter.total() == Elapsed(3 * 2.0, 4 * 3.0)
 
 
 @given(st.lists(st.tuples(TIMES, TIMES, TIMES, TIMES, st.booleans()), min_size=1, max_size=15))
@@ -345,7 +345,7 @@ def test_every_mixture_on_a_gpu(steps):
     done with what it has. A lap waits for the GPU, and lacks nothing of the steps up to it."""
     card = Late(Clock(0.0))
     host = done = waiting = working = 0.0
-    laps = Lap(0.0, 0.0)
+    laps = Elapsed(0.0, 0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stall, "cuda_marks", lambda device: card.mark)
         meter = StallMeter(loader(card.clock, [each[0] for each in steps]), clock=card.clock, device="cuda")
@@ -361,13 +361,13 @@ def test_every_mixture_on_a_gpu(steps):
         working += done - began
         if lap:
             laps += meter.lap()
-            assert laps == Lap(waiting, working)
+            assert laps == Elapsed(waiting, working)
             host = done
         with meter.paused():
             card.clock.sleep(pause)
         host += pause
     card.wait()
-    assert meter.total() == Lap(waiting, working)
+    assert meter.total() == Elapsed(waiting, working)
     assert laps + meter.lap() == meter.total()
 
 
@@ -377,7 +377,7 @@ def test_the_gpu_is_waited_for_by_totals_alone_and_its_marks_do_not_pile_up(gpu)
     for _ in meter:
         gpu.queue(0.5)
     assert gpu.waits == 0 and gpu.living() < 10
-    assert meter.total() == Lap(999 * 0.5, 1000 * 0.5) and gpu.waits == 1
+    assert meter.total() == Elapsed(999 * 0.5, 1000 * 0.5) and gpu.waits == 1
 
 
 def test_each_lap_on_a_gpu_has_its_own_step(gpu):
@@ -388,7 +388,7 @@ def test_each_lap_on_a_gpu_has_its_own_step(gpu):
         gpu.queue(3.0)
         gpu.wait()
         laps.append(meter.lap())
-    assert laps == [Lap(0.0, 3.0)] + [Lap(1.0, 3.0)] * 9
+    assert laps == [Elapsed(0.0, 3.0)] + [Elapsed(1.0, 3.0)] * 9
 
 
 def test_a_fetch_that_fails_on_a_gpu_is_not_counted(gpu):
@@ -403,7 +403,7 @@ def test_a_fetch_that_fails_on_a_gpu_is_not_counted(gpu):
     gpu.wait()
     with pytest.raises(OSError, match="disk"):
         next(meter)
-    assert meter.total() == Lap(0.0, 2.0)
+    assert meter.total() == Elapsed(0.0, 2.0)
 
 
 def test_the_simulated_marks_are_what_torch_has():
@@ -464,7 +464,7 @@ def test_a_slow_disk_under_the_real_stream(shards, monkeypatch):
     """The feed sleeps: what of its sleep did not fall into a step is what the meter has to say, however far the
     stream works ahead. Decoding eight small photos adds a little, a busy machine more."""
     slept, stepped = [], []
-    read = Feed.read
+    read = RecordReader.read
 
     def sleep(seconds, into):
         began = time.perf_counter()
@@ -475,7 +475,7 @@ def test_a_slow_disk_under_the_real_stream(shards, monkeypatch):
         sleep(0.15, slept)
         return read(feed, records)
 
-    monkeypatch.setattr(Feed, "read", slow)
+    monkeypatch.setattr(RecordReader, "read", slow)
     plan = Plan(shards.split("train").records, 8)
     with train_stream(shards, stats.load(shards), plan, threads=2) as stream:
         meter = StallMeter(stream)
@@ -526,7 +526,7 @@ def test_a_slow_stage_under_the_real_stream(shards, monkeypatch, disk, decode, s
     want, begin = ReadAhead.want, Decoder.begin
     monkeypatch.setattr(ReadAhead, "want", lambda *given: Slow(want(*given), "disk", disk))
     monkeypatch.setattr(Decoder, "begin", lambda *given: Slow(begin(*given), "decode", decode))
-    for owner in (Stream, Source):
+    for owner in (Stream, BatchSource):
         monkeypatch.setattr(owner, "__init__", partialmethod(owner.__init__, clock=clock))
     plan = Plan(shards.split("train").records, 8)
     with train_stream(shards, stats.load(shards), plan, threads=2, decode="threads") as stream:

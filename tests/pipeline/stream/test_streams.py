@@ -17,6 +17,7 @@ import pytest
 import stored
 import torch
 from alexnet_dali.pipeline.errors import DeviceError, PlanError, ShardError, StatsError, StreamError, UsageError
+from alexnet_dali.pipeline.plan.lighting import Lighting
 from alexnet_dali.pipeline.plan.plan import Augmentation, BatchPlan, Plan
 from alexnet_dali.pipeline.plan.resized_crop import ResizedCrop, resized_windows
 from alexnet_dali.pipeline.prepare.build import build
@@ -28,14 +29,14 @@ from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.stream import autotune as choice
 from alexnet_dali.pipeline.stream import dali_graph as graph
 from alexnet_dali.pipeline.stream import streams as loader
-from alexnet_dali.pipeline.stream.autotune import WAYS
-from alexnet_dali.pipeline.stream.batch_source import DECODED, Source
+from alexnet_dali.pipeline.stream.autotune import DECODERS
+from alexnet_dali.pipeline.stream.batch_source import DECODED, BatchSource
 from alexnet_dali.pipeline.stream.decoder import Decoder, Decoding
 from alexnet_dali.pipeline.stream.prefetch import ReadAhead
-from alexnet_dali.pipeline.stream.record_reader import Buffers, Feed
-from alexnet_dali.pipeline.stream.stall import Stages
+from alexnet_dali.pipeline.stream.record_reader import Buffers, RecordReader
+from alexnet_dali.pipeline.stream.stall import StageTimes
 from alexnet_dali.pipeline.stream.stream import Stream
-from alexnet_dali.pipeline.stream.streams import Light, train_stream, views_stream
+from alexnet_dali.pipeline.stream.streams import train_stream, views_stream
 from simulated import Clock
 
 SMALL = Augmentation(crop=48)  # of 64x64 pictures: a tenth of the time, for what is not about pixels
@@ -129,7 +130,7 @@ def assert_as_planned(batch, held, scale, gain, mean_image):
         assert batch.labels[k] == held.train[record].label
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["jpeg", "raw", "whole"])
 def test_every_pixel_of_an_epoch(request, kind, decode):
     held = request.getfixturevalue(kind)
@@ -152,14 +153,14 @@ def test_every_pixel_of_an_epoch(request, kind, decode):
 def test_every_pixel_of_each_light_and_mean(small, scale, mean, divide):
     mean_image = small.stats.mean_image if mean == "image" else np.broadcast_to(small.stats.mean_rgb, (64, 64, 3))
     gain = 1 / 1.1 if divide and scale != "none" else 1.0
-    with small.stream(quick(small), light=Light(scale, divide), mean=mean) as stream:
+    with small.stream(quick(small), light=Lighting(scale, divide), mean=mean) as stream:
         for batch in islice(stream, 2):
             assert_as_planned(batch, small, scale, gain, mean_image)
 
 
 def test_light_and_division_end_with_their_epoch(small):
     plan = quick(small, 20)
-    with small.stream(plan, light=Light("stddev", True, until_epoch=1)) as stream:
+    with small.stream(plan, light=Lighting("stddev", True, until_epoch=1)) as stream:
         batches = list(islice(stream, plan.steps + 2))
     for batch in batches:
         lit = batch.plan.epoch < 1
@@ -168,10 +169,10 @@ def test_light_and_division_end_with_their_epoch(small):
 
 
 def test_light_in_numbers():
-    assert Light().at(1000) == ("stddev", 1 / 1.1)
-    assert Light("eigenvalue", False).at(0) == ("eigenvalue", 1.0)
-    assert Light("none").at(0) == ("none", 1.0)
-    diary = Light("stddev", True, 67)
+    assert Lighting().at(1000) == ("stddev", 1 / 1.1)
+    assert Lighting("eigenvalue", False).at(0) == ("eigenvalue", 1.0)
+    assert Lighting("none").at(0) == ("none", 1.0)
+    diary = Lighting("stddev", True, 67)
     assert (diary.at(66), diary.at(67), diary.at(68)) == (("stddev", 1 / 1.1), ("none", 1.0), ("none", 1.0))
 
 
@@ -186,18 +187,18 @@ class EveryOffset(Plan):
         yield BatchPlan(0, 0, 0, far + 1, zeros, left, left[::-1], flip, np.zeros((far + 1, 3), np.float32))
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind, crop", [("jpeg", 224), ("raw", 224), ("small", 56), ("small", 64), ("small", 41)])
 def test_every_offset_through_the_stream(request, kind, crop, decode):
     held = request.getfixturevalue(kind)
     plan = EveryOffset(len(held.train), held.set.size + 1, 0, held.set.size, Augmentation(crop))
-    with held.stream(plan, decode, light=Light("none")) as stream:
+    with held.stream(plan, decode, light=Lighting("none")) as stream:
         (batch,) = stream
     assert len(batch.labels) == held.set.size - crop + 1
     assert_as_planned(batch, held, "none", 1.0, held.stats.mean_image)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("count", [1, 10])
 @pytest.mark.parametrize("kind", ["jpeg", "raw", "whole"])
 def test_every_pixel_of_the_views(request, kind, count, decode):
@@ -250,13 +251,13 @@ def test_both_ways_give_the_same_bits(request, kind, dtype, layout):
             assert_equal(taken(one, 9), taken(other, 9))
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["jpeg", "raw", "whole"])
 def test_resized_crops_are_cut_as_planned(request, kind, decode):
     """Beyond a window's edge DALI repeats its pixels, and threads, as torchvision, leave them out."""
     held = request.getfixturevalue(kind)
     plan, oblong = held.plan(8, augmentation=Augmentation(96, resized=ResizedCrop())), 0
-    with held.stream(plan, decode, light=Light("none"), mean="rgb") as stream:
+    with held.stream(plan, decode, light=Lighting("none"), mean="rgb") as stream:
         batch = next(stream)
     for k, record in enumerate(batch.records.tolist()):
         pixels, draws = held.train[record].pixels, batch.plan.resized[k : k + 1]
@@ -288,7 +289,7 @@ def test_auto_begins_at_the_beginning_and_says_what_it_chose(small, unmeasured):
     with small.stream(plan, "threads", epoch=2, step=7) as stream:
         expected = taken(stream, 20)
     with small.stream(plan, "auto", epoch=2, step=7) as stream:
-        assert stream.decode in WAYS
+        assert stream.decode in DECODERS
         found = re.fullmatch(
             r"decode (\w+): images/s of the first batches here: threads ([\d,]+), dali ([\d,]+)", stream.chosen
         )
@@ -297,9 +298,9 @@ def test_auto_begins_at_the_beginning_and_says_what_it_chose(small, unmeasured):
         assert_equal(taken(stream, 20), expected)  # none lost, none twice, none changed
 
 
-@pytest.mark.parametrize("slow", WAYS)
+@pytest.mark.parametrize("slow", DECODERS)
 def test_auto_takes_the_faster_and_measures_once(small, unmeasured, monkeypatch, slow):
-    made, of = [], Source.__call__
+    made, of = [], BatchSource.__call__
 
     def noted(source):
         way = "dali" if source._decoder is None else "threads"
@@ -307,10 +308,10 @@ def test_auto_takes_the_faster_and_measures_once(small, unmeasured, monkeypatch,
         time.sleep(0.05 if way == slow else 0)
         return of(source)
 
-    monkeypatch.setattr(Source, "__call__", noted)
+    monkeypatch.setattr(BatchSource, "__call__", noted)
     with small.stream(quick(small, 5), "auto") as stream:
         assert stream.decode != slow and stream.decode in stream.chosen
-    assert set(made) == set(WAYS)
+    assert set(made) == set(DECODERS)
     for make in (lambda: small.stream(quick(small, 10), "auto"), lambda: small.views(crop=48, decode="auto")):
         made.clear()
         with make() as stream:
@@ -333,9 +334,9 @@ def test_a_damaged_record_that_auto_meets_is_named(small, unmeasured, tmp_path):
     assert choice._known == {} and not files_below(tmp_path)
 
 
-@pytest.mark.parametrize("broken", WAYS)
+@pytest.mark.parametrize("broken", DECODERS)
 def test_auto_says_which_way_failed_and_asks_it_once(small, unmeasured, monkeypatch, broken):
-    asked, of = [], Source.__call__
+    asked, of = [], BatchSource.__call__
 
     def faulty(source):
         if broken == ("dali" if source._decoder is None else "threads"):
@@ -343,7 +344,7 @@ def test_auto_says_which_way_failed_and_asks_it_once(small, unmeasured, monkeypa
             raise StreamError("no nvJPEG\n  here", "go on") if broken == "dali" else ValueError("odd")
         return of(source)
 
-    monkeypatch.setattr(Source, "__call__", faulty)
+    monkeypatch.setattr(BatchSource, "__call__", faulty)
     works, said = {"dali": ("threads", "no nvJPEG here; go on"), "threads": ("dali", "ValueError: odd")}[broken]
     if broken == "dali":
         said = said.replace("no nvJPEG", "DALI stopped: no nvJPEG")
@@ -359,7 +360,7 @@ def test_where_both_ways_fail_auto_raises_what_the_first_did(small, unmeasured, 
     def faulty(source):
         raise StreamError("dali's" if source._decoder is None else "threads'")
 
-    monkeypatch.setattr(Source, "_arrays", lambda source, job: faulty(source))
+    monkeypatch.setattr(BatchSource, "_arrays", lambda source, job: faulty(source))
     with pytest.raises(StreamError, match="threads'"):
         small.stream(quick(small, 5), "auto")
     assert choice._known == {}
@@ -392,26 +393,26 @@ class Late:
         self.inner.release(done)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["small", "raw"])
 def test_every_second_inside_next_is_some_stage_s(request, monkeypatch, kind, decode):
     """In seconds of a clock that moves when something waits: 5 for the disk, 3 to look up, 7 and 2 for the rest."""
     held, clock = request.getfixturevalue(kind), Clock()
-    want, begin, read, run = ReadAhead.want, Decoder.begin, Feed.read, nvidia.dali.Pipeline.run
+    want, begin, read, run = ReadAhead.want, Decoder.begin, RecordReader.read, nvidia.dali.Pipeline.run
     monkeypatch.setattr(ReadAhead, "want", lambda *given: Late(want(*given), 5, clock))
     monkeypatch.setattr(Decoder, "begin", lambda *given: Late(begin(*given), 7, clock))
-    monkeypatch.setattr(Feed, "read", lambda *given: clock.sleep(3) or read(*given))
+    monkeypatch.setattr(RecordReader, "read", lambda *given: clock.sleep(3) or read(*given))
     monkeypatch.setattr(nvidia.dali.Pipeline, "run", lambda *given: clock.sleep(2) or run(*given))
     monkeypatch.setattr(Stream.__init__, "__kwdefaults__", {**Stream.__init__.__kwdefaults__, "clock": clock})
-    monkeypatch.setattr(Source.__init__, "__defaults__", (*Source.__init__.__defaults__[:-1], clock))
+    monkeypatch.setattr(BatchSource.__init__, "__defaults__", (*BatchSource.__init__.__defaults__[:-1], clock))
     with held.stream(held.plan(10, augmentation=SMALL), decode, threads=1) as stream:
-        assert stream.stages() == Stages(threads=1)
+        assert stream.stages() == StageTimes(threads=1)
         next(stream)
         before, began = stream.stages(), clock.now
         for _ in islice(stream, 6):
             clock.sleep(100)  # the step is nobody's
         threads = decode == "threads"
-        assert stream.stages() - before == Stages(6 * 8.0, 6 * 7.0 * threads, 6 * 2.0, 0.0, 1)
+        assert stream.stages() - before == StageTimes(6 * 8.0, 6 * 7.0 * threads, 6 * 2.0, 0.0, 1)
         assert clock.now - began == 6 * (100 + 8 + 7 * threads + 2)
 
 
@@ -469,7 +470,7 @@ def test_resuming_at_every_step_gives_the_tail_of_the_stream(small):
             assert_equal(taken(stream, 2), uninterrupted[done : done + 2])
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["jpeg", "raw"])
 def test_threads_do_not_matter(request, kind, decode):
     held = request.getfixturevalue(kind)
@@ -504,7 +505,7 @@ def test_another_batch_size_gives_the_same_pictures(small):
 
 def test_a_raw_set_s_stream_differs_only_by_the_jpeg(jpeg, raw):
     plan = jpeg.plan(20)
-    with jpeg.stream(plan, light=Light("none")) as one, raw.stream(plan, light=Light("none")) as other:
+    with jpeg.stream(plan, light=Lighting("none")) as one, raw.stream(plan, light=Lighting("none")) as other:
         first, second = next(one), next(other)
     np.testing.assert_array_equal(first.records, second.records)
     assert torch.equal(first.labels, second.labels)
@@ -527,7 +528,7 @@ def test_pictures_are_channels_last(small):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["small", "raw"])
 def test_batches_stay_valid_after_later_ones_and_after_closing(request, kind, decode, dtype):
     held = request.getfixturevalue(kind)
@@ -547,7 +548,7 @@ def test_batches_stay_valid_after_later_ones_and_after_closing(request, kind, de
         np.testing.assert_array_equal(batch.records, records)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["small", "raw"])
 def test_buffers_are_never_filled_while_dali_reads_them(request, monkeypatch, kind, decode):
     """However slow DALI is, and however fast the threads; and there are only a few of them."""
@@ -578,7 +579,7 @@ def test_batches_are_the_reader_s_to_change(small):
             one.images.zero_()  # in place; what comes later must not notice
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_closed_stream_is_at_its_end_and_lets_go_of_the_files(small, tmp_path, decode):
     copy = shutil.copytree(small.set.root, tmp_path / "copy")
     stream = train_stream(open_shard_set(copy), small.stats, quick(small), decode=decode)
@@ -590,7 +591,7 @@ def test_a_closed_stream_is_at_its_end_and_lets_go_of_the_files(small, tmp_path,
     stream.close()
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_dropped_stream_lets_go_of_pipeline_and_files_at_once(small, tmp_path, decode):
     copy = shutil.copytree(small.set.root, tmp_path / "copy")
     stream = train_stream(open_shard_set(copy), small.stats, quick(small), decode=decode)
@@ -604,7 +605,7 @@ def test_a_dropped_stream_lets_go_of_pipeline_and_files_at_once(small, tmp_path,
         gc.enable()
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_stream_lost_in_a_cycle_stops_before_its_shards_close(small, tmp_path, monkeypatch, decode):
     """Else the pipeline's threads would read memory that is gone."""
     shutil.copytree(small.set.root, tmp_path / "copy")
@@ -674,7 +675,7 @@ print("end")
 """
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["jpeg", "raw"])
 def test_streams_dropped_with_batches_in_flight_do_not_crash(request, kind, decode):
     root = request.getfixturevalue(kind).set.root
@@ -708,7 +709,7 @@ def cut(value):
     return datum.encode(data[: len(data) // 2], height=height, width=width, label=0, encoded=encoded)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("change", [garbage, cut])
 def test_a_jpeg_that_does_not_decode_is_named_at_once(small, tmp_path, change, decode):
     shard_set, folder, record = spoiled(small, tmp_path, change)
@@ -742,7 +743,7 @@ def test_threads_stop_at_a_torn_picture_too(small, tmp_path):
         list(islice(stream, 6))
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_record_that_the_feed_refuses_is_named(small, tmp_path, decode):
     shard_set, folder, record = spoiled(small, tmp_path, lambda value: value[:-300])
     with train_stream(shard_set, small.stats, quick(small, 20), decode=decode) as stream:
@@ -776,7 +777,7 @@ def test_a_fault_of_a_plan_comes_through_as_it_is(small):
         next(stream)
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("at", [0, 9])
 @pytest.mark.parametrize("error", [PlanError("a bad draw", "draw again"), OSError("a disk")])
 def test_an_error_of_a_plan_is_told_as_it_is(small, decode, at, error):
@@ -794,9 +795,9 @@ def test_an_error_of_a_plan_is_told_as_it_is(small, decode, at, error):
             assert caught.value is error
 
 
-@pytest.mark.parametrize("decode", WAYS)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_other_people_s_mean_needs_no_statistics(small, decode):
-    plan, dark = quick(small), {"mean": "imagenet", "light": Light("none"), "decode": decode}
+    plan, dark = quick(small), {"mean": "imagenet", "light": Lighting("none"), "decode": decode}
     with train_stream(small.set, None, plan, **dark) as one, small.stream(plan, **dark) as other:
         assert_equal(taken(one, 4), taken(other, 4))
     options = {"crop": 48, "mean": "imagenet", "decode": decode}
@@ -815,7 +816,7 @@ def test_other_people_s_mean_needs_no_statistics(small, decode):
 def test_missing_statistics_are_asked_for(small):
     for mean in ("rgb", "image"):
         for make in (
-            lambda mean=mean: train_stream(small.set, None, quick(small), mean=mean, light=Light("none")),
+            lambda mean=mean: train_stream(small.set, None, quick(small), mean=mean, light=Lighting("none")),
             lambda mean=mean: views_stream(small.set, None, "val", crop=48, mean=mean),
         ):
             with pytest.raises(StatsError) as caught:
@@ -825,7 +826,7 @@ def test_missing_statistics_are_asked_for(small):
     with pytest.raises(StatsError) as caught:
         train_stream(small.set, None, quick(small), mean="imagenet")
     assert caught.value.message == "the lighting needs the statistics of the set"
-    assert caught.value.hint == 'give stats.load(shard_set), or light=Light("none")'
+    assert caught.value.hint == 'give stats.load(shard_set), or light=Lighting("none")'
 
 
 @pytest.mark.parametrize(
@@ -837,7 +838,7 @@ def test_missing_statistics_are_asked_for(small):
     ],
 )
 def test_an_impossible_share_of_views_is_refused(small, options, message):
-    for decode in (*WAYS, "auto"):
+    for decode in (*DECODERS, "auto"):
         with pytest.raises(PlanError) as caught:
             small.views(crop=48, decode=decode, **options)
         assert str(caught.value) == message
@@ -853,7 +854,7 @@ def test_an_impossible_share_of_views_is_refused(small, options, message):
     ],
 )
 def test_a_place_beyond_the_plan_is_refused_when_the_stream_is_made(small, place, message):
-    for decode in (*WAYS, "auto"):
+    for decode in (*DECODERS, "auto"):
         with pytest.raises(PlanError) as caught:
             small.stream(quick(small), decode, **place)
         assert str(caught.value).startswith(message)
@@ -921,7 +922,7 @@ def test_impossible_options_are_refused(small):
         with pytest.raises(PlanError, match="no mean is called 'grey'; choose one of image, rgb, imagenet"):
             make()
     with pytest.raises(StatsError, match="no lighting scale is called 'lambda'; choose one of stddev, eigenvalue"):
-        Light("lambda")
+        Lighting("lambda")
     with pytest.raises(ShardError, match=r"no records in a split 'test'; there is train \(60\), val \(20\)"):
         small.views("test", crop=48)
 

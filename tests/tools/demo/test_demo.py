@@ -20,7 +20,7 @@ from alexnet_dali.tools.demo import html as demo_html
 from alexnet_dali.tools.demo.cli import demo, loopback
 from alexnet_dali.tools.demo.crop import Whole, kept_square, read_upload, whole_photo
 from alexnet_dali.tools.demo.guard import AGE, Uploads
-from alexnet_dali.tools.demo.inspect import CENTRE, Looker, unlike, views_of_picture
+from alexnet_dali.tools.demo.inspect import CENTRE, Inspector, unlike, views_of_picture
 from alexnet_dali.tools.figures.open_run import open_run
 from alexnet_dali.tools.figures.retrieval import index as vectors
 from pictures import saved, scene
@@ -49,7 +49,7 @@ def opened(run):
 def seen(opened, photos):
     """What a looker without an index sees in the first photo of val: its record, its bytes' path, the Looked."""
     row, path = row_of(opened, photos, "val", 0)
-    return row, path, Looker(opened).photo(path.read_bytes(), path.name)
+    return row, path, Inspector(opened).photo(path.read_bytes(), path.name)
 
 
 def row_of(opened, photos, split, record):
@@ -63,7 +63,7 @@ def test_the_photo_is_seen_as_the_build_stored_it(opened, seen):
     np.testing.assert_array_equal(looked.stored, stored)
     assert looked.name == path.name and looked.right == -1
     assert (looked.whole.width, looked.whole.height) == (row.source_width, row.source_height)
-    record = Looker(opened).record("val", 0)
+    record = Inspector(opened).record("val", 0)
     assert record.whole is None and record.right == row.label and record.name == path.name
     assert (record.labels, record.probabilities) == (looked.labels, looked.probabilities)
 
@@ -153,7 +153,7 @@ def test_a_net_without_kernels_over_colours(opened, seen):
 
 
 def test_neighbours_when_there_is_an_index(opened, photos, seen, tmp_path):
-    looker = Looker(opened, tmp_path / "index")
+    looker = Inspector(opened, tmp_path / "index")
     row, path = row_of(opened, photos, "train", 7)
     missing = looker.photo(path.read_bytes(), path.name).near
     assert isinstance(missing, UsageError) and "make it with: alexnet-figures index" in missing.hint
@@ -182,7 +182,7 @@ def test_neighbours_when_there_is_an_index(opened, photos, seen, tmp_path):
 )
 def test_what_is_no_photo_is_said(opened, data, said):
     with pytest.raises(SourceError) as error:
-        Looker(opened).photo(data, "holiday.jpg")
+        Inspector(opened).photo(data, "holiday.jpg")
     assert error.value.message.startswith("holiday.jpg: ") and said in error.value.message
     assert error.value.hint.startswith("choose a photo")
     html = demo_html.of_error(error.value)
@@ -202,14 +202,14 @@ def test_what_is_no_photo_is_said(opened, data, said):
     ids=["cmyk", "gif", "grey", "transparent", "one pixel", "webp"],
 )
 def test_odd_photos_are_seen(opened, data):
-    looked = Looker(opened).photo(data, "odd")
+    looked = Inspector(opened).photo(data, "odd")
     assert looked.stored.shape == (256, 256, 3) and sum(looked.probabilities) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_photo_that_its_camera_turned(opened, seen):
     exif = Image.Exif()
     exif[0x0112] = 6
-    looked = Looker(opened).photo(saved(Image.fromarray(scene(200, 300)), exif=exif), "turned.jpg")
+    looked = Inspector(opened).photo(saved(Image.fromarray(scene(200, 300)), exif=exif), "turned.jpg")
     assert looked.whole.turned and (looked.whole.width, looked.whole.height) == (300, 200)
     assert "The camera notes" in demo_html.of_looked(looked, opened.names, opened.shard_set)
     assert "The camera notes" not in demo_html.of_looked(seen[2], opened.names, opened.shard_set)
@@ -220,7 +220,7 @@ def test_a_net_of_no_numbers_is_said(run):
     with torch.no_grad():
         opened.trained.net.fc8.bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="not numbers"):
-        Looker(opened).record("val", 0)
+        Inspector(opened).record("val", 0)
 
 
 def test_uploads_are_bounded(tmp_path):
@@ -284,9 +284,9 @@ def test_names_are_escaped(opened, seen):
 
 
 def test_examples_are_of_different_classes(opened):
-    examples = Looker(opened).examples("val", 4)
+    examples = Inspector(opened).examples("val", 4)
     assert len({name for *_, name in examples}) == 4 and all(one.shape == (256, 256, 3) for _, one, _ in examples)
-    assert Looker(opened).examples("test") == []
+    assert Inspector(opened).examples("test") == []
     assert demo_html.of_examples(examples).count("data-record") == 4
 
 

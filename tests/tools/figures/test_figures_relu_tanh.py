@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from alexnet_dali.model.analysis import small_net_trainer as figure1
-from alexnet_dali.model.analysis.comparison import Curve, Kind, Settings, choose, epochs_to
-from alexnet_dali.model.analysis.small_net_trainer import Laboratory, Stopped
+from alexnet_dali.model.analysis.comparison import Curve, Settings, Variant, choose, epochs_to
+from alexnet_dali.model.analysis.small_net_trainer import SmallNetTrainer, Stopped
 from alexnet_dali.model.nets.small_net import SmallNet
 from alexnet_dali.model.training import checkpoint
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
@@ -34,11 +34,11 @@ def small_set(tmp_path_factory):
     return build_set(folder / "photos", folder / "shards", size=32)
 
 
-def laboratory(shard_set, folder: Path, epochs=3, **changes) -> Laboratory:
+def laboratory(shard_set, folder: Path, epochs=3, **changes) -> SmallNetTrainer:
     folder.mkdir(exist_ok=True)
     rest = {name: changes.pop(name) for name in ("report", "stop") if name in changes}
     settings = Settings(changes.pop("rates", (0.001,)), epochs, **changes)
-    return Laboratory(shard_set, stats.load(shard_set), folder, settings, CPU, **rest)
+    return SmallNetTrainer(shard_set, stats.load(shard_set), folder, settings, CPU, **rest)
 
 
 def curve(rate, errors, val=(), broken=False):
@@ -117,7 +117,7 @@ def test_no_picture_is_reflected_or_moved(small_set, tmp_path, monkeypatch):
     monkeypatch.setattr(
         figure1, "train_stream", lambda *given, **rest: plans.append(given[2]) or train_stream(*given, **rest)
     )
-    laboratory(small_set, tmp_path, epochs=1, seed=4).train(Kind("relu"), 0.001, 1)
+    laboratory(small_set, tmp_path, epochs=1, seed=4).train(Variant("relu"), 0.001, 1)
     plain = next(plans[0].batches())
     varied = next(Plan(24, 128, 4, 32, Augmentation(32)).batches())
     assert varied.flip.any() and not plain.flip.any() and not plain.left.any()
@@ -125,7 +125,7 @@ def test_no_picture_is_reflected_or_moved(small_set, tmp_path, monkeypatch):
 
 
 def test_a_stopped_net_goes_on_to_the_same_weights(small_set, tmp_path):
-    kind = Kind("with", norm=True, decay=True)
+    kind = Variant("with", norm=True, decay=True)
     whole = laboratory(small_set, tmp_path / "whole", validate=True).train(kind, 0.003, 2)
     steps = iter([False, False, True])
     with pytest.raises(Stopped):
@@ -145,7 +145,7 @@ def test_a_stopped_net_goes_on_to_the_same_weights(small_set, tmp_path):
 def test_the_first_step_is_the_papers_rule(small_set, tmp_path, decay):
     """v = -rate (g + decay w); twice the rate and no decay for biases; the layer file's decay only where asked."""
     lab = laboratory(small_set, tmp_path, epochs=1)
-    lab.train(Kind("a", decay=decay), 0.002, 1)
+    lab.train(Variant("a", decay=decay), 0.002, 1)
     velocity = checkpoint.load(tmp_path / "a-0.002.pt")["velocity"]
     net = SmallNet(classes=4)
     with views_stream(small_set, lab.stats, "train", crop=32) as stream:  # all photos, which are one batch
@@ -163,15 +163,15 @@ def test_the_first_step_is_the_papers_rule(small_set, tmp_path, decay):
 
 def test_a_rate_that_breaks_is_out_and_the_next_best_is_taken(small_set, tmp_path):
     lab = laboratory(small_set, tmp_path, rates=(1e30, 0.001), try_epochs=2)
-    ((best, tried),) = lab.compare([Kind("relu")])
+    ((best, tried),) = lab.compare([Variant("relu")])
     assert best.rate == 0.001 and [each.broken for each in tried] == [True, False]
 
 
 def test_a_call_that_wants_less_than_is_kept_gives_what_it_alone_would(small_set, tmp_path):
-    laboratory(small_set, tmp_path, epochs=4).train(Kind("relu"), 0.001, 4)
+    laboratory(small_set, tmp_path, epochs=4).train(Variant("relu"), 0.001, 4)
     kept = checkpoint.load(tmp_path / "relu-0.001.pt")["curve"]["errors"]
-    assert laboratory(small_set, tmp_path, epochs=2).train(Kind("relu"), 0.001, 2).errors == kept[:2]
-    high = laboratory(small_set, tmp_path, epochs=4, target=0.99).train(Kind("relu"), 0.001, 4)
+    assert laboratory(small_set, tmp_path, epochs=2).train(Variant("relu"), 0.001, 2).errors == kept[:2]
+    high = laboratory(small_set, tmp_path, epochs=4, target=0.99).train(Variant("relu"), 0.001, 4)
     assert high.errors == kept[:1]
 
 

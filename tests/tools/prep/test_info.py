@@ -21,7 +21,7 @@ from alexnet_dali.pipeline.shards.contact_sheet import (
     contact_sheet,
 )
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
-from alexnet_dali.pipeline.shards.records_csv import census
+from alexnet_dali.pipeline.shards.records_csv import class_counts
 from alexnet_dali.tools.prep.cli import prep
 from alexnet_dali.tools.prep.info import describe, table
 from PIL import Image
@@ -63,7 +63,7 @@ def test_the_facts(shards, photos):
             "median": np.median(list(counts.values())),
             "max": max(counts.values()),
         }
-        assert census(shards, name).per_class.tolist() == [counts[label] for label in range(4)]
+        assert class_counts(shards, name).per_class.tolist() == [counts[label] for label in range(4)]
     assert facts["statistics"] == "of this set" and facts["rejected"] == {"photos": 0, "reasons": {}}
 
 

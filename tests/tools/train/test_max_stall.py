@@ -12,8 +12,8 @@ from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.trainer import Trainer
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.stream import bottleneck as verdict
-from alexnet_dali.pipeline.stream.record_reader import Feed
-from alexnet_dali.pipeline.stream.stall import Lap, Stages
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
+from alexnet_dali.pipeline.stream.stall import Elapsed, StageTimes
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train.cli import train
 from alexnet_dali.tools.train.progress import Percent, check_stall
@@ -38,13 +38,13 @@ def few(tmp_path_factory):
 @pytest.fixture
 def slow_disk(monkeypatch):
     """Every look at the shards takes longer than a step."""
-    read = Feed.read
+    read = RecordReader.read
 
     def slow(feed, records):
         time.sleep(0.1)
         return read(feed, records)
 
-    monkeypatch.setattr(Feed, "read", slow)
+    monkeypatch.setattr(RecordReader, "read", slow)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_the_remedy_is_for_the_run_s_own_shards(few):
     """Decoding is tight: who has raw shards already is not told to build them."""
 
     def told(encoding):
-        spent = SimpleNamespace(total=lambda: Lap(10.0, 90.0), stages=lambda: Stages(0.0, 9.0, 0.0, 0.0, 64))
+        spent = SimpleNamespace(total=lambda: Elapsed(10.0, 90.0), stages=lambda: StageTimes(0.0, 9.0, 0.0, 0.0, 64))
         shard_set = dataclasses.replace(few, encoding=encoding)
         trainer = SimpleNamespace(meter=spent, device=torch.device("cpu"), shard_set=shard_set)
         with pytest.raises(TrainingError, match="decode is tight") as caught:

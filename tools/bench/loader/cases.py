@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ....pipeline.shards.manifest import ShardSet, open_shard_set
-from ....pipeline.stream.record_reader import Feed
+from ....pipeline.stream.record_reader import RecordReader
 from .data import SPLIT
 
 CROP = 224
@@ -103,16 +103,17 @@ CASES = {case.name: case for case in _table()}
 
 def ours(job: Job) -> Iterable[Any]:
     """Our stream as a training loop has it, without the lighting, which the others do not do."""
+    from ....pipeline.plan.lighting import Lighting
     from ....pipeline.plan.plan import Plan
     from ....pipeline.shards import stats
-    from ....pipeline.stream.streams import Light, train_stream
+    from ....pipeline.stream.streams import train_stream
 
     crops = job.crops()
     return train_stream(
         crops,
         stats.load(crops),
         Plan(crops.split(SPLIT).records, job.batch_size, size=crops.size),
-        light=Light("none"),
+        light=Lighting("none"),
         mean="rgb",
         dtype={"f32": "float32", "u8": "uint8"}[job.case.output],
         threads=job.workers,
@@ -185,10 +186,10 @@ def _decode(root: Path, records: np.ndarray) -> int:
 
 
 @lru_cache(maxsize=1)
-def _opened(root: Path) -> tuple[Feed, np.ndarray]:
+def _opened(root: Path) -> tuple[RecordReader, np.ndarray]:
     """The set, opened once in each process, and the memory for a picture."""
     crops = open_shard_set(root)
-    return Feed(crops, SPLIT), np.empty((crops.size, crops.size, 3), np.uint8)
+    return RecordReader(crops, SPLIT), np.empty((crops.size, crops.size, 3), np.uint8)
 
 
 def images_of(batch: Any) -> Any:

@@ -13,7 +13,7 @@ from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTen
 from ffcv.writer import DatasetWriter
 
 from ....pipeline.shards.manifest import ShardSet
-from ....pipeline.stream.record_reader import Feed
+from ....pipeline.stream.record_reader import RecordReader
 from .cases import CROP, Job
 from .data import SPLIT
 
@@ -72,13 +72,13 @@ class _Records:
 
     def __init__(self, crops: ShardSet):
         self._crops = crops
-        self._feed: Feed | None = None
+        self._feed: RecordReader | None = None
 
     def __len__(self) -> int:
         return self._crops.split(SPLIT).records
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         if self._feed is None:  # opened in the process that reads
-            self._feed = Feed(self._crops, SPLIT)
+            self._feed = RecordReader(self._crops, SPLIT)
         payloads = self._feed.read(np.array([index]))
         return payloads.data[0], int(payloads.labels[0])

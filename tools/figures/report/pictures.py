@@ -26,7 +26,7 @@ from ..open_run import Opened
 from ..retrieval import index as vectors
 from ..retrieval import neighbours
 from ..small_nets.command import RACE, draw_results
-from ..style import DARK, DPI, LIGHT, Look
+from ..style import DARK, DPI, LIGHT, Theme
 from .facts import index_command
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Missing:
 Drawn = Picture | Missing
 
 
-def picture(name: str, draw: Callable[[Look], "Figure"], alt: str, photos: bool = False) -> Picture:
+def picture(name: str, draw: Callable[[Theme], "Figure"], alt: str, photos: bool = False) -> Picture:
     """Draw a figure twice."""
     images = [(_pixels(draw(look)), look) for look in (LIGHT, DARK)]
     boxes = [ImageChops.difference(one, Image.new("RGB", one.size, look.paper)).getbbox() for one, look in images]
@@ -225,7 +225,7 @@ def of_race(file: Path) -> Drawn:
     return attempt(RACE, make)
 
 
-def _curves(course: curves.Course, look: Look) -> "Figure":
+def _curves(course: curves.Course, look: Theme) -> "Figure":
     try:
         return curves.draw([course], look)
     except (TypeError, ValueError, KeyError) as error:  # lines of JSON, but not what a run writes

@@ -19,7 +19,7 @@ from ....pipeline.files import write_atomically
 from ...output_guard import check_output
 from .. import curves
 from .. import open_run as runs
-from ..answers import Answers, look_at
+from ..answers import Answers, evaluate_run
 from ..confusion import all_pairs
 from ..open_run import Opened
 from ..small_nets.command import RACE
@@ -89,7 +89,7 @@ def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | Non
             answers.see(*batch)
             tally.see(*batch)
 
-        result = look_at(opened, split, see, views)
+        result = evaluate_run(opened, split, see, views)
     course = course_of(opened)
     measured = None if isinstance(course, Missing) else report_parts.speed(course.lines, config.batch_size)
     unseen = f"{opened.shard_set.root.name} has no photos in {split}, so nothing was measured."

@@ -17,10 +17,10 @@ from ....model.analysis import features
 from ....model.weights.trained import Trained
 from ....pipeline.errors import ShardError, TrainingError, UsageError
 from ....pipeline.files import locked, sync_folder, write_json
-from ....pipeline.shards.lmdb_shard import mend
+from ....pipeline.shards.lmdb_shard import repair_hint
 from ....pipeline.shards.manifest import ShardSet, Split
 from ....pipeline.shards.records_csv import Row, listing_of, read_listing
-from ....pipeline.stream.record_reader import Feed
+from ....pipeline.stream.record_reader import RecordReader
 from ... import console
 from ...process import keep_memory
 from .. import open_run as runs
@@ -166,7 +166,7 @@ def rows_of(shard_set: ShardSet, split: str, records: np.ndarray) -> list[Row]:
             if len(listings[number]) != file.records:
                 raise ShardError(
                     f"{listing_of(folder)}: {len(listings[number])} rows, but the shard has {file.records} records",
-                    mend(folder),
+                    repair_hint(folder),
                 )
         rows.append(listings[number][record - int(ends[number] - file.records)])
     return rows
@@ -178,7 +178,7 @@ def pictures_of(shard_set: ShardSet, split: str, records: np.ndarray) -> list[np
     Raises:
         ShardError: one is damaged; the message names it.
     """
-    feed = Feed(shard_set, split)
+    feed = RecordReader(shard_set, split)
     pictures = []
     for record, data in zip(records.tolist(), feed.read(records).data, strict=True):
         try:

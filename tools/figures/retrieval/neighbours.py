@@ -129,7 +129,7 @@ def draw_records(opened: Opened, split: str, count: int, seed: int) -> np.ndarra
     return some[np.argsort(turns, kind="stable")[:count]]
 
 
-def draw_neighbours(rows: Sequence[Neighbours], look: looks.Look = looks.LIGHT) -> "Figure":
+def draw_neighbours(rows: Sequence[Neighbours], look: looks.Theme = looks.LIGHT) -> "Figure":
     """Draw a row for each photo: it, a line, and its neighbours from left to right."""
     from matplotlib.lines import Line2D
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ....model.analysis.comparison import Kind, Settings, epochs_to
+from ....model.analysis.comparison import Settings, Variant, epochs_to
 from ....pipeline.files import write_json
 from ....pipeline.shards.manifest import ShardSet
-from ..style import DARK, LIGHT, Look, save
+from ..style import DARK, LIGHT, Theme, save
 from .plots import Line, draw_norm, draw_race, norm_words, race_words
 from .trials import compared, shared
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 RACE = "relu-vs-tanh"
 NAMES = {"relu": "ReLU", "tanh": "tanh"}  # of the kinds, for people
-RELU, TANH = Kind("relu"), Kind("tanh", activation="tanh")
-WITHOUT, WITH = Kind("without", decay=True), Kind("with", norm=True, decay=True)
+RELU, TANH = Variant("relu"), Variant("tanh", activation="tanh")
+WITHOUT, WITH = Variant("without", decay=True), Variant("with", norm=True, decay=True)
 
 
 @click.command(RACE)
@@ -56,7 +56,7 @@ def relu_vs_tanh(shards, out, device, dark, **options):
         _finish(out, RACE, partial(draw_results, results), results, dark)
 
 
-def draw_results(results: dict, look: Look = LIGHT) -> "Figure":
+def draw_results(results: dict, look: Theme = LIGHT) -> "Figure":
     """Draw figure 1 of what relu-vs-tanh.json says."""
     lines = [
         Line(name, curve["rate"], curve["errors"])
@@ -97,7 +97,7 @@ def _about(shard_set: ShardSet, settings: Settings) -> str:
     )
 
 
-def _finish(out: Path, name: str, draw: Callable[[Look], "Figure"], results: dict, dark: bool) -> None:
+def _finish(out: Path, name: str, draw: Callable[[Theme], "Figure"], results: dict, dark: bool) -> None:
     files = save(draw(DARK if dark else LIGHT), out, name + "-dark" * dark)
     write_json(out / f"{name}.json", results)
     click.echo(results["words"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..style import LIGHT, Look, new_figure
+from ..style import LIGHT, Theme, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def draw_race(
     target: float,
     within: int,
     about: str = "",
-    look: Look = LIGHT,
+    look: Theme = LIGHT,
 ) -> "Figure":
     """Draw figure 1: ReLU solid, tanh dashed, the target, and how many times sooner one is there.
 
@@ -53,7 +53,7 @@ def draw_race(
     return figure
 
 
-def draw_norm(without: Line, with_norm: Line, about: str = "", look: Look = LIGHT) -> "Figure":
+def draw_norm(without: Line, with_norm: Line, about: str = "", look: Theme = LIGHT) -> "Figure":
     """Draw section 3.3's ablation: validation error without normalisation, dashed, and with it, solid."""
     figure, axes = _frame(f"Validation error, {len(without.errors)} epochs", about, look)
     _curves(axes, with_norm, without, look)
@@ -91,7 +91,7 @@ def norm_words(without: float, with_norm: float) -> str:
     return f"{abs(points):.1f} points {more} error with normalisation: {100 * with_norm:.1f}%, not {100 * without:.1f}%"
 
 
-def _frame(what: str, about: str, look: Look):
+def _frame(what: str, about: str, look: Theme):
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     figure = new_figure(7.2, 4.9, look)
@@ -110,7 +110,7 @@ def _frame(what: str, about: str, look: Look):
     return figure, axes
 
 
-def _curves(axes, solid: Line, dashed: Line, look: Look) -> None:
+def _curves(axes, solid: Line, dashed: Line, look: Theme) -> None:
     marker = "o" if max(len(solid.errors), len(dashed.errors)) <= FEW else None
     for line, style, color in zip((solid, dashed), ("-", DASHED), look.lines, strict=False):
         axes.plot(
@@ -135,5 +135,5 @@ def _room(axes, lines: Sequence[Line], *others: float) -> None:
     axes.set_xlim(1 - 0.02 * last, max(last, 2) * 1.02)
 
 
-def _says(figure: "Figure", words: str, look: Look) -> None:
+def _says(figure: "Figure", words: str, look: Theme) -> None:
     figure.text(0.025, 0.935, words, color=look.ink, fontsize=12, weight="bold")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from ....model.analysis.comparison import Curve, Kind, Settings, check_size
-from ....model.analysis.small_net_trainer import Laboratory, Stopped
+from ....model.analysis.comparison import Curve, Settings, Variant, check_size
+from ....model.analysis.small_net_trainer import SmallNetTrainer, Stopped
 from ....model.recipes.config import PRECISIONS, check_precision, default_precision
 from ....pipeline.errors import UsageError
 from ....pipeline.files import locked, write_json
@@ -56,7 +56,9 @@ def shared(command: Callable) -> Callable:
 
 
 @contextmanager
-def compared(name: str, shards: Path, out: Path, device: str, kinds: Sequence[Kind], precision: str | None, **options):
+def compared(
+    name: str, shards: Path, out: Path, device: str, kinds: Sequence[Variant], precision: str | None, **options
+):
     """Train what is not trained yet; yield the set, the settings, each kind's best curve, and what to write down."""
     shard_set = open_shard_set(shards)
     check_size(shard_set)
@@ -74,7 +76,7 @@ def compared(name: str, shards: Path, out: Path, device: str, kinds: Sequence[Ki
         progress = _Progress(len(kinds), settings)
         with stop_on_signals() as stop:
             try:
-                laboratory = Laboratory(shard_set, stats, folder, settings, chosen, progress, stop)
+                laboratory = SmallNetTrainer(shard_set, stats, folder, settings, chosen, progress, stop)
                 chosen_and_tried = laboratory.compare(kinds)
             except Stopped:
                 click.echo("stopped; whole epochs are kept: the same command goes on", err=True)
