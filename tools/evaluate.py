@@ -20,7 +20,6 @@ from ..pipeline.files import write_csv, write_json
 from ..pipeline.plan.views import views_of
 from ..pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set, read_manifest
 from . import console
-from . import console as utf8
 from .output_guard import check_outputs
 from .process import pick_device
 from .submission import TOP, Predictions
@@ -213,7 +212,7 @@ def _own_shards(trained: Trained) -> Path:
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure_utf8()
+    console.ensure_utf8()
     console.run(evaluate_runs)
 
 

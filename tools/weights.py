@@ -6,21 +6,23 @@ import click
 
 from ..model.training import checkpoint as checkpoints
 from ..model.training import metrics
-from ..model.weights import convert as converters
-from ..model.weights import onnx_export
-from ..model.weights import safetensors_io as portable
-from ..model.weights.trained import load_trained
+from ..model.weights import convert, onnx_export, safetensors_io
+from ..model.weights import trained as trained_nets
+from ..model.weights.trained import load_exported, load_trained
 from ..pipeline.errors import UsageError
 from ..pipeline.files import writing_to
 from ..pipeline.shards.manifest import open_shard_set
 from . import console
-from . import console as utf8
 from .output_guard import check_folder, check_output
 
 FOLDER = click.Path(path_type=Path)
 OWN, ONNX = "alexnet-dali", "model.onnx"
 # What each file but the weights, which come last, is known by within its first bytes: a stopped export is gone on with.
-MARKS = {portable.STATISTICS: portable.KIND, portable.CARD: "Written by alexnet-dali", ONNX: "pictures"}
+MARKS = {
+    safetensors_io.STATISTICS: safetensors_io.KIND,
+    safetensors_io.CARD: "Written by alexnet-dali",
+    ONNX: "pictures",
+}
 HEAD = 1 << 20
 NOTES = {
     "torchvision": "a checkpoint of torchvision:alexnet, which is not the net of 2012: other kernels, no groups, no "
@@ -59,9 +61,11 @@ def export_weights(run, folder, onnx):
       alexnet-weights export runs/source2012 --to source2012
       alexnet-weights export runs/source2012/last.pt --to source2012 --onnx
     """
-    beside = [name for name in (portable.STATISTICS, portable.CARD, *[ONNX] * onnx) if not _is_ours(folder / name)]
-    check_folder(folder, (portable.WEIGHTS, *beside, *checkpoints.NAMES))
-    portable.safetensors_module()
+    beside = [
+        name for name in (safetensors_io.STATISTICS, safetensors_io.CARD, *[ONNX] * onnx) if not _is_ours(folder / name)
+    ]
+    check_folder(folder, (safetensors_io.WEIGHTS, *beside, *checkpoints.NAMES))
+    safetensors_io.safetensors_module()
     if onnx:
         onnx_export.check_installed()
     file = checkpoints.run_checkpoint(run)
@@ -73,9 +77,11 @@ def export_weights(run, folder, onnx):
         click.echo(f"{ONNX}: logits on random pictures differ from torch's by {difference:.2g} at most")
     del trained
     lines = [line for line in metrics.read(file.parent / "metrics.jsonl") if line["kind"] == "epoch"]
-    portable.write(checkpoints.load(file), folder, lines)
-    size = (folder / portable.WEIGHTS).stat().st_size
-    click.echo(f"{folder}: {portable.WEIGHTS} ({console.size(size)}), {portable.STATISTICS}, {portable.CARD}")
+    safetensors_io.write(trained_nets.load(file), folder, lines)
+    size = (folder / safetensors_io.WEIGHTS).stat().st_size
+    click.echo(
+        f"{folder}: {safetensors_io.WEIGHTS} ({console.size(size)}), {safetensors_io.STATISTICS}, {safetensors_io.CARD}"
+    )
 
 
 def _is_ours(file: Path) -> bool:
@@ -93,7 +99,7 @@ def _is_ours(file: Path) -> bool:
 @click.argument("file", type=FOLDER)
 @click.option(
     "--layout",
-    type=click.Choice([*converters.LAYOUTS, OWN]),
+    type=click.Choice([*convert.LAYOUTS, OWN]),
     required=True,
     help="Whose names and shapes they are; alexnet-dali: what export wrote.",
 )
@@ -123,10 +129,10 @@ def import_weights(file, layout, target, shards):
         )
     check_output(target, ".pt", make=True)
     if layout == OWN:
-        portable.load_exported(file)
-        saved = portable.read(file)
+        load_exported(file)
+        saved = safetensors_io.read(file)
     else:
-        saved = converters.convert(file, layout, open_shard_set(shards))
+        saved = convert.convert(file, layout, open_shard_set(shards))
     with writing_to(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.save(target, saved)
@@ -136,7 +142,7 @@ def import_weights(file, layout, target, shards):
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure_utf8()
+    console.ensure_utf8()
     console.run(weights)
 
 

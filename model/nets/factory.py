@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import UsageError
 from ...pipeline.shards.stats import Stats
-from ..recipes.recipe import Recipe
-from .alexnet import AlexNet
+from .alexnet import AlexNet, NetOptions
 from .columns import WholeNet
 
 
@@ -91,7 +90,13 @@ def resolve(name: str) -> str:
 
 
 def create_net(
-    model: str, classes: int, chosen: Recipe, stats: Stats, seed: int = 0, place: WholeNet = WholeNet()
+    model: str,
+    classes: int,
+    options: NetOptions,
+    crop: int,
+    stats: Stats,
+    seed: int = 0,
+    place: WholeNet = WholeNet(),
 ) -> Net:
     """Make a net with initial weights from the seed, the same on every device.
 
@@ -99,11 +104,11 @@ def create_net(
         UsageError: it cannot be made, or does not look at pictures of the recipe's crop.
     """
     if model == ALEXNET:
-        return AlexNet(classes, chosen.net, seed, place)
+        return AlexNet(classes, options, seed, place)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         net = NormalizedNet(_make(model, classes), torch.from_numpy(np.sqrt(np.diag(stats.covariance))))
-    _check(model, net, classes, chosen.crop)
+    _check(model, net, classes, crop)
     return net
 
 

@@ -68,7 +68,7 @@ class Schedule:
         """The rates at a place of a run that was given `rate`."""
         raise NotImplementedError
 
-    def see(self, error: float) -> None:
+    def observe(self, error: float) -> None:
         """Take note of an epoch's validation error, 0..1."""
 
     def state(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Plateau(Schedule):
         """The present rates: weights and biases alike."""
         return Rates(rate * 0.1**self.drops)
 
-    def see(self, error: float) -> None:
+    def observe(self, error: float) -> None:
         """Take note of an epoch's validation error, 0..1."""
         if error < self.best:
             self.best, self.waited = error, 0
@@ -158,7 +158,7 @@ class EarlyStop:
     best: float = float("inf")
     waited: int = 0
 
-    def see(self, error: float) -> None:
+    def observe(self, error: float) -> None:
         """Take note of an epoch's validation error, 0..1."""
         self.best, self.waited = (error, 0) if error < self.best else (self.best, self.waited + 1)
 

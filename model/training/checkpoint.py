@@ -56,10 +56,6 @@ def load(path: Path) -> dict:
         MemoryError, RuntimeError: it is larger than the memory that is left.
     """
     check_regular(path)
-    if path.suffix == ".safetensors":  # what alexnet-weights has exported
-        from ..weights.safetensors_io import read
-
-        return read(path)
     try:
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -62,7 +62,7 @@ class Team:
         dist.all_reduce(total)
         return total.tolist()
 
-    def any(self, wish: bool) -> bool:
+    def previous_vote(self, wish: bool) -> bool:
         """Whether any process wished so when all asked the last time: the answer comes while they work, a call late."""
         if self.ranks == 1:
             return wish
@@ -78,7 +78,7 @@ class Team:
         self._asked = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
         return False
 
-    def tell(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Give all processes what the first has."""
         if self.ranks == 1:
             return value
@@ -109,7 +109,7 @@ class Team:
                     "start all processes with the same command, over the same shards and statistics",
                 )
 
-    def explain(self, error: RuntimeError) -> Exception:
+    def diagnose(self, error: RuntimeError) -> Exception:
         """Turn a broken connection into words: call the roll, and name those who do not answer.
 
         Returns:

@@ -66,7 +66,7 @@ class DivergenceMonitor:
         self._said = True
         return True
 
-    def explain(self, net: Net, images: Tensor, rate: float, steps: int) -> str:
+    def stuck_message(self, net: Net, images: Tensor, rate: float, steps: int) -> str:
         """Say what a stuck loss means for this net; of others than AlexNet it is not known how they fail."""
         said = (
             f"the loss has stayed at ln(classes) = {self.chance:.3f} for {self.patience} steps, until step {steps}: "

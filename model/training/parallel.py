@@ -157,7 +157,7 @@ def share_work(
         columns = recipe.net.columns if config.model == ALEXNET else 1
         check_parallel(config.parallel, team.ranks, config.model if columns == 1 else recipe.name, columns)
     place = Column() if team.ranks > 1 and config.parallel == "columns" else WholeNet()
-    net = create_net(config.model, classes, recipe, stats, config.seed, place)
+    net = create_net(config.model, classes, recipe.net, recipe.crop, stats, config.seed, place)
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if team.ranks == 1:
         return SingleProcess(net)

@@ -14,7 +14,7 @@ from ..nets.alexnet import HEAD, NetOptions
 from ..recipes.recipe import Recipe
 from ..recipes.schedules import EarlyStop
 from . import checkpoint as checkpoints
-from . import kernel_snapshots as kernels
+from . import kernel_snapshots
 from .metrics import Sums
 from .run_files import check_finite
 
@@ -56,13 +56,13 @@ def save(trainer: "Trainer", best: bool) -> None:
         }
         try:
             if trainer.step == 0:  # before the checkpoint: what lies beyond it is dropped when the run goes on
-                kernels.keep(trainer.run, trainer.epoch, model)
+                kernel_snapshots.keep(trainer.run, trainer.epoch, model)
             checkpoints.save(written, state)
             if best:  # the best first: killed here, it goes on from the last before it, and comes to the same best
                 checkpoints.hard_link(written, last)
         except TrainingError as error:
             failure = error
-    failed = trainer.team.tell(None if failure is None else str(failure))  # nobody trains on what cannot be saved
+    failed = trainer.team.broadcast(None if failure is None else str(failure))  # nobody trains on what cannot be saved
     if failure is not None:
         raise failure
     if failed:
@@ -71,9 +71,9 @@ def save(trainer: "Trainer", best: bool) -> None:
 
 def first_kernels(trainer: "Trainer") -> None:
     """Keep the first layer's kernels as they are before the first step; every process must ask for it."""
-    weights = trainer.work.whole(kernels.first_kernels(trainer.net.state_dict()))
+    weights = trainer.work.whole(kernel_snapshots.first_kernels(trainer.net.state_dict()))
     if trainer.team.first:
-        kernels.keep(trainer.run, 0, weights)
+        kernel_snapshots.keep(trainer.run, 0, weights)
 
 
 def restore(trainer: "Trainer", saved: dict) -> None:

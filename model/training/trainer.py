@@ -27,8 +27,7 @@ from ..recipes.config import Config, autocast, set_precision
 from ..recipes.recipe import recipe
 from ..recipes.schedules import EarlyStop, Progress, Rates
 from ..recipes.setup import make_optimizer, recipe_for
-from . import kernel_snapshots as kernels
-from . import run_state as resume
+from . import kernel_snapshots, run_state
 from .distributed import Team, own_device
 from .divergence import DivergenceMonitor, photos_of
 from .evaluate import evaluate
@@ -86,15 +85,15 @@ class Trainer:
         self.examples: tuple[np.ndarray, torch.Tensor, torch.Tensor] | None = None
         self.early_stop = EarlyStop(config.early_stop)
         self.in_epoch, self.window = Sums(), Sums()
-        self.watch = DivergenceMonitor(len(shard_set.classes))
+        self.monitor = DivergenceMonitor(len(shard_set.classes))
         self.meter: StallMeter[Batch] = StallMeter(())
         self.shares = StageShares(self.meter)
         self.images = self.images_at_line = 0
         self.epoch_lap = self.time_taken = Elapsed(0.0, 0.0)
         if saved:
-            resume.restore(self, saved)
+            run_state.restore(self, saved)
         elif first:
-            resume.begin_with(self, first)
+            run_state.begin_with(self, first)
 
     @property
     def last_step(self) -> int:
@@ -124,9 +123,9 @@ class Trainer:
         """
         if self.team.first:
             cut(self.run / "metrics.jsonl", self.epoch, self.steps_done, report)
-            kernels.drop_after(self.run, self.epoch)
+            kernel_snapshots.drop_after(self.run, self.epoch)
         if self.steps_done == 0:
-            resume.first_kernels(self)
+            run_state.first_kernels(self)
         log = Metrics(self.run if self.team.first else None)
         began = time.perf_counter()
         try:
@@ -144,7 +143,7 @@ class Trainer:
     def _stream(self, report: Report):
         """The batches from the present place on; who decodes, the first process measures for all."""
         if self.decode == "auto" and not self.team.first:
-            self.decode = self.team.tell(None)
+            self.decode = self.team.broadcast(None)
         stream = train_stream(
             self.shard_set,
             self.stats,
@@ -158,7 +157,7 @@ class Trainer:
             decode=self.decode,
         )
         if self.decode == "auto":
-            self.team.tell(stream.decode)
+            self.team.broadcast(stream.decode)
         self.decode = stream.decode
         if stream.chosen:
             report({"kind": "note", "text": stream.chosen})
@@ -177,7 +176,7 @@ class Trainer:
             self.images += batch.plan.batch_size
             if self.steps_done % self.config.log_every == 0:
                 self._log_step(batch, log, report)
-            if self.team.any(stop()):
+            if self.team.previous_vote(stop()):
                 self._take_time()
                 return False
             if self.step % self.config.save_every == 0 and self.step < self.plan.steps:
@@ -215,8 +214,8 @@ class Trainer:
         line = self._line("step", window, images, lap)
         log.write(line)
         report(line)
-        if self.watch.stuck(loss, self.steps_done):
-            text = self.watch.explain(self.net, batch.images, self.config.rate, self.steps_done)
+        if self.monitor.stuck(loss, self.steps_done):
+            text = self.monitor.stuck_message(self.net, batch.images, self.config.rate, self.steps_done)
             report({"kind": "warning", "text": text})
 
     def _line(self, kind: str, sums: Sums, images: int, lap: Elapsed) -> dict:
@@ -236,7 +235,7 @@ class Trainer:
     def _checked_loss(self, window: Sums, photos: Callable[[], str] = lambda: "") -> float:
         """The mean loss since the last line; not finite, it ends the run."""
         loss = float(window.loss) / max(window.steps, 1)
-        self.watch.check(loss, self.steps_done - window.steps + 1, self.steps_done, photos)
+        self.monitor.check(loss, self.steps_done - window.steps + 1, self.steps_done, photos)
         return loss
 
     def _end_epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
@@ -269,8 +268,8 @@ class Trainer:
             }
             better = result.top1_error < self.best_error
             self.best_error = min(self.best_error, result.top1_error)
-            self.schedule.see(result.top1_error)
-            self.early_stop.see(result.top1_error)
+            self.schedule.observe(result.top1_error)
+            self.early_stop.observe(result.top1_error)
         self.epoch, self.step, self.in_epoch, self.epoch_lap = self.epoch + 1, 0, Sums(), Elapsed(0.0, 0.0)
         log.write(line)
         report(line)
@@ -288,10 +287,10 @@ class Trainer:
         self._checked_loss(self.work.totals(self.window))  # what is broken is never saved
         broken: TrainingError | None = None
         try:
-            self.watch.check_weights(self.net, self.steps_done)
+            self.monitor.check_weights(self.net, self.steps_done)
         except TrainingError as error:
             broken = error
         if self.team.sum([float(broken is not None)])[0]:  # of columns each sees its own half
             raise broken or TrainingError("weights of another rank are not finite", "see what it said")
         log.sync()
-        resume.save(self, best)
+        run_state.save(self, best)

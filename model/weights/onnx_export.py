@@ -21,8 +21,8 @@ from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.files import writing_to
 from ..nets.factory import NormalizedNet
 from ..nets.lrn import AcrossMaps, WithinMap
-from .safetensors_io import INSTALL, mean_window
-from .trained import Trained
+from .safetensors_io import INSTALL
+from .trained import Trained, mean_window
 
 TOLERANCE = 1e-4  # of the largest logit; float32 sums in another order differ by 1e-6
 CHECKED = (1, 3)  # batch sizes: neither is the one that it was exported with

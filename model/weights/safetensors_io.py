@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +25,6 @@ from ..recipes.config import option
 from ..recipes.recipe import recipe
 from ..training.checkpoint import STATS
 from ..training.run_files import check_regular
-from .trained import Trained, trained_of
 
 WEIGHTS, STATISTICS, CARD = "model.safetensors", "statistics.safetensors", "README.md"
 KIND, VERSION = "alexnet-dali weights", "1"
@@ -90,28 +88,6 @@ def read(path: Path) -> dict:
     except (KeyError, ValueError) as error:
         raise TrainingError(f"{file}: its metadata lack {error}", "export it anew with alexnet-weights") from None
     return {**saved, "model": weights}
-
-
-def load_exported(path: Path | str) -> Trained:
-    """A net from an exported folder, ready to look at pictures.
-
-    Raises:
-        UsageError, TrainingError: as `read` and `trained_of`.
-    """
-    file = Path(path)
-    trained = trained_of(read(file), file)
-    trained.net.eval()
-    return trained
-
-
-def mean_window(trained: Trained) -> Tensor:
-    """What is subtracted from a picture before the net sees it: float32 (3, crop, crop) or (3, 1, 1), RGB, 0..255."""
-    stats, crop = trained.stats, trained.recipe.crop
-    if trained.recipe.mean != "image":
-        return torch.from_numpy(stats.mean_rgb).float().view(3, 1, 1)
-    edge = (len(stats.mean_image) - crop) // 2
-    window = stats.mean_image[edge : edge + crop, edge : edge + crop]
-    return torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1))).float()
 
 
 def card(saved: dict, epochs: list[dict]) -> str:

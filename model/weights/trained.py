@@ -1,7 +1,14 @@
-"""."""
+"""A trained net, ready to use: from a run's checkpoint, or from what `alexnet-weights export` wrote.
 
-from dataclasses import dataclass, replace
+In:  a `.pt` or `.safetensors` file.  Out: the net with its recipe, statistics and classes, checked.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from ...pipeline.errors import TrainingError
 from ...pipeline.shards.manifest import ShardSet
@@ -10,8 +17,10 @@ from ..nets.alexnet import NetOptions
 from ..nets.factory import ALEXNET, Net, create_net
 from ..recipes.recipe import Recipe, recipe
 from ..recipes.setup import recipe_for
-from ..training.checkpoint import STATS, check_classes, fits_this_version, load
+from ..training import checkpoint
+from ..training.checkpoint import STATS, check_classes, fits_this_version
 from ..training.run_files import check_classes_fit, check_finite
+from . import safetensors_io
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,15 @@ class Trained:
             )
 
 
+def load(file: Path) -> dict:
+    """Read a checkpoint, or an export without what only training needs: by its suffix.
+
+    Raises:
+        UsageError, TrainingError: as `checkpoint.load` and `safetensors_io.read`.
+    """
+    return safetensors_io.read(file) if file.suffix == ".safetensors" else checkpoint.load(file)
+
+
 def load_trained(file: Path) -> Trained:
     """Read a checkpoint for use.
 
@@ -83,8 +101,30 @@ def trained_of(saved: dict, file: Path) -> Trained:
         config = saved["config"]
         model = config.get("model", ALEXNET)  # checkpoints from before there were others
         chosen = recipe_for(model, config.get("crop", 0), recipe(config["recipe"]))
-        as_trained = replace(chosen, net=NetOptions(**saved["recipe"]["net"]))
+        options = NetOptions(**saved["recipe"]["net"])  # as it was trained
         check_classes_fit(saved["classes"], saved["model"])
-        net = create_net(model, len(saved["classes"]), as_trained, stats)
+        net = create_net(model, len(saved["classes"]), options, chosen.crop, stats)
         net.load_state_dict(saved["model"])
         return Trained(file, net, chosen, stats, saved["classes"], Path(config["shards"]))
+
+
+def load_exported(path: Path | str) -> Trained:
+    """A net from an exported folder, ready to look at pictures.
+
+    Raises:
+        UsageError, TrainingError: as `read` and `trained_of`.
+    """
+    file = Path(path)
+    trained = trained_of(safetensors_io.read(file), file)
+    trained.net.eval()
+    return trained
+
+
+def mean_window(trained: Trained) -> Tensor:
+    """What is subtracted from a picture before the net sees it: float32 (3, crop, crop) or (3, 1, 1), RGB, 0..255."""
+    stats, crop = trained.stats, trained.recipe.crop
+    if trained.recipe.mean != "image":
+        return torch.from_numpy(stats.mean_rgb).float().view(3, 1, 1)
+    edge = (len(stats.mean_image) - crop) // 2
+    window = stats.mean_image[edge : edge + crop, edge : edge + crop]
+    return torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1))).float()

@@ -12,7 +12,7 @@ tar, which has 148 GB, only what the split asks for.
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
-from . import class_folders as folders
+from . import class_folders
 from .class_folders import read_words, val_photos
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, has_devkit, is_wnid, read_devkit
@@ -33,7 +33,7 @@ def looks_like(root: Path) -> bool:
         return False
     there = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")}
     return (
-        folders.has_folders(root / "train")
+        class_folders.has_folders(root / "train")
         or _has_photos(root / "val")
         or any(is_wnid(name) for name in there)
         or there <= {DEVKIT, *FOLDERS[2012]}
@@ -54,7 +54,7 @@ def find(root: Path, split: str | None) -> Found:
     found = Found(f"{KIND}, {'archives' if packed else 'unpacked'}", {}, words=read_words(root))
     if devkit:
         found.words, found.devkit_order = devkit.words, devkit.order
-    has_train = (root / TRAIN).is_file() or folders.has_folders(root / "train")
+    has_train = (root / TRAIN).is_file() or class_folders.has_folders(root / "train")
     has_val = (root / VAL).is_file() or _has_photos(root / "val")
     if not (has_train or has_val or _test_tar(root)):
         return _class_folders(root, split, found)
@@ -78,7 +78,7 @@ def find(root: Path, split: str | None) -> Found:
 def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
     """Add the training photos, where they are asked for; the names of all their classes."""
     if not (root / TRAIN).is_file():
-        found.entries[into], ignored = folders.walk_classes(root, root / "train")
+        found.entries[into], ignored = class_folders.walk_classes(root, root / "train")
     elif split in (None, "train"):
         found.entries[into], ignored = training_photos(root, TRAIN)
         _note_twice(root / "train", TRAIN, found)
@@ -121,7 +121,7 @@ def _test(root: Path, split: str | None, found: Found) -> None:
     if not (archive := _test_tar(root)):
         test = root / "test"
         unpacked = test / "test"  # as the archive has them
-        folders.add_test(root, unpacked if unpacked.is_dir() else test, split, found)
+        class_folders.add_test(root, unpacked if unpacked.is_dir() else test, split, found)
     elif split == "test":
         found.entries["test"], ignored = flat_photos(root, archive)
         found.ignored += ignored
@@ -135,13 +135,13 @@ def _class_folders(root: Path, split: str | None, found: Found) -> Found:
     if split == "test" or not set(others) - set(FOLDERS[2012]):
         what = "photos" + (", only the devkit" if found.devkit_order else "")
         raise missing(root, TEST if split == "test" else TRAIN, what, "put the archives, or train/ and val/, there")
-    flat = folders.find(root, split)
+    flat = class_folders.find(root, split)
     flat.devkit_order, flat.words = found.devkit_order, found.words or flat.words
     return flat
 
 
 def _has_photos(val: Path) -> bool:
-    return folders.has_folders(val) or folders.loose_photos(val) > 0
+    return class_folders.has_folders(val) or class_folders.loose_photos(val) > 0
 
 
 def _test_tar(root: Path) -> str:

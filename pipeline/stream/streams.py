@@ -23,8 +23,7 @@ from ..plan.plan import Plan, evaluation_batches
 from ..shards.manifest import ShardSet
 from ..shards.stats import Stats
 from ..workers import available_cores
-from . import autotune as choice
-from . import dali_graph as graph
+from . import autotune, dali_graph
 from .batch_source import BatchSource
 from .dali_graph import Pictures
 from .decoder import Decoder
@@ -71,7 +70,7 @@ def train_stream(
         ShardError, StatsError, StreamError, DeviceError, PlanError, UsageError.
     """
     device = _checked_device(device)
-    choice.check(decode)
+    autotune.check(decode)
     if stats is None and light.scale != "none":
         raise StatsError("the lighting needs the statistics of the set", f'{_GIVE_STATS} or light=Lighting("none")')
     split = RecordReader(shard_set, "train").split
@@ -87,7 +86,9 @@ def train_stream(
 
     def make_graph(source: Callable, threads: int, incoming: Pictures, **options):
         size = min(plan.batch_size, plan.records)
-        return graph.train_graph(source, incoming, size, device.index, threads, dtype=dtype, layout=layout, **options)
+        return dali_graph.train_graph(
+            source, incoming, size, device.index, threads, dtype=dtype, layout=layout, **options
+        )
 
     return _stream(
         shard_set,
@@ -135,13 +136,13 @@ def views_stream(
         ShardError, StatsError, StreamError, DeviceError, PlanError, UsageError.
     """
     device = _checked_device(device)
-    choice.check(decode)
+    autotune.check(decode)
     records = shard_set.split(split).records
     pictures = _pictures(shard_set, stats, crop, mean, resize)
-    windows = graph.views_of(views, pictures.side, crop)
+    windows = dali_graph.views_of(views, pictures.side, crop)
 
     def make_graph(source: Callable, threads: int, incoming: Pictures):
-        return graph.views_graph(
+        return dali_graph.views_graph(
             source, incoming, windows, batch_size, device.index, threads, dtype=dtype, layout=layout
         )
 
@@ -209,7 +210,7 @@ def _stream(
         return make(decode)
     key = (shard_set.root, shard_set.encoding, device, threads)
     records = (getattr(plan, "records", plan) for plan in plans())
-    return make(*choice.pick_decoder(make, key, RecordReader(shard_set, split), records))
+    return make(*autotune.pick_decoder(make, key, RecordReader(shard_set, split), records))
 
 
 def _pictures(

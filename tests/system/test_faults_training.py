@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from alexnet_dali.model.training import checkpoint, metrics, trainer
-from alexnet_dali.model.training import kernel_snapshots as kernels
+from alexnet_dali.model.training import checkpoint, kernel_snapshots, metrics, trainer
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
@@ -117,12 +116,12 @@ def state(number):
 def one_epoch(run, number):
     """What an epoch writes, and what going on after the one before it does first."""
     metrics.cut(run / "metrics.jsonl", number - 1, number - 1)
-    kernels.drop_after(run, number - 1)
+    kernel_snapshots.drop_after(run, number - 1)
     log = metrics.Metrics(run)
     try:
         log.write({"kind": "epoch", "epoch": number, "step": number})
         log.sync()
-        kernels.keep(run, number, {"conv1.weight": torch.full((2, 3, 4, 4), float(number))})
+        kernel_snapshots.keep(run, number, {"conv1.weight": torch.full((2, 3, 4, 4), float(number))})
         checkpoint.save(run / "best.pt", state(number))
         checkpoint.hard_link(run / "best.pt", run / "last.pt")
     finally:
@@ -137,7 +136,7 @@ def begun(folder):
     """A run after its first epoch, with kernels beyond it, as a killed second one leaves them."""
     folder.mkdir()
     one_epoch(folder, 1)
-    kernels.keep(folder, 2, {"conv1.weight": torch.zeros(2, 3, 4, 4)})
+    kernel_snapshots.keep(folder, 2, {"conv1.weight": torch.zeros(2, 3, 4, 4)})
     return folder
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import homes
 import pytest
 import watched
-from alexnet_dali.tools import console as utf8
+from alexnet_dali.tools import console
 from homes import ASCII, NOBODY, ROOT, SPACE, Home, data
 
 # A warning of a line of ours is an error, in the workers too, where no option of Python's reaches.
@@ -273,7 +273,7 @@ def test_every_command_begins_by_taking_names_as_utf8(monkeypatch):
     def begin():
         raise InterruptedError
 
-    monkeypatch.setattr(utf8, "ensure_utf8", begin)
+    monkeypatch.setattr(console, "ensure_utf8", begin)
     scripts = [
         entry.value for entry in entry_points(group="console_scripts") if entry.value.startswith("alexnet_dali.")
     ]

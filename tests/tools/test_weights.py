@@ -20,10 +20,8 @@ from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.nets.factory import NormalizedNet
 from alexnet_dali.model.recipes.recipe import RECIPES, recipe
 from alexnet_dali.model.training import checkpoint
-from alexnet_dali.model.weights import convert as converters
-from alexnet_dali.model.weights import onnx_export
-from alexnet_dali.model.weights import safetensors_io as portable
-from alexnet_dali.model.weights.trained import load_trained
+from alexnet_dali.model.weights import convert, onnx_export, safetensors_io
+from alexnet_dali.model.weights.trained import load_exported, load_trained, mean_window
 from alexnet_dali.pipeline.errors import TrainingError, UsageError
 from alexnet_dali.pipeline.files import NotWrittenError
 from alexnet_dali.pipeline.shards import stats
@@ -96,7 +94,7 @@ def test_what_is_exported_is_loaded_bit_for_bit(tmp_path, shards, capfd):
     ]
     state = load_file(tmp_path / "out" / "model.safetensors")  # the library alone
     assert state.keys() == whole["model"].keys()
-    back, ours = portable.load_exported(tmp_path / "out"), load_trained(tmp_path / "run" / "best.pt")
+    back, ours = load_exported(tmp_path / "out"), load_trained(tmp_path / "run" / "best.pt")
     for name, tensor in whole["model"].items():
         assert torch.equal(state[name], tensor) and torch.equal(back.net.state_dict()[name], tensor)
     assert not back.net.training
@@ -118,7 +116,7 @@ def test_the_metadata_say_what_it_is_and_nothing_of_the_machine(tmp_path, shards
     with safe_open(str(tmp_path / "out" / "model.safetensors"), "pt") as archive:
         told = archive.metadata()
     assert json.loads(told["recipe"])["name"] == "paper" and json.loads(told["classes"]) == list(shards.classes)
-    assert (told["crop"], told["mean"], told["package_version"]) == ("224", "image", portable.package_version())
+    assert (told["crop"], told["mean"], told["package_version"]) == ("224", "image", safetensors_io.package_version())
     assert json.loads(told["stats"])["fingerprint"] == shards.split("train").fingerprint()
     assert json.loads(told["config"])["init_from"] == "before/best.pt"
     assert str(tmp_path) not in json.dumps(told) + (tmp_path / "out" / "README.md").read_text()
@@ -133,7 +131,7 @@ def test_the_card_has_error_data_and_the_command_that_trains_it(tmp_path, shards
     (line,) = re.findall(r"^alexnet-train .*$", card, re.M)
     options = train.make_context("alexnet-train", shlex.split(line)[1:]).params
     options["recipe"] = options.pop("recipe_name")
-    for name in (*portable.TOLD, "early_stop", "processes", "parallel"):
+    for name in (*safetensors_io.TOLD, "early_stop", "processes", "parallel"):
         assert options[name] == whole["config"][name], name
     (block,) = re.findall(r"```python\n(.*?)```", card, re.S)
     monkeypatch.chdir(tmp_path / "out")
@@ -147,10 +145,10 @@ def test_the_card_has_error_data_and_the_command_that_trains_it(tmp_path, shards
 
 def test_the_card_of_a_net_that_nobody_measured(tmp_path, shards):
     whole = saved_run(tmp_path / "run", shards)
-    card = portable.card({**whole, "best_error": 0.5}, [])
+    card = safetensors_io.card({**whole, "best_error": 0.5}, [])
     assert "top-1 50.00%." in card
     del whole["best_error"]
-    card = portable.card({**whole, "imported": "Not trained here: imported from x.npz, layout caffe"}, [])
+    card = safetensors_io.card({**whole, "imported": "Not trained here: imported from x.npz, layout caffe"}, [])
     assert "Not measured here" in card and "imported from x.npz" in card and "alexnet-train" not in card
 
 
@@ -166,25 +164,25 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path, shards):
         flipped = bytearray(whole)
         flipped[place] ^= 1 << int(random.integers(8))
         file.write_bytes(flipped)
-        told = refused(portable.read, tmp_path / "out")
+        told = refused(safetensors_io.read, tmp_path / "out")
         assert "damaged" in told or "not written by" in told or "this program reads version 1" in told
     file.write_bytes(whole[: len(whole) // 2])
-    assert "damaged" in refused(portable.read, tmp_path / "out")
+    assert "damaged" in refused(safetensors_io.read, tmp_path / "out")
     file.write_bytes(whole)
     other = load_file(tmp_path / "out" / "statistics.safetensors")
     save_file(other, tmp_path / "out" / "statistics.safetensors")
-    assert "not written by alexnet-weights" in refused(portable.read, tmp_path / "out")
+    assert "not written by alexnet-weights" in refused(safetensors_io.read, tmp_path / "out")
     (tmp_path / "out" / "statistics.safetensors").unlink()
-    assert "no such file" in refused(portable.read, tmp_path / "out", error=UsageError)
+    assert "no such file" in refused(safetensors_io.read, tmp_path / "out", error=UsageError)
 
 
 def test_statistics_of_another_export_are_refused(tmp_path, shards):
     whole = saved_run(tmp_path / "run", shards)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        portable.write({**whole, "stats": {**whole["stats"], "fingerprint": name}}, tmp_path / name, [])
-    (tmp_path / "two" / portable.STATISTICS).replace(tmp_path / "one" / portable.STATISTICS)
-    assert "is of another net" in refused(portable.read, tmp_path / "one")
+        safetensors_io.write({**whole, "stats": {**whole["stats"], "fingerprint": name}}, tmp_path / name, [])
+    (tmp_path / "two" / safetensors_io.STATISTICS).replace(tmp_path / "one" / safetensors_io.STATISTICS)
+    assert "is of another net" in refused(safetensors_io.read, tmp_path / "one")
 
 
 def test_nothing_is_overwritten(tmp_path, shards, capfd):
@@ -234,7 +232,7 @@ def test_a_full_disk_names_the_file_of_an_export(tmp_path, shards, capfd):
         assert re.fullmatch(rf"error: {tmp_path}/out(/(README\.md|\w+\.safetensors))?: No space left on device", first)
         assert second == "  try: make room, then run the same command again"
         assert run("export", tmp_path / "run", "--to", tmp_path / "out") == 0, what
-        portable.load_exported(tmp_path / "out")
+        load_exported(tmp_path / "out")
         assert len(list((tmp_path / "out").iterdir())) == 3
         shutil.rmtree(tmp_path / "out")
 
@@ -242,7 +240,7 @@ def test_a_full_disk_names_the_file_of_an_export(tmp_path, shards, capfd):
 def test_an_export_with_onnx_that_was_stopped_is_gone_on_with(tmp_path, shards, capfd, monkeypatch):
     saved_run(tmp_path / "run", shards)
     command = ("export", tmp_path / "run", "--to", tmp_path / "out", "--onnx")
-    write = portable.write_atomically
+    write = safetensors_io.write_atomically
 
     def full(path, content):
         if path.name == "model.safetensors":
@@ -250,12 +248,12 @@ def test_an_export_with_onnx_that_was_stopped_is_gone_on_with(tmp_path, shards, 
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(portable, "write_atomically", full)
+        patch.setattr(safetensors_io, "write_atomically", full)
         assert run(*command) == 1
     assert "model.safetensors: No space left on device" in capfd.readouterr().err
     assert sorted(os.listdir(tmp_path / "out")) == ["README.md", "model.onnx", "statistics.safetensors"]
     assert run(*command) == 0
-    portable.load_exported(tmp_path / "out")
+    load_exported(tmp_path / "out")
     assert run(*command) == 2 and "holds a model.safetensors already" in capfd.readouterr().err
 
     (tmp_path / "other").mkdir()
@@ -269,8 +267,8 @@ def test_an_exported_net_whose_weights_are_no_numbers_is_refused(tmp_path, shard
     saved = checkpoint.load(tmp_path / "run" / "best.pt")
     saved["stats"]["mean_image"][3, 4, 1] = float("nan")
     (tmp_path / "out").mkdir()
-    portable.write(saved, tmp_path / "out", [])
-    assert "stats.mean_image has values that are not finite" in refused(portable.load_exported, tmp_path / "out")
+    safetensors_io.write(saved, tmp_path / "out", [])
+    assert "stats.mean_image has values that are not finite" in refused(load_exported, tmp_path / "out")
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path, shards):
@@ -278,7 +276,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, shards):
     for name in ("weights.npz", "weights.safetensors"):
         os.mkfifo(tmp_path / name)
         with waiting_at_most(20):
-            assert "a pipe or a device" in refused(converters.read_arrays, tmp_path / name)
+            assert "a pipe or a device" in refused(convert.read_arrays, tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["source2012", "paper", "one-gpu", "six-conv-2011", "no-talk", "pool-2x2", "modern"])
@@ -290,7 +288,7 @@ def test_onnx_gives_the_logits_of_the_net_itself(tmp_path, shards, name, capfd):
     onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"))
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
     trained = load_trained(tmp_path / "run" / "best.pt")
-    mean = portable.mean_window(trained)
+    mean = mean_window(trained)
     for n in (1, 5):
         with torch.no_grad():
             ours = trained.net.eval()(pictures(n, seed=9) - mean)
@@ -308,7 +306,7 @@ def test_onnx_of_another_net(tmp_path, shards):
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     seen = pictures()[:, :, :96, :96].contiguous()
     with torch.no_grad():
-        ours = trained.net.eval()(seen - portable.mean_window(trained))
+        ours = trained.net.eval()(seen - mean_window(trained))
     (theirs,) = session.run(None, {"pictures": seen.numpy()})
     np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-4, atol=1e-4 * float(ours.abs().max()))
 
@@ -331,7 +329,7 @@ def test_other_logits_are_an_error_and_leave_nothing(tmp_path, shards, monkeypat
 def caffe_arrays(classes=4, seed=5):
     """Weights of bvlc_alexnet as Caffe has them, with few hidden units."""
     random = torch.Generator().manual_seed(seed)
-    state = AlexNet(classes, converters.CAFFE_NET).state_dict()
+    state = AlexNet(classes, convert.CAFFE_NET).state_dict()
     return {
         name: torch.randn(each.shape, generator=random) * (2 / max(each[0].numel(), 9)) ** 0.5
         for name, each in state.items()
@@ -381,8 +379,8 @@ def test_caffes_weights_give_caffes_logits(tmp_path, shards, spelling, capfd):
     trained.check_set(shards)
     seen = pictures()
     with torch.no_grad():
-        ours = trained.net.eval()(seen - portable.mean_window(trained))
-        bgr = (seen - torch.tensor(converters.CAFFE_MEAN).view(3, 1, 1)).flip(1)
+        ours = trained.net.eval()(seen - mean_window(trained))
+        bgr = (seen - torch.tensor(convert.CAFFE_MEAN).view(3, 1, 1)).flip(1)
         theirs = caffe(arrays, F.pad(bgr, (0, 3, 0, 3)))  # 227x227
     assert float(theirs.std()) > 0.1
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
@@ -401,8 +399,8 @@ def test_torchvisions_weights_give_torchvisions_logits(tmp_path, shards, capfd):
     trained = load_trained(target)
     seen = pictures()
     with torch.no_grad():
-        ours = trained.net.eval()(seen - portable.mean_window(trained))
-        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (converters.TORCHVISION_MEAN, converters.TORCHVISION_STD))
+        ours = trained.net.eval()(seen - mean_window(trained))
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (convert.TORCHVISION_MEAN, convert.TORCHVISION_STD))
         expected = theirs((seen / 255 - mean) / std)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
@@ -431,13 +429,13 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, shards, spoil, te
     arrays = caffe_arrays()
     spoil(arrays)
     np.savez(tmp_path / "bvlc.npz", **{name: each.numpy() for name, each in arrays.items()})
-    message = refused(converters.convert, tmp_path / "bvlc.npz", "caffe", shards)
+    message = refused(convert.convert, tmp_path / "bvlc.npz", "caffe", shards)
     assert message.startswith(str(tmp_path / "bvlc.npz")) and text in message
 
 
 def test_caffes_names_under_torchvisions_layout(tmp_path, shards):
     np.savez(tmp_path / "bvlc.npz", **{name: each.numpy() for name, each in caffe_arrays().items()})
-    assert "has Caffe's names" in refused(converters.convert, tmp_path / "bvlc.npz", "torchvision", shards)
+    assert "has Caffe's names" in refused(convert.convert, tmp_path / "bvlc.npz", "torchvision", shards)
 
 
 class Bomb:
@@ -458,9 +456,9 @@ def test_nothing_is_unpickled(tmp_path, shards, kind):
         np.savez(file, **{"conv1.weight": np.array([Bomb(crater)], dtype=object)})
     else:
         file.write_bytes(pickle.dumps(Bomb(crater)))
-    for layout in converters.LAYOUTS:
+    for layout in convert.LAYOUTS:
         with pytest.raises((TrainingError, UsageError)) as caught:
-            converters.convert(file, layout, shards)
+            convert.convert(file, layout, shards)
         assert str(file) in caught.value.message
     assert not crater.exists()
     if kind == "pth":
@@ -486,4 +484,4 @@ def test_a_library_that_is_not_installed_is_named_before_anything_is_written(
 def test_every_recipe_has_a_command(shards):
     for name in RECIPES:
         config = tiny.config(shards, recipe=name).described()
-        train.make_context("alexnet-train", shlex.split(portable.command(config))[1:])
+        train.make_context("alexnet-train", shlex.split(safetensors_io.command(config))[1:])

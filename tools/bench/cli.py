@@ -3,7 +3,6 @@
 import click
 
 from .. import console
-from .. import console as utf8
 
 COMMANDS = {
     "prep": "bench.prep:bench_prep",
@@ -31,7 +30,7 @@ def bench():
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure_utf8()
+    console.ensure_utf8()
     console.run(bench)
 
 

@@ -13,6 +13,7 @@ from statistics import mean
 from ...model.nets.factory import ALEXNET
 from ...model.training import checkpoint as checkpoints
 from ...model.training import metrics
+from ...model.weights import trained as trained_nets
 from ...pipeline.errors import TrainingError, UsageError
 
 
@@ -126,7 +127,7 @@ class _About:
 
 
 def _about(file: Path) -> _About:
-    saved = checkpoints.load(file)
+    saved = trained_nets.load(file)
     with checkpoints.fits_this_version(file):
         config, best = saved["config"], saved["best_error"]
         name = config["recipe"] if config.get("model", ALEXNET) == ALEXNET else config["model"]

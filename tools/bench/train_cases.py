@@ -82,7 +82,7 @@ def make(name: str, classes: int, stats: Stats, device: torch.device) -> tuple[N
     chosen = recipe_for(model, 224, recipe(own))
     if name == "paper-no-lrn":
         chosen = replace(chosen, net=replace(chosen.net, norm="none"))
-    net = create_net(model, classes, chosen, stats)
+    net = create_net(model, classes, chosen.net, chosen.crop, stats)
     if name == "paper-torch-lrn":
         assert isinstance(net, AlexNet)
         ours = net.norm

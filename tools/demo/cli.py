@@ -16,7 +16,6 @@ import click
 
 from ...pipeline.errors import UsageError
 from .. import console
-from .. import console as utf8
 
 INSTALL = "pip install 'alexnet-dali[demo]'"
 SECONDS_LEFT = 2  # for answers under way when the server is stopped
@@ -60,7 +59,7 @@ def demo(run, shards, port, host, index_folder, device):
 
 def main() -> None:
     """The console script."""
-    utf8.ensure_utf8()
+    console.ensure_utf8()
     console.run(demo)
 
 

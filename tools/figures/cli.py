@@ -3,7 +3,6 @@
 import click
 
 from .. import console
-from .. import console as utf8
 
 COMMANDS = {
     "kernels": "figures.kernels:kernels",
@@ -41,5 +40,5 @@ def figures():
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure_utf8()
+    console.ensure_utf8()
     console.run(figures)

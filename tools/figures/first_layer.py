@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ...model.nets.factory import ALEXNET, create_net
 from ...model.training import checkpoint as checkpoints
-from ...model.training import kernel_snapshots as kept_kernels
+from ...model.training import kernel_snapshots
+from ...model.weights import trained as trained_nets
 from ...model.weights.trained import load_trained
 from ...pipeline.errors import UsageError
 
-KEPT = kept_kernels.FOLDER  # in a run's folder
+KEPT = kernel_snapshots.FOLDER  # in a run's folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def of_checkpoint(run: Path) -> Kernels:
         TrainingError: it is damaged.
     """
     file = checkpoints.run_checkpoint(run)
-    saved = checkpoints.load(file)
+    saved = trained_nets.load(file)
     with checkpoints.fits_this_version(file):
         model = saved["config"].get("model", ALEXNET)
         columns = saved["recipe"]["net"]["columns"] if model == ALEXNET else 1
@@ -63,12 +64,14 @@ def learned(run: Path, layers: Sequence[Kernels]) -> list[Kernels]:
         UsageError: the run began with another's weights.
     """
     file = checkpoints.run_checkpoint(run)
-    saved, trained = checkpoints.load(file), load_trained(file)
+    saved, trained = trained_nets.load(file), load_trained(file)
     config = saved["config"]
     if config.get("init_from"):
         raise UsageError(f"{file}: began with the weights of {config['init_from']}", "leave out --learned")
     chosen = replace(trained.recipe, net=getattr(trained.net, "options", trained.recipe.net))
-    net = create_net(config.get("model", ALEXNET), len(trained.classes), chosen, trained.stats, config["seed"])
+    net = create_net(
+        config.get("model", ALEXNET), len(trained.classes), chosen.net, chosen.crop, trained.stats, config["seed"]
+    )
     start = _first(net.state_dict())
     assert start is not None, "the trained one has kernels"
     return [replace(one, weights=one.weights - start) for one in layers]
@@ -89,7 +92,7 @@ def of_epochs(run: Path, epochs: Sequence[int] = (), count: int = 5) -> list[Ker
         UsageError: the run has kept none, or not those.
         TrainingError: its checkpoint is damaged.
     """
-    kept = kept_kernels.read(run)
+    kept = kernel_snapshots.read(run)
     if not kept:
         raise UsageError(
             f"{run}: no kernels of its epochs there ({KEPT}/*.npy)",
@@ -106,7 +109,7 @@ def of_epochs(run: Path, epochs: Sequence[int] = (), count: int = 5) -> list[Ker
 
 
 def _first(parameters: Mapping[str, Tensor]) -> np.ndarray | None:
-    weights = next(iter(kept_kernels.first_kernels(parameters).values()), None)
+    weights = next(iter(kernel_snapshots.first_kernels(parameters).values()), None)
     return None if weights is None else weights.float().numpy()
 
 

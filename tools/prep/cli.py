@@ -3,7 +3,6 @@
 import click
 
 from .. import console
-from .. import console as utf8
 
 COMMANDS = {  # in the order in which a newcomer needs them
     "sample-photos": "prep.sample_photos:sample_photos",
@@ -34,7 +33,7 @@ def prep():
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure_utf8()
+    console.ensure_utf8()
     console.run(prep)
 
 

@@ -21,13 +21,13 @@ from ...model.training.distributed import TIMEOUT, Team, join
 from ...model.training.parallel import PARALLEL
 from ...model.training.run_files import lock_run, write_errors
 from ...model.training.trainer import Trainer
+from ...model.weights import trained as trained_nets
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.files import write_json
 from ...pipeline.shards import stats as statistics
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ...pipeline.stream.autotune import DECODERS
 from .. import console
-from .. import console as utf8
 from ..output_guard import check_run_folder
 from ..process import pick_device, stop_on_signals
 from .launch import ended_with_parent, facts, launch, shared_work, world_size
@@ -155,7 +155,7 @@ def train(
     try:
         ended = _run(config, shard_set, run, saved, init_from, team, resume, max_stall, wandb)
     except RuntimeError as error:
-        told = team.explain(error)
+        told = team.diagnose(error)
         if told is error:
             raise
         raise told from error
@@ -179,7 +179,7 @@ def _run(
     stats = statistics.load(shard_set)
     if saved:
         _check_same(saved, shard_set, run)
-    first = checkpoints.load(checkpoints.run_checkpoint(init_from)) if init_from and not saved else None
+    first = trained_nets.load(checkpoints.run_checkpoint(init_from)) if init_from and not saved else None
     with lock_run(run) if team.first else nullcontext():
         if team.ranks > 1:
             team.check_same(facts(config, shard_set, stats, saved, first))
@@ -281,7 +281,7 @@ def _from_default(context: click.Context, name: str) -> bool:
 
 def main() -> None:
     """Entry of the console script."""
-    utf8.ensure_utf8()
+    console.ensure_utf8()
     try:
         console.run(train)
     except SystemExit as end:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import click
 import numpy as np
 
-from ...model.training import kernel_snapshots as kernels
+from ...model.training import kernel_snapshots
 from ...model.training.trainer import Trainer
 from ...pipeline.errors import UsageError
 from ...pipeline.files import write_atomically
@@ -107,7 +107,7 @@ class Tracking:
         """Those that were kept since the last time: an epoch is saved after its line."""
         from ..figures.kernels import colours, mosaic
 
-        for epoch, weights in kernels.read(self._trainer.run).items():
+        for epoch, weights in kernel_snapshots.read(self._trainer.run).items():
             if self._shown < epoch <= self._trainer.epoch:
                 self._shown = epoch
                 pixels = mosaic(colours(weights), ACROSS, "#ffffff", TIMES)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from alexnet_dali.model.analysis import hash_codes as module
+from alexnet_dali.model.analysis import hash_codes
 from alexnet_dali.model.analysis.hash_codes import Encoder, check_bits, train
 from alexnet_dali.model.analysis.nearest import columns_of, nearest, nearest_codes
 from alexnet_dali.pipeline.errors import UsageError
@@ -63,7 +63,7 @@ def test_encoding_does_not_depend_on_the_blocks(clusters, monkeypatch):
     vectors = clusters[0]
     encoder = train(vectors, 32, epochs=0)[0]
     whole = encoder.encode(vectors)
-    monkeypatch.setattr(module, "ROWS", 7)
+    monkeypatch.setattr(hash_codes, "ROWS", 7)
     assert (encoder.encode(vectors) != whole).mean() < 0.01, "but for a product's rounding at zero"
 
 

@@ -158,8 +158,8 @@ def test_each_decodes_half_and_both_see_the_whole_batch():
 
 def agreed(rank):
     team = Team(rank, 2, rank, 2)
-    heard = [team.any(rank == 1 and step >= 2) for step in range(5)]
-    return heard, team.sum([1.0, rank]), team.tell({"rank": rank}), dist.get_world_size()
+    heard = [team.previous_vote(rank == 1 and step >= 2) for step in range(5)]
+    return heard, team.sum([1.0, rank]), team.broadcast({"rank": rank}), dist.get_world_size()
 
 
 def test_what_one_wishes_all_hear_a_call_later():
@@ -185,5 +185,10 @@ def test_processes_of_different_runs_are_told_apart():
 
 def test_alone_there_is_nobody_to_ask():
     team = Team()
-    assert team.any(True) and not team.any(False) and team.sum([3.0]) == [3.0] and team.tell(1) == 1
+    assert (
+        team.previous_vote(True)
+        and not team.previous_vote(False)
+        and team.sum([3.0]) == [3.0]
+        and team.broadcast(1) == 1
+    )
     assert Sums(1.0, 2.0, 3, 4).values() == [1.0, 2.0, 3, 4]

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 import torchvision
-from alexnet_dali.model.nets import factory as registry
+from alexnet_dali.model.nets import factory
 from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.nets.factory import NormalizedNet, create_net, resolve
 from alexnet_dali.model.recipes.diaries import DIARIES
@@ -45,7 +45,8 @@ def measured(few):
 
 
 def other(name, measured, crop=64, classes=4, seed=0):
-    return create_net(name, classes, recipe_for(name, crop, source2012()), measured, seed)
+    chosen = recipe_for(name, crop, source2012())
+    return create_net(name, classes, chosen.net, chosen.crop, measured, seed)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ def test_a_window_that_the_net_does_not_take_is_refused(measured, model, crop, t
 
 
 def test_a_net_that_gives_no_logits_is_refused(measured, monkeypatch):
-    monkeypatch.setattr(registry, "_make", lambda model, classes: nn.Flatten())
+    monkeypatch.setattr(factory, "_make", lambda model, classes: nn.Flatten())
     with pytest.raises(UsageError, match=r"resnet18 gives \(1, 12288\), not a logit for each of 4 classes"):
         other("resnet18", measured)
 
@@ -246,9 +247,9 @@ def test_the_first_rate_is_found_without_the_weights(monkeypatch):
             raise UsageError("--model resnet18: cannot be made for 10 classes")
         return net
 
-    real = registry._make
+    real = factory._make
     for make, devices in ((spy, ["meta"]), (needs_weights, ["meta", "cpu"])):
-        monkeypatch.setattr(registry, "_make", make)
+        monkeypatch.setattr(factory, "_make", make)
         assert first_rate_for("resnet18", 10, 256) == 0.1
         assert made == devices
         made.clear()

@@ -168,7 +168,7 @@ def test_a_recipe_runs_as_long_as_its_diary(name):
 def test_each_run_has_a_plateau_of_its_own():
     one = paper().rates(90)
     assert isinstance(one, Plateau)
-    one.see(0.5)
+    one.observe(0.5)
     assert paper().rates(90) == Plateau()
 
 

@@ -261,7 +261,7 @@ def test_the_plateau_divides_by_ten_after_its_patience_three_times_at_most():
     plateau = Plateau(patience=3)
     seen = []
     for error in [0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.7, 0.75, 0.69, 0.7, 0.7, 0.7, *[0.7] * 12]:
-        plateau.see(error)
+        plateau.observe(error)
         seen.append(plateau.drops)
     #  0.9  0.8: better; two without; 0.7: better, just in time; three without: a drop; 0.69: better; then for ever
     assert seen == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, *[3] * 9]
@@ -273,7 +273,7 @@ def test_the_plateau_divides_by_ten_after_its_patience_three_times_at_most():
 def test_an_equal_error_is_no_improvement():
     plateau = Plateau()
     for _ in range(1 + plateau.patience):
-        plateau.see(0.5)
+        plateau.observe(0.5)
     assert plateau.drops == 1
 
 
@@ -286,8 +286,8 @@ def test_a_plateau_goes_on_in_the_middle_of_what_it_has_seen():
     errors = [0.9, 0.9, 0.8, 0.8, 0.8, 0.9, 0.7, 0.9, 0.9, 0.9]
     whole, part = Plateau(patience=2), Plateau(patience=2)
     for error in errors:
-        whole.see(error)
-        part.see(error)
+        whole.observe(error)
+        part.observe(error)
         seen = json.loads(json.dumps(part.state()))
         part = Plateau()
         part.restore(seen)
@@ -299,7 +299,7 @@ def test_a_plateau_goes_on_in_the_middle_of_what_it_has_seen():
 def test_the_others_see_nothing(schedule):
     place = Progress(30, 0, 10, 91)
     before = schedule.rates(0.01, place)
-    schedule.see(0.9)
+    schedule.observe(0.9)
     assert schedule.state() == {}
     schedule.restore({})
     assert schedule.rates(0.01, place) == before
@@ -343,7 +343,7 @@ def test_early_stop_ends_after_its_patience():
     early = EarlyStop(patience=2)
     seen = []
     for error in (0.9, 0.9, 0.8, 0.85, 0.8):  # an equal error is no better
-        early.see(error)
+        early.observe(error)
         seen.append(early.now)
     assert seen == [False, False, False, False, True] and early.best == 0.8
 
@@ -352,7 +352,7 @@ def test_no_patience_never_stops():
     early = EarlyStop()
     assert not early.now
     for _ in range(100):
-        early.see(0.5)
+        early.observe(0.5)
     assert not early.now
 
 

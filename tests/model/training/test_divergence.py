@@ -88,7 +88,7 @@ def test_a_unit_that_answers_to_one_picture_lives(net):
 
 def test_a_dead_net_is_told_to_begin_again(net):
     kill(net, 60)
-    text = DivergenceMonitor(4).explain(net, PICTURES, 0.01, 120)
+    text = DivergenceMonitor(4).stuck_message(net, PICTURES, 0.01, 120)
     assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
     assert "94% of the last hidden layer's units are dead" in text
     assert "begin again with a smaller --rate than 0.01 (the rate belongs to the number of classes" in text
@@ -97,14 +97,14 @@ def test_a_dead_net_is_told_to_begin_again(net):
 def test_other_nets_are_told_of_the_rate_alone():
     """A net without ReLU has no dead units, and the paper says nothing of it."""
     net = NormalizedNet(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(12, 4)), torch.ones(3))
-    text = DivergenceMonitor(4).explain(net, torch.full((2, 3, 2, 2), -60.0), 0.1, 120)
+    text = DivergenceMonitor(4).stuck_message(net, torch.full((2, 3, 2, 2), -60.0), 0.1, 120)
     assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
     assert text.endswith("begin again with a smaller --rate than 0.1.")
     assert "dead" not in text and "paper" not in text
 
 
 def test_a_living_net_may_still_begin_to_learn(net):
-    text = DivergenceMonitor(4).explain(net, PICTURES, 0.01, 120)
+    text = DivergenceMonitor(4).stuck_message(net, PICTURES, 0.01, 120)
     assert "0% of the last hidden layer's units are dead" in text
     assert text.endswith("It may still begin to learn.") and "--rate" not in text
 

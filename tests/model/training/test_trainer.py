@@ -493,7 +493,7 @@ def test_a_stuck_loss_is_said_once_however_short_the_epochs(unseen, tmp_path):
     part = trainer_of(unseen, tmp_path / "run", epochs=7, batch_size=6, rate=1e-9, log_every=1)
     with torch.no_grad():
         part.net.fc8.weight.zero_()
-    part.watch.patience = 4
+    part.monitor.patience = 4
     said: list[dict] = []
     assert part.train(said.append)
     kinds = [line["kind"] for line in said]

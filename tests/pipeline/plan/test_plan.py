@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from alexnet_dali.pipeline.errors import PlanError
-from alexnet_dali.pipeline.plan import philox as words_module
+from alexnet_dali.pipeline.plan import philox
 from alexnet_dali.pipeline.plan import plan as module
 from alexnet_dali.pipeline.plan.philox import (
     BUILD,
@@ -126,7 +126,7 @@ def test_each_epoch_is_a_permutation_by_the_order_words(count, seed, epoch):
 
 def test_equal_words_keep_their_order(monkeypatch):
     word = np.array([7, 3, 7, 3, 0] * 20, np.uint64)
-    monkeypatch.setattr(words_module, "philox_words", lambda *_: word)
+    monkeypatch.setattr(philox, "philox_words", lambda *_: word)
     assert permutation(100, 0).tolist() == oracle.order(word.tolist())
 
 
@@ -471,7 +471,7 @@ def test_dropout_keeps_half_of_every_unit():
 @pytest.fixture
 def in_threads(monkeypatch):
     """Every order is slow; which were made in other threads than this one, and in which."""
-    made, of = [], words_module.permutation
+    made, of = [], philox.permutation
     monkeypatch.setattr(module, "SLOW_ORDER", 1)
 
     def noted(*arguments):
@@ -479,7 +479,7 @@ def in_threads(monkeypatch):
             made.append((arguments, threading.current_thread()))
         return of(*arguments)
 
-    monkeypatch.setattr(words_module, "permutation", noted)
+    monkeypatch.setattr(philox, "permutation", noted)
     return made
 
 

@@ -9,7 +9,7 @@ import forms
 import ilsvrc
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, SourceError
-from alexnet_dali.pipeline.prepare import prepared_cache as module
+from alexnet_dali.pipeline.prepare import prepared_cache
 from alexnet_dali.pipeline.prepare.build import build
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.prepare.prepared_cache import Spool, SpoolJob, spool
@@ -63,7 +63,7 @@ def test_a_stopped_build_reads_no_file_twice(table, tmp_path, monkeypatch):
     build_it(table, tmp_path / "whole")
     for stop in range(1, 11):
         out, read, calls = tmp_path / str(stop), [], []
-        real_rows, real_spool, real_shard = parquet.read_rows, module.spool, build.__globals__["build_shard"]
+        real_rows, real_spool, real_shard = parquet.read_rows, prepared_cache.spool, build.__globals__["build_shard"]
 
         def counted(work, calls=calls, stop=stop):
             def working(job):

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import lmdb
 import pytest
 from alexnet_dali.pipeline.errors import ShardError
-from alexnet_dali.pipeline.shards import lmdb_shard as shards
+from alexnet_dali.pipeline.shards import lmdb_shard
 from alexnet_dali.pipeline.shards.lmdb_shard import (
     Shard,
     ShardFile,
@@ -67,11 +67,11 @@ def test_equal_values_make_equal_files(tmp_path):
 
 
 def test_more_records_than_one_transaction_holds(tmp_path, monkeypatch):
-    many = [b"%d" % k for k in range(2 * shards.COMMIT_EVERY + 1)]
+    many = [b"%d" % k for k in range(2 * lmdb_shard.COMMIT_EVERY + 1)]
     file = write_shard(tmp_path / "a.lmdb", many)
     assert file.records == len(many)
     assert [value for _, value in entries(tmp_path / "a.lmdb")] == many
-    monkeypatch.setattr(shards, "COMMIT_EVERY", 20)
+    monkeypatch.setattr(lmdb_shard, "COMMIT_EVERY", 20)
     exactly = write_shard(tmp_path / "b.lmdb", VALUES)
     assert exactly.records == 40 and [value for _, value in entries(tmp_path / "b.lmdb")] == VALUES
 
@@ -232,7 +232,7 @@ def test_an_environment_of_another_version_is_not_opened(tmp_path):
 def test_a_shard_that_was_written_in_another_format_gets_no_name(tmp_path, monkeypatch):
     """As a py-lmdb would whose default is the newest format."""
     head = head_of(struct.pack("=II", 0xBEEFC0DE, 3), at=24)
-    monkeypatch.setattr(shards, "_write_environment", lambda folder, _: (folder / "data.mdb").write_bytes(head))
+    monkeypatch.setattr(lmdb_shard, "_write_environment", lambda folder, _: (folder / "data.mdb").write_bytes(head))
     assert "LMDB format 3" in refusal(write_shard, tmp_path / "a.lmdb", VALUES)[0]
     assert os.listdir(tmp_path) == []
 
@@ -240,7 +240,7 @@ def test_a_shard_that_was_written_in_another_format_gets_no_name(tmp_path, monke
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, ShardError])
 @pytest.mark.parametrize("after", [0, 3, 25])
 def test_a_stopped_writer_leaves_the_old_shard_and_nothing_beside_it(tmp_path, monkeypatch, stop, after):
-    monkeypatch.setattr(shards, "COMMIT_EVERY", 10)
+    monkeypatch.setattr(lmdb_shard, "COMMIT_EVERY", 10)
     path = tmp_path / "a.lmdb"
     old = write_shard(path, [b"old"])
 
@@ -271,7 +271,7 @@ def test_a_shard_gets_its_name_when_it_is_durable(tmp_path, monkeypatch):
         calls.append(("rename", new))
         real_rename(old, new)
 
-    monkeypatch.setattr(shards, "sync_folder", lambda folder: calls.append(("sync", folder)))
+    monkeypatch.setattr(lmdb_shard, "sync_folder", lambda folder: calls.append(("sync", folder)))
     monkeypatch.setattr(os, "rename", rename)
     write_shard(path, VALUES)
     assert [name for name, _ in calls] == ["sync", "rename", "sync"]
@@ -301,7 +301,7 @@ def test_the_records_are_durable_before_the_name(tmp_path, monkeypatch):
 
 
 def test_a_full_map_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MAP_BYTES", 1 << 16)
+    monkeypatch.setattr(lmdb_shard, "MAP_BYTES", 1 << 16)
     message, hint = refusal(write_shard, tmp_path / "a.lmdb", [bytes(40_000)] * 3)
     assert message == f"{tmp_path}/a.lmdb: more than 0 GiB for one shard"
     assert hint == "build with a smaller --shard-records"
@@ -361,8 +361,8 @@ def test_a_disk_that_cannot_say_how_full_it_is_hides_no_error(tmp_path, monkeypa
     def refuses(*_, **__):
         raise lmdb.Error("mdb_env_open: Input/output error")
 
-    monkeypatch.setattr(shards.lmdb, "open", refuses)
-    monkeypatch.setattr(shards.os, "statvfs", fails)
+    monkeypatch.setattr(lmdb_shard.lmdb, "open", refuses)
+    monkeypatch.setattr(lmdb_shard.os, "statvfs", fails)
     with pytest.raises(ShardError) as caught:
         write_shard(tmp_path / "a.lmdb", [b"value"])
     assert caught.value.message == f"{tmp_path}/a.lmdb: cannot be written: mdb_env_open: Input/output error"

@@ -21,7 +21,7 @@ from alexnet_dali.pipeline.prepare.build import BuildOptions, build
 from alexnet_dali.pipeline.shards import datum, shard_check
 from alexnet_dali.pipeline.shards.lmdb_shard import ShardFile, sha256_of, write_shard
 from alexnet_dali.pipeline.shards.shard_check import Rules, check_file, check_shard
-from alexnet_dali.pipeline.shards.verify import described, verify
+from alexnet_dali.pipeline.shards.verify import read_manifest, verify
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.workers import worker_pool
 from alexnet_dali.tools.prep.cli import prep
@@ -407,15 +407,15 @@ def test_a_worker_that_dies_is_told(shards):
 def test_a_damaged_manifest_ends_it(copy, text):
     (copy / "dataset.json").write_text(text)
     with pytest.raises(ShardError, match=r"dataset\.json"):
-        described(copy)
+        read_manifest(copy)
 
 
 def test_no_set_and_an_unfinished_one(tmp_path):
     with pytest.raises(UsageError, match="no shard set there"):
-        described(tmp_path)
+        read_manifest(tmp_path)
     (tmp_path / ".build").mkdir()
     with pytest.raises(ShardError, match="the build is not finished"):
-        described(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_a_whole_shard_that_was_written_anew_is_whole(paged):
@@ -450,7 +450,7 @@ def test_damage_is_a_list_and_a_remedy(call, copy):
     (copy / "rejected.csv").unlink()
     for k in range(7):
         (copy / f"stranger{k}").write_text("")
-    photos = described(copy).manifest["source"]["path"]
+    photos = read_manifest(copy).manifest["source"]["path"]
     code, said, aside = call("verify", "--shards", copy, "--workers", 2)
     lines = said.splitlines()
     assert code == 1 and len(lines) == 9

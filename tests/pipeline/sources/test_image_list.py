@@ -6,7 +6,7 @@ import shutil
 import forms
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError, SourceError, UsageError
-from alexnet_dali.pipeline.sources import image_list as listfile
+from alexnet_dali.pipeline.sources import image_list
 from alexnet_dali.pipeline.sources.find import find_photos
 from conftest import build_set
 
@@ -129,7 +129,7 @@ def test_a_copy_elsewhere_has_the_same_fingerprint(folder, tmp_path_factory, mon
     wanted = find_photos(copy / "list.txt").fingerprint()
     assert find_photos(folder / "list.txt").fingerprint() == wanted
     monkeypatch.chdir(folder)
-    assert find_photos(listfile.Path("list.txt")).fingerprint() == wanted
+    assert find_photos(image_list.Path("list.txt")).fingerprint() == wanted
 
 
 def test_labels_that_the_folders_do_not_name_are_their_own_names(tmp_path):
@@ -213,7 +213,7 @@ def test_lists_whose_photos_are_all_missing(tmp_path):
     error = refused(tmp_path)
     assert error.message == f"{tmp_path}/train.txt: line 1: a.JPEG: no such file (2 of 2 photos are missing)"
     assert error.hint == f"remove these lines, or put the photos where they say, below {tmp_path} or {tmp_path}/train"
-    assert listfile.looks_like(tmp_path)
+    assert image_list.looks_like(tmp_path)
     lay(tmp_path, "train/cat/1.jpg")
     assert find_photos(tmp_path).kind == "class folders, flat"
 
@@ -284,12 +284,12 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 def test_what_looks_like_lists(folder):
-    assert not listfile.looks_like(folder)
+    assert not image_list.looks_like(folder)
     write(folder / "train.txt", "\n".join(LINES))
-    assert not listfile.looks_like(folder) and listfile.looks_like(folder / "train.txt")  # val may lie elsewhere
+    assert not image_list.looks_like(folder) and image_list.looks_like(folder / "train.txt")  # val may lie elsewhere
     for text, yes in [("2008_000008\n", False), ("a.JPEG\n", False), ("Photos of cats\n", False), (LINES[0], True)]:
         write(folder / "val.txt", text)
-        assert listfile.looks_like(folder) is yes
-    assert not listfile.looks_like(write(folder / "empty", ""))
-    assert not listfile.looks_like(write(folder / "tar", b"a.JPEG 0\0\n"))
-    assert listfile.looks_like(write(folder / "long.txt", f"{LINES[0]}\n" * 10_000))
+        assert image_list.looks_like(folder) is yes
+    assert not image_list.looks_like(write(folder / "empty", ""))
+    assert not image_list.looks_like(write(folder / "tar", b"a.JPEG 0\0\n"))
+    assert image_list.looks_like(write(folder / "long.txt", f"{LINES[0]}\n" * 10_000))

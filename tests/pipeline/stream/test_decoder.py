@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import simplejpeg
-from alexnet_dali.pipeline.stream import decoder as decoding
+from alexnet_dali.pipeline.stream import decoder
 from alexnet_dali.pipeline.stream.decoder import DecodeFault, Decoder, Windows
 from alexnet_dali.pipeline.stream.record_reader import Buffers, Payloads
 from PIL import Image
@@ -179,7 +179,7 @@ def test_closing_waits_for_pictures_under_way_and_drops_the_rest(monkeypatch):
         done.append(1)
         return decode(data, **options)
 
-    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", slowly)
+    monkeypatch.setattr(decoder.simplejpeg, "decode_jpeg", slowly)
     pool = Decoder(True, 2)
     jobs = [pool.begin(payloads(jpegs()), windows(48)) for _ in range(20)]
     slow.wait()

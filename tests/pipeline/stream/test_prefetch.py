@@ -13,7 +13,7 @@ from alexnet_dali.pipeline.errors import ShardError
 from alexnet_dali.pipeline.shards.lmdb_pages import extents
 from alexnet_dali.pipeline.shards.lmdb_shard import write_shard
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
-from alexnet_dali.pipeline.stream import prefetch as readahead
+from alexnet_dali.pipeline.stream import prefetch
 from alexnet_dali.pipeline.stream.prefetch import CALM, ReadAhead
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from hypothesis import HealthCheck, given, settings
@@ -175,7 +175,7 @@ def test_what_is_wanted_is_in_memory_afterwards_and_was_counted(cold, monkeypatc
     def by_mincore(shard, offset):
         return bool(resident(shard.data)[offset // mmap.PAGESIZE])
 
-    monkeypatch.setattr(readahead, "_in_memory", by_mincore)  # the kernel's own answer depends on how fast the disk is
+    monkeypatch.setattr(prefetch, "_in_memory", by_mincore)  # the kernel's own answer depends on how fast the disk is
     wanted = [3, 17, 18, 40, 59]
     places = [pages_of(cold, record) for record in wanted]
     absent = sum(not resident(path)[pages][0] for path, pages in places)
@@ -191,18 +191,18 @@ def test_the_kernel_is_asked_what_is_in_memory(cold, monkeypatch):
     """What is there it always knows; what is not may, of a fast disk, have come by the time it answers."""
     places = [(cold.shard(number), offset) for number in range(4) for offset, _ in cold.shard(number).places.tolist()]
     there = [resident(shard.data)[offset // mmap.PAGESIZE] for shard, offset in places]
-    said = [readahead._in_memory(shard, offset) for shard, offset in places]
+    said = [prefetch._in_memory(shard, offset) for shard, offset in places]
     cold.read(np.arange(60))
-    if any(readahead._in_memory(shard, offset) for shard, offset in places):  # not every file system can tell
+    if any(prefetch._in_memory(shard, offset) for shard, offset in places):  # not every file system can tell
         assert all(yes for yes, is_there in zip(said, there, strict=True) if is_there)
-        assert all(readahead._in_memory(shard, offset) for shard, offset in places)
+        assert all(prefetch._in_memory(shard, offset) for shard, offset in places)
 
     def would_wait(handle, buffers, offset, flags):
         assert flags == os.RWF_NOWAIT
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "preadv", would_wait)
-    assert not any(readahead._in_memory(shard, offset) for shard, offset in places)
+    assert not any(prefetch._in_memory(shard, offset) for shard, offset in places)
 
 
 def test_only_what_is_wanted_is_read(cold):
@@ -222,8 +222,8 @@ def test_reading_itself_drags_in_no_neighbours_either(cold):
 
 def test_a_calm_reader_asks_about_fewer_and_wakes_up(cold, monkeypatch):
     asked = []
-    there = readahead._in_memory
-    monkeypatch.setattr(readahead, "_in_memory", lambda shard, offset: asked.append(offset) or there(shard, offset))
+    there = prefetch._in_memory
+    monkeypatch.setattr(prefetch, "_in_memory", lambda shard, offset: asked.append(offset) or there(shard, offset))
     reader, everything = ReadAhead(cold), np.arange(60)
     reader.want(everything).result(timeout=30)
     for _ in range(CALM + 1):
@@ -233,7 +233,7 @@ def test_a_calm_reader_asks_about_fewer_and_wakes_up(cold, monkeypatch):
     asked.clear()
     reader.want(everything).result(timeout=30)
     assert len(asked) == 8  # of a set that is in memory
-    monkeypatch.setattr(readahead, "_in_memory", lambda *_: False)
+    monkeypatch.setattr(prefetch, "_in_memory", lambda *_: False)
     assert reader.want(everything).result(timeout=30) == 60
     reader.close()
 
@@ -246,7 +246,7 @@ def test_what_cannot_be_read_ahead_is_left_alone(cold, fault, monkeypatch):
     elif fault in ("not lmdb", "empty"):
         (folder / "data.mdb").write_bytes(b"nothing of the kind" * 1000 if fault == "not lmdb" else b"")
     else:
-        monkeypatch.setattr(readahead, "_IN_MEMORY_ONLY", 0)
+        monkeypatch.setattr(prefetch, "_IN_MEMORY_ONLY", 0)
 
         def refused(*_):
             raise OSError(38, "Function not implemented")
@@ -277,12 +277,12 @@ def test_closing_lets_go_of_threads_at_once_and_the_feed_of_files(cold, tmp_path
     def slow(*_):
         time.sleep(0.02)
 
-    monkeypatch.setattr(readahead, "_in_memory", lambda *_: False)
-    monkeypatch.setattr(readahead, "_wait", slow)
+    monkeypatch.setattr(prefetch, "_in_memory", lambda *_: False)
+    monkeypatch.setattr(prefetch, "_wait", slow)
     wanted = [reader.want(np.arange(60)) for _ in range(50)]
     began = time.monotonic()
     reader.close()
-    assert time.monotonic() - began < 10 < 50 * 60 * 0.02 / readahead.THREADS
+    assert time.monotonic() - began < 10 < 50 * 60 * 0.02 / prefetch.THREADS
     assert all(future.done() for future in wanted)
     del wanted
     cold.close()

@@ -26,9 +26,7 @@ from alexnet_dali.pipeline.shards import datum, stats
 from alexnet_dali.pipeline.shards.lmdb_shard import Shard
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.sources.find import find_photos
-from alexnet_dali.pipeline.stream import autotune as choice
-from alexnet_dali.pipeline.stream import dali_graph as graph
-from alexnet_dali.pipeline.stream import streams as loader
+from alexnet_dali.pipeline.stream import autotune, dali_graph, streams
 from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.pipeline.stream.batch_source import DECODED, BatchSource
 from alexnet_dali.pipeline.stream.decoder import Decoder, Decoding
@@ -281,7 +279,7 @@ def test_left_to_itself_the_cpu_resizes_by_threads(whole):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """What this process has measured before is forgotten."""
-    monkeypatch.setattr(choice, "_known", {})
+    monkeypatch.setattr(autotune, "_known", {})
 
 
 def test_auto_begins_at_the_beginning_and_says_what_it_chose(small, unmeasured):
@@ -324,14 +322,14 @@ def test_auto_takes_what_works_where_there_is_too_little_to_measure(small, unmea
     with small.views(crop=48, batch_size=20, decode="auto") as stream:  # one batch
         assert (stream.decode, stream.chosen) == ("threads", "")
         assert [len(batch.records) for batch in stream] == [20]
-    assert choice._known == {}
+    assert autotune._known == {}
 
 
 def test_a_damaged_record_that_auto_meets_is_named(small, unmeasured, tmp_path):
     shard_set, _, _ = spoiled(small, tmp_path, garbage)
     with pytest.raises(StreamError, match="record 5: its JPEG does not decode"):
         train_stream(shard_set, small.stats, quick(small, 20))
-    assert choice._known == {} and not files_below(tmp_path)
+    assert autotune._known == {} and not files_below(tmp_path)
 
 
 @pytest.mark.parametrize("broken", DECODERS)
@@ -363,7 +361,7 @@ def test_where_both_ways_fail_auto_raises_what_the_first_did(small, unmeasured, 
     monkeypatch.setattr(BatchSource, "_arrays", lambda source, job: faulty(source))
     with pytest.raises(StreamError, match="threads'"):
         small.stream(quick(small, 5), "auto")
-    assert choice._known == {}
+    assert autotune._known == {}
 
 
 def test_other_ways_are_refused(small):
@@ -569,7 +567,7 @@ def test_buffers_are_never_filled_while_dali_reads_them(request, monkeypatch, ki
         assert_equal(taken(stream, 60), expected)
         source = stream._source
         made = [source._feed._buffers.made, *([source._decoder.buffers.made] if source._decoder else [])]
-    assert fills and max(made) <= DECODED + graph.PREFETCH + 3
+    assert fills and max(made) <= DECODED + dali_graph.PREFETCH + 3
 
 
 def test_batches_are_the_reader_s_to_change(small):
@@ -934,7 +932,7 @@ def test_threads_are_one_a_core_unless_said(small, monkeypatch):
         seen.append(arguments[4])
         raise StreamError("enough")
 
-    monkeypatch.setattr(loader.graph, "train_graph", noted)
+    monkeypatch.setattr(streams.graph, "train_graph", noted)
     for threads in (0, 5):
         with pytest.raises(StreamError, match="enough"):
             small.stream(quick(small), threads=threads)

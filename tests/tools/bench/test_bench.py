@@ -5,7 +5,7 @@ import time
 from functools import partial
 
 import pytest
-from alexnet_dali.tools.bench import timing as measure
+from alexnet_dali.tools.bench import timing
 from alexnet_dali.tools.bench.cli import bench
 from alexnet_dali.tools.bench.timing import Row
 
@@ -59,22 +59,22 @@ def test_rounds_run_in_turn_and_the_first_is_not_counted():
 
         return run
 
-    rates = measure.rounds({"a": case("a", 1), "b": case("b", 3)}, repeats=2)
+    rates = timing.rounds({"a": case("a", 1), "b": case("b", 3)}, repeats=2)
     assert order == ["a", "b"] * 3
     assert [len(one) for one in rates.values()] == [2, 2]
     assert all(20 < rate < 101 for rate in rates["a"]) and all(60 < rate < 301 for rate in rates["b"])
 
 
 def test_a_ratio_is_of_the_same_round():
-    assert measure.ratio([10.0, 30.0, 20.0], [10.0, 10.0, 10.0]) == 2.0
-    assert measure.ratio([1.0, 100.0], [2.0, 200.0]) == 0.5  # a slow round slows both
+    assert timing.ratio([10.0, 30.0, 20.0], [10.0, 10.0, 10.0]) == 2.0
+    assert timing.ratio([1.0, 100.0], [2.0, 200.0]) == 0.5  # a slow round slows both
 
 
 def test_rows():
-    one = measure.row("a", [3.0, 1.0, 2.0], 5_000_000)
+    one = timing.row("a", [3.0, 1.0, 2.0], 5_000_000)
     assert one == Row("a", 2.0, 1.0, 3.0, 5_000_000)
-    assert measure.as_json([one]) == [
+    assert timing.as_json([one]) == [
         {"case": "a", "images_per_second": 2.0, "min": 1.0, "max": 3.0, "peak_bytes": 5_000_000}
     ]
-    lines = measure.table([one, Row("bb", 1000.0, 900.0, 1100.0)], {"of its limit": {"a": 0.5}}).splitlines()
+    lines = timing.table([one, Row("bb", 1000.0, 900.0, 1100.0)], {"of its limit": {"a": 0.5}}).splitlines()
     assert "of its limit" in lines[0] and "0.50" in lines[1] and "5 MB" in lines[1] and "1,000" in lines[2]

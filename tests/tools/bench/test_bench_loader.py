@@ -20,7 +20,7 @@ import simplejpeg
 import stored
 import torch
 from alexnet_dali.tools.bench.cli import bench
-from alexnet_dali.tools.bench.loader import page_cache as cold
+from alexnet_dali.tools.bench.loader import page_cache
 from alexnet_dali.tools.bench.loader import process as loader_process
 from alexnet_dali.tools.bench.loader import rounds as loader_rounds
 from alexnet_dali.tools.bench.loader.cases import CASES
@@ -364,11 +364,11 @@ def test_dropped_files_are_read_from_the_disk_again(tmp_path):
     path.write_bytes(os.urandom(1 << 22))
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         assert sum(mapped[:: mmap.PAGESIZE]) > 0
-        assert cold.drop([path]) == 1.0  # a mapped page stays, and is reported
+        assert page_cache.drop([path]) == 1.0  # a mapped page stays, and is reported
     stays = b"tmpfs" in mount_of(tmp_path)  # such files are nowhere else
-    assert cold.drop([path]) == (1.0 if stays else 0.0)
-    assert cold.sequential_rate([path]) > 0
-    assert cold.drop([]) == 0.0
+    assert page_cache.drop([path]) == (1.0 if stays else 0.0)
+    assert page_cache.sequential_rate([path]) > 0
+    assert page_cache.drop([]) == 0.0
 
 
 def mount_of(path):

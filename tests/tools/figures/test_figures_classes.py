@@ -8,7 +8,7 @@ import tiny
 import torch
 from alexnet_dali.model.analysis.confusion import ClassError, Confusion, Tally
 from alexnet_dali.tools.figures import confusion as matrices
-from alexnet_dali.tools.figures import per_class as bars
+from alexnet_dali.tools.figures import per_class
 from alexnet_dali.tools.figures.confusion import all_pairs, shares
 from alexnet_dali.tools.figures.style import DARK, save
 from PIL import Image
@@ -39,7 +39,7 @@ def test_the_matrix_is_counted(tally, tmp_path):
 
 
 def test_errors_are_sorted_and_classes_without_photos_left_out(tally, tmp_path):
-    figure = bars.draw(tally.errors(), ["zero", "one", "two", "three"], look=DARK)
+    figure = per_class.draw(tally.errors(), ["zero", "one", "two", "three"], look=DARK)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths[:3] == [0.5, 0.5, 0.0] and len(widths) == 6
     _, svg = save(figure, tmp_path, "per-class")
@@ -61,7 +61,7 @@ def test_of_a_thousand_classes_the_worst_are_named(tmp_path):
     bold = [word for word in words if word.startswith("class 9")]
     assert len(bold) == 20 and bold[0].startswith("class 999") and bold[-1].startswith("class 980")
     assert sum(word.startswith("10%  class") for word in words) == 60
-    figure = bars.draw(errors, names)
+    figure = per_class.draw(errors, names)
     curve = figure.axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(curve, 100 * np.arange(999, -1, -1) / 1000)
     _, svg = save(figure, tmp_path, "per-class")
@@ -74,7 +74,7 @@ def test_of_a_thousand_classes_the_worst_are_named(tmp_path):
 def test_a_run(shards, in_process, tmp_path):
     run = tmp_path / "run"
     tiny.trainer_of(shards, run, batch_size=8, steps=1, rate=0.002).train()
-    for command, name in ((matrices.confusion, "confusion"), (bars.per_class, "per-class")):
+    for command, name in ((matrices.confusion, "confusion"), (per_class.per_class, "per-class")):
         code, out, _ = in_process(command, run, "--device", "cpu")
         assert code == 0 and out == f"{run}/figures/{name}.png\n{run}/figures/{name}.svg\n"
         words = (run / "figures" / f"{name}.svg").read_text()

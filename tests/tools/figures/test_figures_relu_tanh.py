@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from alexnet_dali.model.analysis import small_net_trainer as figure1
+from alexnet_dali.model.analysis import small_net_trainer
 from alexnet_dali.model.analysis.comparison import Curve, Settings, Variant, choose, epochs_to
 from alexnet_dali.model.analysis.small_net_trainer import SmallNetTrainer, Stopped
 from alexnet_dali.model.nets.small_net import SmallNet
@@ -115,7 +115,7 @@ def test_the_longest_words_fit():
 def test_no_picture_is_reflected_or_moved(small_set, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr(
-        figure1, "train_stream", lambda *given, **rest: plans.append(given[2]) or train_stream(*given, **rest)
+        small_net_trainer, "train_stream", lambda *given, **rest: plans.append(given[2]) or train_stream(*given, **rest)
     )
     laboratory(small_set, tmp_path, epochs=1, seed=4).train(Variant("relu"), 0.001, 1)
     plain = next(plans[0].batches())
@@ -190,7 +190,7 @@ def test_relu_vs_tanh_draws_and_draws_again_without_training(small_set, tmp_path
     assert "<text" in (tmp_path / "f" / "relu-vs-tanh.svg").read_text()
     first = (tmp_path / "f" / "relu-vs-tanh.png").read_bytes()
     (tmp_path / "f" / "relu-vs-tanh.png").unlink()
-    monkeypatch.setattr(figure1, "train_stream", None)  # whoever trains, fails
+    monkeypatch.setattr(small_net_trainer, "train_stream", None)  # whoever trains, fails
     code, again, err = in_process(figures, *asked)
     assert (code, again) == (0, out) and "epoch 1" not in err
     assert (tmp_path / "f" / "relu-vs-tanh.png").read_bytes() == first

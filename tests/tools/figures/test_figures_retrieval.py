@@ -14,7 +14,7 @@ from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.errors import UsageError
 from alexnet_dali.pipeline.shards.records_csv import read_listing
 from alexnet_dali.pipeline.stream.dataset import ShardDataset
-from alexnet_dali.tools.figures import style as look
+from alexnet_dali.tools.figures import style
 from alexnet_dali.tools.figures.cli import figures
 from alexnet_dali.tools.figures.open_run import open_run
 from alexnet_dali.tools.figures.retrieval import codes as codes_module
@@ -174,7 +174,7 @@ def test_a_training_photo_finds_itself(indexed, photos, shards, call, tmp_path):
     assert code == 0 and out.startswith("by codes of 32 bits, the best 60 put in order by their vectors\n"), err
     assert found_in(out) == exactly, "a hundred of sixty are all"
     code, out, err = call("search", indexed, *asked, "--bits-alone", "--dark", "--out", tmp_path / "figures")
-    assert look.DARK.paper in (tmp_path / "figures" / "search-dark.svg").read_text()
+    assert style.DARK.paper in (tmp_path / "figures" / "search-dark.svg").read_text()
     assert code == 0 and out.startswith("by codes of 32 bits alone\n"), err
     for photo, rows in zip(asked, found_in(out).values(), strict=True):
         bits = [int(distance) for distance, _, _ in rows]
@@ -397,7 +397,7 @@ def test_neighbours(indexed, shards, call, tmp_path):
     assert png.read_bytes() != first
     code, out, _ = call("neighbours", indexed, "--count", 3, "--dark", "--out", tmp_path / "figures")
     assert code == 0 and out.startswith(f"{tmp_path}/figures/neighbours-dark.png\n")
-    assert look.DARK.paper in (tmp_path / "figures" / "neighbours-dark.svg").read_text()
+    assert style.DARK.paper in (tmp_path / "figures" / "neighbours-dark.svg").read_text()
     for records, said in (("3,x", "--records 3,x: not numbers"), ("20", "--records 20: val has 20 photos")):
         code, _, err = call("neighbours", indexed, "--records", records)
         assert code == 2 and said in err
@@ -432,7 +432,7 @@ def test_drawn_photos_are_of_all_classes(indexed, shards):
     assert drawn[1][:4] == drawn[0] and len(set(drawn[1])) == 6 and sorted(drawn[2]) == list(range(20))
 
 
-@pytest.mark.parametrize("chosen", [look.LIGHT, look.DARK])
+@pytest.mark.parametrize("chosen", [style.LIGHT, style.DARK])
 def test_colours_say_whose_class_it_is(chosen):
     grey = np.full((40, 60, 3), 128, np.uint8)
     some = neighbours.Shown

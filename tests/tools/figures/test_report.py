@@ -17,12 +17,12 @@ from alexnet_dali.model.recipes.recipe import recipe
 from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.evaluate import Result
 from alexnet_dali.tools.evaluate import evaluate_runs
-from alexnet_dali.tools.figures import answers as passes
+from alexnet_dali.tools.figures import answers
 from alexnet_dali.tools.figures.cli import figures
 from alexnet_dali.tools.figures.open_run import open_run
-from alexnet_dali.tools.figures.report import facts as report_parts
+from alexnet_dali.tools.figures.report import facts
 from alexnet_dali.tools.figures.report.report import report
-from alexnet_dali.tools.figures.small_nets import command as relu_vs_tanh
+from alexnet_dali.tools.figures.small_nets import command
 from alexnet_dali.tools.train.cli import train
 from conftest import build_set
 from PIL import Image
@@ -191,7 +191,7 @@ def test_what_was_trained_on_what(run, hostile, page):
         assert words in page.said, words
     assert "What is different from what ran in 2012" not in page.said
     course = metrics.read(run / "metrics.jsonl")
-    speed = report_parts.speed(course, 8)
+    speed = facts.speed(course, 8)
     assert f"{speed.images_per_second:,.0f} images a second; the net waited for data in" in page.said
 
 
@@ -222,8 +222,8 @@ def test_neighbours_once_there_is_an_index(run, page, call, in_process, tmp_path
     words = [str(copy) if word == str(run) else word for word in shlex.split(line)[1:]]
     assert str(copy) in words and in_process(figures, *words, "--device", "cpu")[0] == 0
     passed = []
-    real = passes.evaluate
-    monkeypatch.setattr(passes, "evaluate", lambda *a, **k: passed.append(k["views"]) or real(*a, **k))
+    real = answers.evaluate
+    monkeypatch.setattr(answers, "evaluate", lambda *a, **k: passed.append(k["views"]) or real(*a, **k))
     code, out, _ = call(copy, "--views", "10", "--out", tmp_path / "ten.html")
     assert (code, out) == (0, f"{tmp_path / 'ten.html'}\n")
     ten = Page((tmp_path / "ten.html").read_text())
@@ -260,8 +260,8 @@ def test_figure_1_where_it_was_trained(run, page, call, tmp_path, monkeypatch):
     folder.mkdir()
     code, _, err = call(run, "--figure1", folder, "--out", tmp_path / "page.html")
     assert code == 2 and f"{folder}: no finished relu-vs-tanh there" in err
-    drawn, real = [], relu_vs_tanh.draw_race
-    monkeypatch.setattr(relu_vs_tanh, "draw_race", lambda *given: drawn.append(given) or real(*given))
+    drawn, real = [], command.draw_race
+    monkeypatch.setattr(command, "draw_race", lambda *given: drawn.append(given) or real(*given))
     (folder / "relu-vs-tanh.json").write_text(json.dumps(RACE))
     assert call(run, "--figure1", folder, "--out", tmp_path / "page.html")[0] == 0
     with_race = Page((tmp_path / "page.html").read_text())
@@ -377,19 +377,19 @@ def test_the_papers_row_of_a_recipe(run, name, views, expected, said):
     opened = replace(opened, trained=replace(opened.trained, recipe=recipe(name)), shard_set=thousand)
     config = tiny.config(thousand, recipe=name)
     result = Result(50000, 2.0, 0.407, 0.182)
-    own, *rows = report_parts.results(opened, config, result, "val", views)
+    own, *rows = facts.results(opened, config, result, "val", views)
     assert own.ours and (own.top1, own.top5) == pytest.approx((40.7, 18.2))
     assert [(row.name, row.top1, row.top5) for row in rows] == expected
-    sentence = report_parts.comparison(opened, config, result, views)
+    sentence = facts.comparison(opened, config, result, views)
     assert said in sentence and bool(said) == bool(sentence)
 
 
 def test_what_a_recipe_has_otherwise(run):
     saved = checkpoint.load(run / "best.pt")
     config = tiny.config(open_run(run, None, "cpu").shard_set)
-    assert report_parts.differences(saved, config) == []
+    assert facts.differences(saved, config) == []
     saved["recipe"] = recipe("modern").described()
-    rows = report_parts.differences(saved, config)
+    rows = facts.differences(saved, config)
     assert ("mean", "rgb", "image") in rows and ("net: norm", "batch", NetOptions().norm) in rows
     assert ("divide", "no", "yes") in rows and not [row for row in rows if row[0] in ("name", "summary", "epochs")]
 
@@ -401,11 +401,11 @@ def test_speed_is_that_of_all_the_time():
         more = {"disk_percent": stall, "val_seconds": 1.0}
         return {"kind": kind, "epoch": 1, "step": step, "images_per_second": rate, "stall_percent": stall, **more}
 
-    found = report_parts.speed([line(10, 10.0, 0.0), line(5, 1.0, 50.0, "step"), line(20, 2.5, 5.0)], 10)
+    found = facts.speed([line(10, 10.0, 0.0), line(5, 1.0, 50.0, "step"), line(20, 2.5, 5.0)], 10)
     assert (found.images_per_second, found.stall_percent) == (4.0, 4.0)
     assert found.waits["disk"] == 4.0 and found.seconds == 52.0
-    assert report_parts.speed([line(5, 1.0, 50.0, "step")], 10).stall_percent == 50.0
-    assert report_parts.speed([{"kind": "epoch", "epoch": 1, "step": 3}], 10) is None
+    assert facts.speed([line(5, 1.0, 50.0, "step")], 10).stall_percent == 50.0
+    assert facts.speed([{"kind": "epoch", "epoch": 1, "step": 3}], 10) is None
 
 
 # In a real browser.

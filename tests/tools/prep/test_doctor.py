@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from alexnet_dali.pipeline.prepare import area
 from alexnet_dali.tools.prep import doctor as doctor_module
-from alexnet_dali.tools.prep import doctor_checks as command
+from alexnet_dali.tools.prep import doctor_checks
 from alexnet_dali.tools.prep.doctor import doctor
 from alexnet_dali.tools.prep.doctor_checks import Check, checks
 from alexnet_dali.tools.prep.machine import Gpu, Machine
@@ -71,42 +71,42 @@ def test_importing_the_command_loads_no_heavy_library():
 
 
 def test_python():
-    said(command.python((3, 12, 1), "linux"), "ok", "3.12.1")
-    said(command.python((3, 9, 2), "linux"), "wrong", "outside of 3.10 to 3.14", "venv")
-    said(command.python((3, 15, 0), "linux"), "wrong", "3.15.0", "venv")
-    said(command.python((3, 12, 1), "darwin"), "wrong", "DALI is built for Linux", "docker compose up")
+    said(doctor_checks.python((3, 12, 1), "linux"), "ok", "3.12.1")
+    said(doctor_checks.python((3, 9, 2), "linux"), "wrong", "outside of 3.10 to 3.14", "venv")
+    said(doctor_checks.python((3, 15, 0), "linux"), "wrong", "3.15.0", "venv")
+    said(doctor_checks.python((3, 12, 1), "darwin"), "wrong", "DALI is built for Linux", "docker compose up")
 
 
 def test_python_is_what_pyproject_asks():
     text = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     [(least, below)] = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text)
-    assert ((3, int(least)), (3, int(below) - 1)) == (command.OLDEST, command.NEWEST)
+    assert ((3, int(least)), (3, int(below) - 1)) == (doctor_checks.OLDEST, doctor_checks.NEWEST)
 
 
 def test_without_compiled_loops_shrinking_is_slower(monkeypatch):
     monkeypatch.setattr(area, "COMPILED", False)
-    said(command.pictures(), "note", "builds take 15% longer", "install gcc, then this package again")
+    said(doctor_checks.pictures(), "note", "builds take 15% longer", "install gcc, then this package again")
 
 
 def test_pictures_missing_old_broken_or_apart(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "cv2", None)
-        said(command.pictures(), "missing", "cv2 is not installed", "pip install 'opencv-python-headless>=")
+        said(doctor_checks.pictures(), "missing", "cv2 is not installed", "pip install 'opencv-python-headless>=")
     with monkeypatch.context() as patch:
-        patch.setattr(command, "older", lambda wanted: "pillow 9.0" if wanted.startswith("pillow") else "")
-        said(command.pictures(), "wrong", "pillow 9.0, older than pillow>=", "pip install --upgrade 'pillow>=")
+        patch.setattr(doctor_checks, "older", lambda wanted: "pillow 9.0" if wanted.startswith("pillow") else "")
+        said(doctor_checks.pictures(), "wrong", "pillow 9.0, older than pillow>=", "pip install --upgrade 'pillow>=")
     import cv2
     import numpy as np
 
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "imdecode", lambda *_: np.zeros((48, 64, 3), np.uint8))
-        said(command.pictures(), "wrong", "levels apart", "pip install --force-reinstall opencv-python-headless")
+        said(doctor_checks.pictures(), "wrong", "levels apart", "pip install --force-reinstall opencv-python-headless")
 
     def breaks(*_):
         raise OSError("libjpeg.so.62:\n cannot open shared object file")
 
     monkeypatch.setattr(cv2, "imdecode", breaks)
-    said(command.pictures(), "wrong", "OSError: libjpeg.so.62: cannot open", "--force-reinstall 'numpy>=")
+    said(doctor_checks.pictures(), "wrong", "OSError: libjpeg.so.62: cannot open", "--force-reinstall 'numpy>=")
 
 
 def test_lmdb_format(monkeypatch):
@@ -115,52 +115,57 @@ def test_lmdb_format(monkeypatch):
     really, asked = lmdb.open, []
     with monkeypatch.context() as patch:
         patch.setattr(lmdb, "open", lambda path, **options: asked.append(options) or really(path, **options))
-        said(command.lmdb_format(), "ok", "format 1")
+        said(doctor_checks.lmdb_format(), "ok", "format 1")
         assert asked[0]["lib_version"] == 0
     with monkeypatch.context() as patch:
         patch.setenv("LMDB_DEFAULT_LIB_VERSION", "1")
-        said(command.lmdb_format(), "note", "LMDB_DEFAULT_LIB_VERSION=1", "unset LMDB_DEFAULT_LIB_VERSION")
+        said(doctor_checks.lmdb_format(), "note", "LMDB_DEFAULT_LIB_VERSION=1", "unset LMDB_DEFAULT_LIB_VERSION")
     # a library that writes format 3 whatever it is asked
     monkeypatch.setattr(lmdb, "open", lambda path, **options: really(path, **(options | {"lib_version": 1})))
-    said(command.lmdb_format(), "wrong", "DALI and Caffe cannot read", "unset LMDB_DEFAULT_LIB_VERSION")
+    said(doctor_checks.lmdb_format(), "wrong", "DALI and Caffe cannot read", "unset LMDB_DEFAULT_LIB_VERSION")
 
 
 def test_dali(monkeypatch):
     both = replace(SIGHTLESS, dali=("nvidia-dali-cuda120", "nvidia-dali-cuda130"))
     said(
-        command.dali(both),
+        doctor_checks.dali(both),
         "wrong",
         "hold the same module",
         "pip uninstall -y nvidia-dali-cuda120 nvidia-dali-cuda130 && pip install 'nvidia-dali-cuda120>=",
     )
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "nvidia.dali", None)
-        said(command.dali(SIGHTLESS), "missing", "nvidia.dali is not installed", "pip install 'nvidia-dali-cuda120>=")
-    said(command.dali(SIGHTLESS), "ok", "decodes a JPEG on the CPU")
-    monkeypatch.setattr(command, "decode_with_dali", lambda device: 0 if device == "cpu" else 1 / 0)
-    said(command.dali(SIGHTLESS), "wrong", "levels apart", "pip install --force-reinstall 'nvidia-dali-cuda120>=")
+        said(
+            doctor_checks.dali(SIGHTLESS),
+            "missing",
+            "nvidia.dali is not installed",
+            "pip install 'nvidia-dali-cuda120>=",
+        )
+    said(doctor_checks.dali(SIGHTLESS), "ok", "decodes a JPEG on the CPU")
+    monkeypatch.setattr(doctor_checks, "decode_with_dali", lambda device: 0 if device == "cpu" else 1 / 0)
+    said(doctor_checks.dali(SIGHTLESS), "wrong", "levels apart", "pip install --force-reinstall 'nvidia-dali-cuda120>=")
     import simplejpeg
 
-    right = simplejpeg.decode_jpeg(command.small_jpeg())
-    monkeypatch.setattr(command, "decode_with_dali", lambda device: right if device == "cpu" else 1 / 0)
-    said(command.dali(HEALTHY), "wrong", "ZeroDivisionError", "pip install --force-reinstall")
-    monkeypatch.setattr(command, "decode_with_dali", lambda device: right)
-    said(command.dali(HEALTHY), "ok", "on the CPU and on GPU 0")
+    right = simplejpeg.decode_jpeg(doctor_checks.small_jpeg())
+    monkeypatch.setattr(doctor_checks, "decode_with_dali", lambda device: right if device == "cpu" else 1 / 0)
+    said(doctor_checks.dali(HEALTHY), "wrong", "ZeroDivisionError", "pip install --force-reinstall")
+    monkeypatch.setattr(doctor_checks, "decode_with_dali", lambda device: right)
+    said(doctor_checks.dali(HEALTHY), "ok", "on the CPU and on GPU 0")
 
 
 def test_torch_and_torchvision(monkeypatch):
     import torchvision
 
-    said(command.torch_build(), "ok", "built")
+    said(doctor_checks.torch_build(), "ok", "built")
 
     def lacks(*_):
         raise RuntimeError("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(torchvision.ops, "nms", lacks)
-    said(command.torchvision_ops(), "wrong", "nms does not exist", "pip install --force-reinstall 'torch>=")
+    said(doctor_checks.torchvision_ops(), "wrong", "nms does not exist", "pip install --force-reinstall 'torch>=")
     monkeypatch.setitem(sys.modules, "torch", None)
-    said(command.torch_build(), "missing", "torch is not installed", "pip install 'torch>=")
-    said(command.torchvision_ops(), "missing", "torch is not installed", "pip install 'torch>=")
+    said(doctor_checks.torch_build(), "missing", "torch is not installed", "pip install 'torch>=")
+    said(doctor_checks.torchvision_ops(), "missing", "torch is not installed", "pip install 'torch>=")
 
 
 @pytest.mark.parametrize(
@@ -184,56 +189,58 @@ def test_torch_and_torchvision(monkeypatch):
 )
 def test_driver(driver, cuda, dali, state, found, remedy):
     machine = replace(SIGHTLESS, driver=driver, cuda=cuda, dali=(f"nvidia-dali-{dali}",))
-    said(command.driver(machine), state, found, remedy)
+    said(doctor_checks.driver(machine), state, found, remedy)
 
 
 def test_a_compatibility_package_counts_as_a_newer_driver():
     old = replace(HEALTHY, driver="535.129.03", dali=("nvidia-dali-cuda130",))
-    said(command.driver(old), "ok", "535.129.03")
+    said(doctor_checks.driver(old), "ok", "535.129.03")
 
 
 def test_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     said(
-        command.gpus(replace(HEALTHY, gpus=(H100, H100))),
+        doctor_checks.gpus(replace(HEALTHY, gpus=(H100, H100))),
         "ok",
         "2 x NVIDIA H100 80GB HBM3, 85.0 GB, compute 9.0, hardware JPEG decoder",
     )
-    said(command.gpus(Machine()), "note", "training runs on the CPU", "docker run --gpus all")
-    said(command.gpus(replace(SIGHTLESS, cuda=None)), "note", "HBM3: idle", "pip install --force-reinstall torch")
-    said(command.gpus(replace(SIGHTLESS, refusal="unknown error")), "wrong", "unknown error", "nvidia_uvm")
+    said(doctor_checks.gpus(Machine()), "note", "training runs on the CPU", "docker run --gpus all")
+    said(doctor_checks.gpus(replace(SIGHTLESS, cuda=None)), "note", "HBM3: idle", "pip install --force-reinstall torch")
+    said(doctor_checks.gpus(replace(SIGHTLESS, refusal="unknown error")), "wrong", "unknown error", "nvidia_uvm")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    said(command.gpus(SIGHTLESS), "note", "hidden", "unset CUDA_VISIBLE_DEVICES")
+    said(doctor_checks.gpus(SIGHTLESS), "note", "hidden", "unset CUDA_VISIBLE_DEVICES")
 
 
 def test_gpus_that_torch_has_no_code_for():
     volta = Gpu("Tesla V100", 16_000_000_000, (7, 0))
     said(
-        command.gpus(replace(HEALTHY, gpus=(volta,))),
+        doctor_checks.gpus(replace(HEALTHY, gpus=(volta,))),
         "wrong",
         "no code for Tesla V100, but for sm_80, sm_90",
         "PyTorch's own page",
     )
     later = Gpu("a later one", 0, (20, 0))
-    said(command.gpus(replace(HEALTHY, gpus=(later,))), "wrong", "no code", "pip install --upgrade torch")
+    said(doctor_checks.gpus(replace(HEALTHY, gpus=(later,))), "wrong", "no code", "pip install --upgrade torch")
 
 
 def test_gpus_whose_jpeg_engine_is_out_of_reach():
     said(
-        command.gpus(replace(HEALTHY, gpus=(replace(H100, jpeg_engines=0),))),
+        doctor_checks.gpus(replace(HEALTHY, gpus=(replace(H100, jpeg_engines=0),))),
         "note",
         "decodes JPEG on its cores; a JPEG engine is there",
         "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video",
     )
     a10 = Gpu("NVIDIA A10", 24_000_000_000, (8, 6), 0)
-    said(command.gpus(replace(HEALTHY, gpus=(a10,))), "ok", "compute 8.6, decodes JPEG on its cores")
+    said(doctor_checks.gpus(replace(HEALTHY, gpus=(a10,))), "ok", "compute 8.6, decodes JPEG on its cores")
 
 
 def test_cores_and_shared_memory():
-    said(command.cores(HEALTHY), "ok", "16")
-    said(command.cores(replace(HEALTHY, quota=2.5)), "note", "a quota leaves the time of 2.5", "--cpuset-cpus 0-1")
-    said(command.shared_memory(HEALTHY), "ok", "8.6 GB")
-    said(command.shared_memory(replace(HEALTHY, shared_memory_bytes=64 << 20)), "note", "67.1 MB", "--ipc=host")
+    said(doctor_checks.cores(HEALTHY), "ok", "16")
+    said(
+        doctor_checks.cores(replace(HEALTHY, quota=2.5)), "note", "a quota leaves the time of 2.5", "--cpuset-cpus 0-1"
+    )
+    said(doctor_checks.shared_memory(HEALTHY), "ok", "8.6 GB")
+    said(doctor_checks.shared_memory(replace(HEALTHY, shared_memory_bytes=64 << 20)), "note", "67.1 MB", "--ipc=host")
 
 
 def test_disk(monkeypatch, tmp_path):
@@ -243,20 +250,22 @@ def test_disk(monkeypatch, tmp_path):
         asked.append(place)
         return SimpleNamespace(free=int(free))
 
-    monkeypatch.setattr(command.shutil, "disk_usage", usage)
-    said(command.disk(tmp_path / "not/yet/there"), "ok", "300.0 GB free")
+    monkeypatch.setattr(doctor_checks.shutil, "disk_usage", usage)
+    said(doctor_checks.disk(tmp_path / "not/yet/there"), "ok", "300.0 GB free")
     assert asked == [tmp_path]
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda place: usage(place, 100e9))
-    said(command.disk(tmp_path), "ok", "as JPEG shards")
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda place: usage(place, 9e9))
-    said(command.disk(tmp_path), "note", "9.0 GB free", "--out /a/larger/disk")
-    monkeypatch.setattr(command.os, "access", lambda *_: False)
-    said(command.disk(tmp_path / "out"), "note", f"{tmp_path} cannot be written", "sudo install -d -o $(id -u)")
+    monkeypatch.setattr(doctor_checks.shutil, "disk_usage", lambda place: usage(place, 100e9))
+    said(doctor_checks.disk(tmp_path), "ok", "as JPEG shards")
+    monkeypatch.setattr(doctor_checks.shutil, "disk_usage", lambda place: usage(place, 9e9))
+    said(doctor_checks.disk(tmp_path), "note", "9.0 GB free", "--out /a/larger/disk")
+    monkeypatch.setattr(doctor_checks.os, "access", lambda *_: False)
+    said(doctor_checks.disk(tmp_path / "out"), "note", f"{tmp_path} cannot be written", "sudo install -d -o $(id -u)")
 
 
 def test_a_check_that_fails_is_a_line_and_no_traceback(monkeypatch, tmp_path):
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda _: (_ for _ in ()).throw(OSError("stale file handle")))
-    said(command.disk(tmp_path), "note", "stale file handle")
+    monkeypatch.setattr(
+        doctor_checks.shutil, "disk_usage", lambda _: (_ for _ in ()).throw(OSError("stale file handle"))
+    )
+    said(doctor_checks.disk(tmp_path), "note", "stale file handle")
 
 
 def test_the_table_shows_each_remedy_and_ends_1(monkeypatch):

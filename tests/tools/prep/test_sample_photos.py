@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from alexnet_dali.pipeline.errors import UsageError
 from alexnet_dali.tools.console import run
-from alexnet_dali.tools.prep import sample_photos as maker
+from alexnet_dali.tools.prep import sample_photos
 from alexnet_dali.tools.prep.sample_scene import FIGURES, scene
 from click.testing import CliRunner
 from PIL import Image
@@ -29,12 +29,12 @@ def photos(folder):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos") / "small"
-    maker.make_photos(folder, **SMALL)
+    sample_photos.make_photos(folder, **SMALL)
     return folder
 
 
 def test_same_arguments_same_bytes(small, tmp_path):
-    maker.make_photos(tmp_path / "again", **SMALL)
+    sample_photos.make_photos(tmp_path / "again", **SMALL)
     assert contents(tmp_path / "again") == contents(small)
 
 
@@ -51,13 +51,13 @@ def test_a_new_interpreter_draws_the_same(small):
 
 
 def test_another_seed_split_or_number_is_another_photo():
-    first = maker.photo(0, "train", 0, 0, (24, 60))
-    others = [maker.photo(*place, 0, (24, 60)) for place in ((1, "train", 0), (0, "val", 0), (0, "train", 1))]
+    first = sample_photos.photo(0, "train", 0, 0, (24, 60))
+    others = [sample_photos.photo(*place, 0, (24, 60)) for place in ((1, "train", 0), (0, "val", 0), (0, "train", 1))]
     assert len({first, *others}) == 4
 
 
 def test_a_longer_set_begins_with_the_shorter_one(small, tmp_path):
-    maker.make_photos(tmp_path / "long", **SMALL | {"train": 17, "val": 9})
+    sample_photos.make_photos(tmp_path / "long", **SMALL | {"train": 17, "val": 9})
     longer = photos(tmp_path / "long")
     assert len(longer) == 17 + 9
     assert photos(small).items() <= longer.items()
@@ -82,7 +82,7 @@ def test_there_are_ten_classes_in_sorted_order():
 
 
 def test_sizes_vary_as_photos_do():
-    sizes = [Image.open(io.BytesIO(maker.photo(0, "val", k, k % 10))).size for k in range(40)]
+    sizes = [Image.open(io.BytesIO(sample_photos.photo(0, "val", k, k % 10))).size for k in range(40)]
     assert all(200 <= length <= 500 for size in sizes for length in size)
     assert any(width > height for width, height in sizes) and any(width < height for width, height in sizes)
     assert any(min(size) < 256 for size in sizes) and any(min(size) > 300 for size in sizes)
@@ -91,7 +91,7 @@ def test_sizes_vary_as_photos_do():
 def test_every_photo_decodes_and_a_few_are_odd():
     seen = set()
     for k in range(250):
-        image = Image.open(io.BytesIO(maker.photo(0, "train", k, k % 10, (16, 24))))
+        image = Image.open(io.BytesIO(sample_photos.photo(0, "train", k, k % 10, (16, 24))))
         image.load()
         seen.add((image.format, image.mode, bool(image.info.get("progressive"))))
     assert seen == {
@@ -106,7 +106,7 @@ def test_every_photo_decodes_and_a_few_are_odd():
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "cmyk", "png", "grey"])
 def test_every_form_keeps_the_picture(kind):
     picture = scene(np.random.default_rng(0), 7, (120, 160))
-    decoded = Image.open(io.BytesIO(maker._encode(picture, kind, 95)))
+    decoded = Image.open(io.BytesIO(sample_photos._encode(picture, kind, 95)))
     expected = np.asarray(Image.fromarray(picture).convert("L" if kind == "grey" else "RGB"), np.float32)
     got = np.asarray(decoded if kind == "grey" else decoded.convert("RGB"), np.float32)
     assert got.shape == expected.shape
@@ -127,7 +127,7 @@ def test_figures_are_antialiased_distances(name):
 def test_made_again_nothing_is_written(small):
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
     done: list[int] = []
-    maker.make_photos(small, **SMALL, advance=done.append)
+    sample_photos.make_photos(small, **SMALL, advance=done.append)
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
     assert sum(done) == 17
 
@@ -142,11 +142,11 @@ def test_a_stopped_run_goes_on(small, tmp_path):
 
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        maker.make_photos(out, **SMALL, advance=stop_after_some)
+        sample_photos.make_photos(out, **SMALL, advance=stop_after_some)
     assert not (out / "sample.json").exists() and len(photos(out)) == 8
     kept = next(out.rglob("*.JPEG"))
     before = kept.stat().st_mtime_ns
-    maker.make_photos(out, **SMALL)
+    sample_photos.make_photos(out, **SMALL)
     assert contents(out) == contents(small)
     assert kept.stat().st_mtime_ns == before
 
@@ -154,7 +154,7 @@ def test_a_stopped_run_goes_on(small, tmp_path):
 def test_a_foreign_folder_is_refused_untouched(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError) as caught:
-        maker.make_photos(tmp_path, **SMALL)
+        sample_photos.make_photos(tmp_path, **SMALL)
     assert caught.value.message == f"{tmp_path} holds something else: thesis.tex"
     assert caught.value.hint == "name a new or an empty folder"
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
@@ -163,13 +163,13 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path):
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file is a file, not a folder; name a new folder"):
-        maker.make_photos(tmp_path / "file", **SMALL)
+        sample_photos.make_photos(tmp_path / "file", **SMALL)
 
 
 def test_another_set_is_refused_by_its_differences(small):
     before = contents(small)
     with pytest.raises(UsageError) as caught:
-        maker.make_photos(small, **SMALL | {"train": 20, "seed": 4})
+        sample_photos.make_photos(small, **SMALL | {"train": 20, "seed": 4})
     assert caught.value.message == f"{small} holds another set of photos: train 12, not 20; seed 3, not 4"
     assert caught.value.hint == f"delete {small}, or name a new folder"
     assert contents(small) == before
@@ -179,7 +179,7 @@ def test_another_set_is_refused_by_its_differences(small):
 def test_a_damaged_record_is_refused(tmp_path, text):
     (tmp_path / "sample.json").write_text(text)
     with pytest.raises(UsageError, match=r"sample\.json cannot be read as the record of a sample set"):
-        maker.make_photos(tmp_path, **SMALL)
+        sample_photos.make_photos(tmp_path, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -193,17 +193,17 @@ def test_a_damaged_record_is_refused(tmp_path, text):
 )
 def test_impossible_sets_are_refused(tmp_path, wrong, message):
     with pytest.raises(UsageError) as caught:
-        maker.make_photos(tmp_path / "new", **SMALL | wrong)
+        sample_photos.make_photos(tmp_path / "new", **SMALL | wrong)
     assert str(caught.value) == message
     assert not (tmp_path / "new").exists()
 
 
 def test_the_command_makes_photos_once(tmp_path, in_process):
     arguments = [str(tmp_path / "set"), "--train", "4", "--val", "2", "--classes", "2", "--seed", "5"]
-    code, _, said = in_process(maker.sample_photos, *arguments)
+    code, _, said = in_process(sample_photos.sample_photos, *arguments)
     assert code == 0 and said.endswith("set: 4 training and 2 validation photos of 2 classes\n")
     assert len(photos(tmp_path / "set")) == 6
-    code, _, said = in_process(maker.sample_photos, *arguments)
+    code, _, said = in_process(sample_photos.sample_photos, *arguments)
     assert code == 0 and said.endswith("set: all 6 photos are there already\n")
 
 
@@ -217,7 +217,7 @@ def test_the_command_makes_photos_once(tmp_path, in_process):
 )
 def test_a_wrong_option_exits_with_2(tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
-        run(maker.sample_photos, [str(tmp_path / "new"), *arguments])
+        run(sample_photos.sample_photos, [str(tmp_path / "new"), *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
@@ -226,5 +226,5 @@ def test_a_wrong_option_exits_with_2(tmp_path, capsys, arguments, message):
 def test_help_shows_an_example():
     assert (
         "alexnet-prep sample-photos sample --train 1000 --val 200"
-        in CliRunner().invoke(maker.sample_photos, ["--help"]).output
+        in CliRunner().invoke(sample_photos.sample_photos, ["--help"]).output
     )

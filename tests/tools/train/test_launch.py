@@ -85,15 +85,15 @@ def test_checkpoints_are_told_apart_by_their_weights(tmp_path):
 
 def test_an_error_of_its_own_is_nobodys_absence():
     error = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    assert Team(0, 2, 0, 2).explain(error) is error
-    assert Team().explain(RuntimeError("Connection closed by peer")).args == ("Connection closed by peer",)
+    assert Team(0, 2, 0, 2).diagnose(error) is error
+    assert Team().diagnose(RuntimeError("Connection closed by peer")).args == ("Connection closed by peer",)
 
 
 def test_an_early_stop_is_over_and_says_so():
     stop = EarlyStop(2)
     for error in (0.5, 0.6, 0.5):
         assert not stop.now
-        stop.see(error)
+        stop.observe(error)
     assert stop.now and stop.waited == 2
 
 

@@ -11,7 +11,7 @@ import torch
 from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.trainer import Trainer
 from alexnet_dali.pipeline.errors import TrainingError
-from alexnet_dali.pipeline.stream import bottleneck as verdict
+from alexnet_dali.pipeline.stream import bottleneck
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.pipeline.stream.stall import Elapsed, StageTimes
 from alexnet_dali.tools import console
@@ -94,9 +94,9 @@ def test_a_run_that_waits_too_long_fails_at_its_end(few, tmp_path, run_train, sl
     lines = metrics.read(run / "metrics.jsonl")
     assert [line["kind"] for line in lines] == ["step", "epoch", "step", "step", "epoch"]
     for line in lines:
-        assert set(verdict.SHARES) <= line.keys()
+        assert set(bottleneck.SHARES) <= line.keys()
         assert line["disk_percent"] > 20
-        assert sum(line[name] for name in verdict.SHARES) == pytest.approx(line["stall_percent"], abs=5)
+        assert sum(line[name] for name in bottleneck.SHARES) == pytest.approx(line["stall_percent"], abs=5)
 
 
 def test_the_remedy_is_for_the_run_s_own_shards(few):

@@ -7,8 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import tiny
-from alexnet_dali.model.training import kernel_snapshots as kernels
-from alexnet_dali.model.training import metrics
+from alexnet_dali.model.training import kernel_snapshots, metrics
 from alexnet_dali.pipeline.errors import ShardError
 from alexnet_dali.tools import console
 from alexnet_dali.tools.figures import predictions
@@ -81,7 +80,7 @@ def test_kernels_and_predictions_are_pictures(few, tmp_path):
     last = read.Images("kernels")[-1]
     assert (last.width, last.height) == (3 * (16 * 12 - 1), 3 * (6 * 12 - 1))
     pixels = np.asarray(Image.open(BytesIO(last.encoded_image_string)))
-    weights = kernels.read(run)[2]
+    weights = kernel_snapshots.read(run)[2]
     brightest = np.unravel_index(np.abs(weights[17]).argmax(), weights[17].shape)  # second row, second kernel
     channel, y, x = (int(place) for place in brightest)
     seen = pixels[3 * (12 + y), 3 * (12 + x), channel]
@@ -94,7 +93,7 @@ def test_what_cannot_be_drawn_is_told_once_and_the_run_goes_on(few, tmp_path, mo
         raise error
 
     monkeypatch.setattr(predictions, "stored_photos", fails)
-    monkeypatch.setattr(kernels, "read", fails)
+    monkeypatch.setattr(kernel_snapshots, "read", fails)
     run = tmp_path / "run"
     assert run_train("--shards", few.root, "--run", run, *SHORT) == 0
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: no more pictures")]

@@ -19,8 +19,7 @@ from PIL import Image, ImageChops
 from ....model.analysis.confusion import ClassError, Confusion, Tally
 from ....model.training.evaluate import Result
 from ....pipeline.errors import AlexnetError, TrainingError
-from .. import augmentation, confusion, curves, first_layer, kernels, per_class, predictions
-from .. import augmented as varied
+from .. import augmentation, augmented, confusion, curves, first_layer, kernels, per_class, predictions
 from ..answers import Answers
 from ..open_run import Opened
 from ..retrieval import index as vectors
@@ -179,7 +178,7 @@ def of_augmentation(opened: Opened, seed: int) -> Drawn:
 
     def make() -> Picture:
         chosen = opened.trained.recipe
-        one = varied.vary(opened.shard_set, opened.trained.stats, chosen, 0, seed, augmentation.CROPS)
+        one = augmented.vary(opened.shard_set, opened.trained.stats, chosen, 0, seed, augmentation.CROPS)
         return picture(
             "augmentation",
             lambda look: augmentation.draw(one, "training photo 0", chosen.name, look),

@@ -12,19 +12,18 @@ import click
 from click.core import ParameterSource
 
 from ....model.analysis.confusion import Confusion, Tally
-from ....model.training import checkpoint as checkpoints
 from ....model.training.evaluate import Result
+from ....model.weights import trained as trained_nets
 from ....pipeline.errors import TrainingError, UsageError
 from ....pipeline.files import write_atomically
 from ...output_guard import check_output
-from .. import curves
-from .. import open_run as runs
+from .. import curves, open_run
 from ..answers import Answers, evaluate_run
 from ..confusion import all_pairs
 from ..open_run import Opened
 from ..small_nets.command import RACE
 from . import facts as report_parts
-from . import pictures as report_pictures
+from . import pictures
 from .pictures import Drawn, Missing
 
 NAME = "report.html"
@@ -33,15 +32,15 @@ ROWS = 1000  # classes of the table, the worst first
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@runs.RUN
-@click.option("--out", type=runs.FOLDER, help="The page.  [default: RUN/report.html]")
-@runs.SHARDS
-@runs.SPLIT
+@open_run.RUN
+@click.option("--out", type=open_run.FOLDER, help="The page.  [default: RUN/report.html]")
+@open_run.SHARDS
+@open_run.SPLIT
 @click.option(
     "--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Averaged, as alexnet-eval."
 )
-@click.option("--figure1", type=runs.FOLDER, help="Folder of relu-vs-tanh's figure.  [default: RUN/figures]")
-@runs.DEVICE
+@click.option("--figure1", type=open_run.FOLDER, help="Folder of relu-vs-tanh's figure.  [default: RUN/figures]")
+@open_run.DEVICE
 @click.pass_context
 def report(context, run, out, shards, split, views, figure1, device):
     """Write RUN as one HTML page: the result beside the paper's, all figures, how fast it was, how to repeat it.
@@ -57,12 +56,12 @@ def report(context, run, out, shards, split, views, figure1, device):
     """
     target = out or (run if run.is_dir() else run.parent) / NAME
     check_output(target, ".html", ".htm", make=not out)
-    race = (figure1 or runs.folder_for(run, None)) / f"{RACE}.json"
+    race = (figure1 or open_run.folder_for(run, None)) / f"{RACE}.json"
     if figure1 and not race.exists():
         raise UsageError(
             f"{figure1}: no finished {RACE} there (no {race.name})", f"train it with: alexnet-figures {RACE}"
         )
-    opened = runs.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device)
     asked = context.get_parameter_source("split") != ParameterSource.DEFAULT
     if asked:
         opened.shard_set.split(split)  # says so where there is none
@@ -79,7 +78,7 @@ def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | Non
     Raises:
         ShardError, TrainingError: the photos or the checkpoint are damaged; photos without a label.
     """
-    saved = checkpoints.load(opened.trained.file)
+    saved = trained_nets.load(opened.trained.file)
     config = report_parts.config_of(opened, saved)
     answers, tally = Answers(), Tally(len(opened.shard_set.classes), opened.device)
     result: Result | None = None
@@ -97,9 +96,9 @@ def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | Non
     classes: list[Drawn] = [Missing("confusion", unseen)]
     near: Drawn = Missing("neighbours", unseen)
     if result is not None:
-        near = report_pictures.of_neighbours(opened, split)
-        answered = [report_pictures.of_answers(opened, answers, result, split, views)]
-        classes = report_pictures.of_classes(opened, tally, split)
+        near = pictures.of_neighbours(opened, split)
+        answered = [pictures.of_answers(opened, answers, result, split, views)]
+        classes = pictures.of_classes(opened, tally, split)
     values: dict[str, Any] = {
         "title": title_of(opened, config.recipe, config.model),
         "result": result,
@@ -111,15 +110,15 @@ def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | Non
         "differences": report_parts.differences(saved, config),
         "speed": measured,
         "took": report_parts.duration(measured),
-        "course": [report_pictures.of_course(course)],
-        "kernels": report_pictures.of_kernels(opened),
+        "course": [pictures.of_course(course)],
+        "kernels": pictures.of_kernels(opened),
         "answers": answered,
         "classes": classes,
         "table": rows_of(tally, opened) if result is not None else [],
         "count": len(opened.shard_set.classes),
-        "augmentation": [report_pictures.of_augmentation(opened, config.seed)],
+        "augmentation": [pictures.of_augmentation(opened, config.seed)],
         "neighbours": [near],
-        "race": [report_pictures.of_race(race)] if race else [],
+        "race": [pictures.of_race(race)] if race else [],
         "train": report_parts.train_command(opened, config, saved),
         "evaluate": report_parts.evaluate_command(opened, split, views) if result is not None else (),
         "versions": report_parts.versions(),

@@ -27,7 +27,7 @@ from ....pipeline.errors import TrainingError, UsageError
 from ....pipeline.files import locked, write_atomically, write_json
 from ... import console
 from ...process import keep_memory
-from .. import open_run as runs
+from .. import open_run
 from ..open_run import Opened
 from . import index as vectors
 from .index import Index
@@ -73,14 +73,14 @@ class Measured:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@runs.RUN
+@open_run.RUN
 @click.option("--bits", type=int, default=128, show_default=True, help="Of a code, a multiple of 8.")
 @click.option("--epochs", type=click.IntRange(0), default=10, show_default=True, help="Of training the auto-encoder.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training.")
-@runs.SHARDS
-@runs.SPLIT
-@click.option("--index", "index_folder", type=runs.FOLDER, help="The index.  [default: RUN/index]")
-@runs.DEVICE
+@open_run.SHARDS
+@open_run.SPLIT
+@click.option("--index", "index_folder", type=open_run.FOLDER, help="The index.  [default: RUN/index]")
+@open_run.DEVICE
 def codes(run, bits, epochs, seed, shards, split, index_folder, device):
     """Train an auto-encoder that compresses the index of RUN to codes of so many bits; measure them.
 
@@ -92,7 +92,7 @@ def codes(run, bits, epochs, seed, shards, split, index_folder, device):
       alexnet-figures codes runs/source2012 --bits 256
     """
     keep_memory()
-    opened = runs.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device)
     index = vectors.open_index(opened, index_folder)
     opened.shard_set.split(split)  # says so where there is none
     with console.progress("training the codes", epochs, "epochs") as advance:

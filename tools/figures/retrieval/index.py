@@ -23,7 +23,7 @@ from ....pipeline.shards.records_csv import Row, listing_of, read_listing
 from ....pipeline.stream.record_reader import RecordReader
 from ... import console
 from ...process import keep_memory
-from .. import open_run as runs
+from .. import open_run
 from ..open_run import Opened
 
 FORMAT, VERSION = "alexnet-dali index", 1
@@ -271,10 +271,10 @@ def _again(opened: Opened, named: Path | None) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@runs.RUN
-@click.option("--out", type=runs.FOLDER, help="Folder of the index.  [default: RUN/index]")
-@runs.SHARDS
-@runs.DEVICE
+@open_run.RUN
+@click.option("--out", type=open_run.FOLDER, help="Folder of the index.  [default: RUN/index]")
+@open_run.SHARDS
+@open_run.DEVICE
 def index(run, out, shards, device):
     """Write the last hidden layer's activities of each training photo of RUN: what search and neighbours look in.
 
@@ -285,7 +285,7 @@ def index(run, out, shards, device):
       alexnet-figures index runs/source2012
     """
     keep_memory()
-    opened = runs.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device)
     folder = folder_of(opened, out)
     started = time.monotonic()
     written = write_index(opened, folder)

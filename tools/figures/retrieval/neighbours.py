@@ -16,7 +16,7 @@ from ....model.analysis import features
 from ....model.analysis.nearest import nearest
 from ....pipeline.errors import UsageError
 from ....pipeline.plan.philox import permutation
-from .. import open_run as runs
+from .. import open_run
 from .. import style as looks
 from ..open_run import Opened
 from ..style import DARK_OPTION, write
@@ -56,8 +56,8 @@ class Neighbours:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@runs.of_a_run
-@click.option("--index", "index_folder", type=runs.FOLDER, help="The index.  [default: RUN/index]")
+@open_run.of_a_run
+@click.option("--index", "index_folder", type=open_run.FOLDER, help="The index.  [default: RUN/index]")
 @click.option("--count", type=click.IntRange(1, 50), default=5, show_default=True, help="Of photos, a row each.")
 @click.option("--records", help="Which photos of the split: 12,7,391.  [default: drawn, each of another class]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
@@ -73,12 +73,12 @@ def neighbours(run, out, shards, split, device, index_folder, count, records, se
       alexnet-figures neighbours runs/source2012
       alexnet-figures neighbours runs/source2012 --records 12,7,391
     """
-    opened = runs.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device)
     index = vectors.open_index(opened, index_folder)
     chosen = _named(records, opened, split) if records else draw_records(opened, split, count, seed)
     rows = rows_of_split(opened, index, split, chosen)
     same = [one.same for row in rows for one in row.found if one.same is not None]
-    write(lambda look: draw_neighbours(rows, look), runs.folder_for(run, out), "neighbours", dark)
+    write(lambda look: draw_neighbours(rows, look), open_run.folder_for(run, out), "neighbours", dark)
     if same:
         click.echo(f"{sum(same)} of {len(same)} neighbours are of the photo's own class")
 

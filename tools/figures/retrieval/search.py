@@ -20,7 +20,7 @@ from ....pipeline.prepare.options import options_of
 from ....pipeline.prepare.resize import prepare
 from ....pipeline.shards.manifest import ShardSet
 from ... import console
-from .. import open_run as runs
+from .. import open_run
 from ..style import DARK_OPTION, write
 from . import index as vectors
 from .codes import open_codes, put_in_order
@@ -28,15 +28,15 @@ from .neighbours import NEAREST, Neighbours, Shown, draw_neighbours, shown
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@runs.RUN
-@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=runs.FOLDER)
+@open_run.RUN
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=open_run.FOLDER)
 @click.option("--count", type=click.IntRange(1, 100), default=NEAREST, show_default=True, help="Of photos to find.")
 @click.option("--codes", "by_codes", is_flag=True, help="Search by the binary codes of alexnet-figures codes.")
 @click.option("--bits-alone", is_flag=True, help="As --codes, but in the order of different bits.")
-@runs.OUT
-@runs.SHARDS
-@click.option("--index", "index_folder", type=runs.FOLDER, help="The index.  [default: RUN/index]")
-@runs.DEVICE
+@open_run.OUT
+@open_run.SHARDS
+@click.option("--index", "index_folder", type=open_run.FOLDER, help="The index.  [default: RUN/index]")
+@open_run.DEVICE
 @DARK_OPTION
 def search(run, photos, count, by_codes, bits_alone, out, shards, index_folder, device, dark):
     """Find the training photos that RUN sees as most like each PHOTO, any picture file.
@@ -52,7 +52,7 @@ def search(run, photos, count, by_codes, bits_alone, out, shards, index_folder, 
     for photo in photos:
         if not photo.is_file():
             raise UsageError(f"{photo}: {'a folder' if photo.is_dir() else 'no such file'}", "name picture files")
-    opened = runs.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device)
     index = vectors.open_index(opened, index_folder)
     codes = open_codes(opened, index) if by_codes or bits_alone else None
     pictures = [stored_picture(photo, opened.shard_set) for photo in photos]
@@ -73,7 +73,7 @@ def search(run, photos, count, by_codes, bits_alone, out, shards, index_folder, 
             click.echo(console.plain(f"  {text:>9}  {opened.names[row.label]}  {row.source_path}"))
         few = slice(NEAREST)
         rows.append(Neighbours(Shown(picture, photo.name), shown(opened, near[few], said[few])))
-    write(lambda look: draw_neighbours(rows, look), runs.folder_for(run, out), "search", dark)
+    write(lambda look: draw_neighbours(rows, look), open_run.folder_for(run, out), "search", dark)
 
 
 def stored_picture(photo: Path, shard_set: ShardSet) -> np.ndarray:
