@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import tiny
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.sources.find import find_photos
@@ -29,8 +29,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def build_set(photos, out, **options):
     """Build a shard set from a folder of photos, in this process, with its statistics."""
     with ThreadPoolExecutor(1) as executor:
-        shard_set, _ = build(find_photos(photos), out, BuildOptions(**options), executor)
-        stats.save(stats.measure(shard_set, executor), out)
+        shard_set, _ = build_shards(find_photos(photos), out, BuildOptions(**options), executor)
+        stats.save_stats(stats.measure_stats(shard_set, executor), out)
     return shard_set
 
 

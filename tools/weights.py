@@ -73,7 +73,7 @@ def export_weights(run, folder, onnx):
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if onnx:  # the one that can fail comes first
-        difference = onnx_export.export(trained, folder / ONNX)
+        difference = onnx_export.export_onnx(trained, folder / ONNX)
         click.echo(f"{ONNX}: logits on random pictures differ from torch's by {difference:.2g} at most")
     del trained
     lines = [line for line in metrics.read(file.parent / "metrics.jsonl") if line["kind"] == "epoch"]

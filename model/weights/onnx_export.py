@@ -28,7 +28,7 @@ TOLERANCE = 1e-4  # of the largest logit; float32 sums in another order differ b
 CHECKED = (1, 3)  # batch sizes: neither is the one that it was exported with
 
 
-def export(trained: Trained, path: Path) -> float:
+def export_onnx(trained: Trained, path: Path) -> float:
     """Write a net as ONNX.
 
     Returns:

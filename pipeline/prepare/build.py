@@ -35,7 +35,7 @@ SMALLEST_SHARD = 256  # records; below that a shard is not worth its file
 Advance = Callable[..., None]
 
 
-def build(
+def build_shards(
     source: PhotoSource,
     out: Path,
     options: BuildOptions,

@@ -19,7 +19,7 @@ from ..shards.manifest import ShardSet, read_manifest
 from ..shards.records_csv import listing_of
 from ..shards.verify import ASIDE, Report
 from ..sources.find import PhotoSource, find_again
-from .build import build, clear
+from .build import build_shards, clear
 from .options import options_of
 
 
@@ -69,7 +69,7 @@ def repair(
     with with_final_name(root), locked(root):
         quarantine(root, report.damaged_shards)
     try:
-        after, _ = build(source, root, options_of(before.manifest), executor, advance)
+        after, _ = build_shards(source, root, options_of(before.manifest), executor, advance)
     except Exception:
         _put_back(root)
         raise

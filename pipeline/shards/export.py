@@ -27,7 +27,7 @@ FORMATS = ("webdataset", "folder")
 INDEX = "export.json"
 
 
-def export(
+def export_shards(
     shard_set: ShardSet,
     target: Path,
     format: str,

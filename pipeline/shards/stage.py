@@ -36,7 +36,7 @@ class Staged:
     there: int
 
 
-def stage(
+def stage_shards(
     shard_set: ShardSet,
     target: Path,
     splits: Sequence[str] = (),

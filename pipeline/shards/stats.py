@@ -69,7 +69,7 @@ class Stats:
     eigenvectors: np.ndarray
 
 
-def measure(
+def measure_stats(
     shard_set: ShardSet, executor: Executor, split: str = "train", advance: Callable[[int], None] = lambda images: None
 ) -> Stats:
     """Measure a split, one shard a unit of work.
@@ -164,7 +164,7 @@ def from_moments(moments: Moments, fingerprint: str) -> Stats:
     )
 
 
-def save(stats: Stats, root: Path) -> None:
+def save_stats(stats: Stats, root: Path) -> None:
     """Write stats.npz and stats.json into a shard set, each atomically.
 
     Raises:
@@ -184,7 +184,7 @@ def save(stats: Stats, root: Path) -> None:
     write_json(root / "stats.json", {**numbers, "pixels": "0..255, RGB order; eigenvectors are rows"})
 
 
-def load(shard_set: ShardSet, split: str = "train") -> Stats:
+def load_stats(shard_set: ShardSet, split: str = "train") -> Stats:
     """Read the statistics of a shard set.
 
     Raises:

@@ -50,7 +50,7 @@ class Report:
         return not self.damages
 
 
-def verify(
+def verify_shards(
     shard_set: ShardSet | Path,
     executor: Executor,
     advance: Callable[[int], None] = lambda records: None,
@@ -132,7 +132,7 @@ def _of_the_whole(shard_set: ShardSet) -> Iterator[Damage]:
         yield Damage("rejected.csv", None, "", str(error))
     if os.path.lexists(shard_set.root / "stats.npz"):
         try:
-            stats.load(shard_set)
+            stats.load_stats(shard_set)
         except AlexnetError as error:
             yield Damage("stats.npz", None, "", error.message.rpartition("stats.npz: ")[2])
 

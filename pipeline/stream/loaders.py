@@ -59,7 +59,7 @@ class _Loader:
         Raises:
             StatsError: there are none.
         """
-        return statistics.load(self.shard_set)
+        return statistics.load_stats(self.shard_set)
 
     def _stats(self) -> Stats | None:
         """What the streams are given: nothing where neither mean nor light is of the set."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import lmdb
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.shards import export_shard, stats
 from alexnet_dali.pipeline.shards.manifest import ShardSet
@@ -254,6 +254,6 @@ def small_shards(folder: Path) -> ShardSet:
     make_photos(folder / "photos", train=6, val=3, classes=4, seed=2, side=(60, 90))
     with ThreadPoolExecutor(1) as executor:
         found = find_photos(folder / "photos", val_share=0.0)
-        shard_set, _ = build(found, folder / "shards", BuildOptions(size=64), executor)
-        stats.save(stats.measure(shard_set, executor), shard_set.root)
+        shard_set, _ = build_shards(found, folder / "shards", BuildOptions(size=64), executor)
+        stats.save_stats(stats.measure_stats(shard_set, executor), shard_set.root)
     return shard_set

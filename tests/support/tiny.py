@@ -12,7 +12,7 @@ from alexnet_dali.model.nets import alexnet
 from alexnet_dali.model.recipes.config import Config
 from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.trainer import Trainer
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import ShardSet
@@ -42,8 +42,10 @@ def few_shards(folder: Path, train=6, val=3) -> ShardSet:
     """Six photos to train on, three to test, four classes, with statistics; without val, none is held out."""
     make_photos(folder / "photos", train=train, val=val, classes=4, seed=2, side=(60, 90))
     with ThreadPoolExecutor(1) as executor:
-        shard_set, _ = build(find_photos(folder / "photos", val_share=0.0), folder / "shards", BuildOptions(), executor)
-        stats.save(stats.measure(shard_set, executor), shard_set.root)
+        shard_set, _ = build_shards(
+            find_photos(folder / "photos", val_share=0.0), folder / "shards", BuildOptions(), executor
+        )
+        stats.save_stats(stats.measure_stats(shard_set, executor), shard_set.root)
     return shard_set
 
 
@@ -66,7 +68,7 @@ def trainer_of(shard_set, run: Path, *, resume=False, first=None, **changes) -> 
     """A trainer as alexnet-train makes it; `first`, the checkpoint whose weights it begins with."""
     run.mkdir(exist_ok=True)
     saved = checkpoint.load(run / "last.pt") if resume else None
-    return Trainer(config(shard_set, **changes), shard_set, stats.load(shard_set), run, saved, first)
+    return Trainer(config(shard_set, **changes), shard_set, stats.load_stats(shard_set), run, saved, first)
 
 
 def lines(run: Path) -> list[dict]:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import options_of
 from alexnet_dali.pipeline.sources.find import find_photos
 
@@ -19,5 +19,5 @@ def make_unlabelled(root: Path, out: Path) -> Path:
     for path in sorted((Path(manifest["source"]["path"]) / "val").rglob("*.JPEG")):
         shutil.copy(path, loose)
     with ThreadPoolExecutor(1) as executor:
-        build(find_photos(loose, split="test"), out, replace(options_of(manifest), shard_records=16), executor)
+        build_shards(find_photos(loose, split="test"), out, replace(options_of(manifest), shard_records=16), executor)
     return out

@@ -454,11 +454,11 @@ def test_numbers_that_are_none_end_the_run_and_the_last_good_is_kept(
 
 
 def test_a_mean_image_of_no_numbers_is_refused_before_the_first_step(few, tmp_path, command):
-    measured = stats.load(few)
+    measured = stats.load_stats(few)
     root = shutil.copytree(few.root, tmp_path / "shards")
     broken_mean = measured.mean_image.copy()
     broken_mean[5, 6, 1] = np.nan
-    stats.save(replace(measured, mean_image=broken_mean), root)
+    stats.save_stats(replace(measured, mean_image=broken_mean), root)
     code, err = command(tmp_path / "run", "--shards", str(root))
     assert code == 1 and f"{root / 'stats.npz'}: damaged: it holds values that are no numbers" in err
     assert not (tmp_path / "run").exists()

@@ -41,7 +41,7 @@ def shard_set(request, photos, tmp_path_factory):
 
 def streamed(shard_set, decode, batch_size=30, **options):
     plan = Plan(shard_set.split("train").records, batch_size, 0, shard_set.size, SMALL)
-    return train_stream(shard_set, stats.load(shard_set), plan, decode=decode, **options)
+    return train_stream(shard_set, stats.load_stats(shard_set), plan, decode=decode, **options)
 
 
 def resident():
@@ -136,7 +136,9 @@ def test_streams_without_end_leave_nothing(shard_set, decode):
             if k % 2:
                 stream = streamed(shard_set, decode, 4)
             else:
-                stream = views_stream(shard_set, stats.load(shard_set), "val", crop=48, batch_size=4, decode=decode)
+                stream = views_stream(
+                    shard_set, stats.load_stats(shard_set), "val", crop=48, batch_size=4, decode=decode
+                )
             next(stream)
             if k % 3 == 0:
                 stream.close()
@@ -163,7 +165,7 @@ def test_a_torn_photo_stops_threads_and_may_not_stop_dali(shards, tmp_path, end)
     plan = Plan(60, 30, 0, 256, Augmentation(crop=227))
 
     def pictures(decode):
-        with train_stream(torn_set, stats.load(torn_set), plan, decode=decode, dtype="uint8") as stream:
+        with train_stream(torn_set, stats.load_stats(torn_set), plan, decode=decode, dtype="uint8") as stream:
             batches = list(islice(stream, 2))
         return {r: image for batch in batches for r, image in zip(batch.records.tolist(), batch.images, strict=True)}
 
@@ -190,7 +192,7 @@ from alexnet_dali.pipeline.shards.manifest import open_shard_set
 root, decode, how = sys.argv[1:]
 shard_set = open_shard_set(Path(root))
 plan = Plan(shard_set.split("train").records, 20, 0, shard_set.size, Augmentation(48))
-stream = train_stream(shard_set, stats.load(shard_set), plan, decode=decode)
+stream = train_stream(shard_set, stats.load_stats(shard_set), plan, decode=decode)
 first = next(stream)
 if how == "exit":
     raise SystemExit("left in the middle")

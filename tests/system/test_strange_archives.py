@@ -23,7 +23,7 @@ import pytest
 import stored
 import watched
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
-from alexnet_dali.pipeline.shards.verify import verify
+from alexnet_dali.pipeline.shards.verify import verify_shards
 from alexnet_dali.tools.prep.cli import prep
 from ilsvrc import WNIDS, tar_bytes
 from pictures import saved, scene
@@ -106,7 +106,7 @@ def build(tree, in_process, threads_for_workers, monkeypatch):
         assert not tree.flag.exists() and tree.snapshot() == before
         if answer[0] == 0:
             shard_set = open_shard_set(tree.out)
-            report = verify(shard_set, Here())
+            report = verify_shards(shard_set, Here())
             assert report.whole and not report.notes  # and in --out there is nothing but the set
         elif tree.out.exists():
             assert not (tree.out / "dataset.json").exists()

@@ -20,13 +20,13 @@ import pytest
 import stored
 from alexnet_dali.pipeline.errors import AlexnetError, ShardError
 from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.lmdb_shard import Shard
 from alexnet_dali.pipeline.shards.manifest import open_shard_set, read_manifest
 from alexnet_dali.pipeline.shards.shard_check import Rules, check_shard
-from alexnet_dali.pipeline.shards.verify import verify
+from alexnet_dali.pipeline.shards.verify import verify_shards
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
@@ -58,7 +58,9 @@ def paged(tmp_path_factory):
         path = folder / "photos" / f"class{k % 3}" / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
-    build(find_photos(folder / "photos", split="train"), folder / "out", BuildOptions(size=40, encoding="raw"), Here())
+    build_shards(
+        find_photos(folder / "photos", split="train"), folder / "out", BuildOptions(size=40, encoding="raw"), Here()
+    )
     return folder / "out"
 
 
@@ -177,7 +179,7 @@ def foreign(tmp_path_factory):
     """Another raw set, with shards of the same sizes as those of `raw_shards`."""
     folder = tmp_path_factory.mktemp("foreign")
     make_photos(folder / "photos", train=60, val=20, classes=4, seed=9, side=(100, 300))
-    build(find_photos(folder / "photos"), folder / "set", BuildOptions(shard_records=16, encoding="raw"), Here())
+    build_shards(find_photos(folder / "photos"), folder / "set", BuildOptions(shard_records=16, encoding="raw"), Here())
     return folder / "set"
 
 
@@ -232,7 +234,7 @@ def newer(copy, _):
 def test_other_parts_are_named_by_the_check(raw_shards, foreign, tmp_path, change, damaged, said):
     copy = shutil.copytree(raw_shards.root, tmp_path / "copy")
     change(copy, foreign)
-    report = verify(copy, Here())
+    report = verify_shards(copy, Here())
     every = tuple(
         folder.relative_to(copy).as_posix() for s in read_manifest(copy).splits.values() for folder, _ in s.shards
     )
@@ -262,7 +264,7 @@ def test_of_other_parts_a_loader_refuses_what_it_sees_and_gives_no_picture_anoth
         assert known[pixels.tobytes()] == label
     if change is manifest_of_another:
         with pytest.raises(AlexnetError, match="of another shard set"):
-            stats.load(open_shard_set(copy))
+            stats.load_stats(open_shard_set(copy))
 
 
 # Changed while it is read
@@ -271,7 +273,7 @@ def test_of_other_parts_a_loader_refuses_what_it_sees_and_gives_no_picture_anoth
 def stream_of(root, decode, batch=20):
     shard_set = open_shard_set(root)
     plan = Plan(60, batch, 0, shard_set.size, Augmentation(crop=40))
-    return train_stream(shard_set, stats.load(shard_set), plan, decode=decode, dtype="uint8", threads=1)
+    return train_stream(shard_set, stats.load_stats(shard_set), plan, decode=decode, dtype="uint8", threads=1)
 
 
 def truncate(data, size=0):

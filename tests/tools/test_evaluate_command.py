@@ -179,7 +179,7 @@ def test_weights_of_an_ensemble(runs, shards, call, tmp_path):
     assert call(*runs, "--json", file)[0] == 0
     assert abs(json.loads(file.read_text())["loss"] - result["loss"]) > 1e-4
     nets = [load_trained(run / "last.pt").net for run in runs]
-    equal = evaluate(nets, shards, stats.load(shards), weights=[0.5, 0.5])
+    equal = evaluate(nets, shards, stats.load_stats(shards), weights=[0.5, 0.5])
     assert json.loads(file.read_text())["loss"] == pytest.approx(equal.loss, rel=1e-6)
 
 

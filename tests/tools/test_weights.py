@@ -62,7 +62,7 @@ def saved_run(folder, shards, name="source2012", net=None, **config):
         "model": net.state_dict(),
         "velocity": {},
         "classes": list(shards.classes),
-        "stats": checkpoint.stats_to_save(stats.load(shards)),
+        "stats": checkpoint.stats_to_save(stats.load_stats(shards)),
         "best_error": 0.25,
         "steps_done": 6,
         "epoch": 2,
@@ -302,7 +302,7 @@ def test_onnx_of_another_net(tmp_path, shards):
     net = NormalizedNet(models.squeezenet1_1(num_classes=4), torch.ones(3))
     saved_run(tmp_path / "run", shards, net=net, model="squeezenet1_1", crop=96)
     trained = load_trained(tmp_path / "run" / "best.pt")
-    assert onnx_export.export(trained, tmp_path / "model.onnx") < 1e-2
+    assert onnx_export.export_onnx(trained, tmp_path / "model.onnx") < 1e-2
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     seen = pictures()[:, :, :96, :96].contiguous()
     with torch.no_grad():
@@ -322,7 +322,9 @@ def test_other_logits_are_an_error_and_leave_nothing(tmp_path, shards, monkeypat
         net.net.norm.constant -= 0.01
 
     monkeypatch.setattr(onnx_export, "_write", wrong)
-    assert "model.onnx: onnxruntime's logits differ" in refused(onnx_export.export, trained, tmp_path / "model.onnx")
+    assert "model.onnx: onnxruntime's logits differ" in refused(
+        onnx_export.export_onnx, trained, tmp_path / "model.onnx"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from ...pipeline.errors import UsageError
 from ...pipeline.files import write_json
-from ...pipeline.prepare.build import build
+from ...pipeline.prepare.build import build_shards
 from ...pipeline.prepare.options import BuildOptions
 from ...pipeline.shards import stats
 from ...pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set
-from ...pipeline.shards.verify import verify
+from ...pipeline.shards.verify import verify_shards
 from ...pipeline.sources.find import PhotoSource, find_again, find_photos
 from ...pipeline.sources.photo import PARQUET, read_photo
 from ...pipeline.workers import available_cores, worker_pool
@@ -143,17 +143,17 @@ class _Bench:
         if total:
             source = replace(source, splits={"train": source.splits["train"][:total]})
         with worker_pool(self._workers) as pool:
-            self._set, done = build(source, out, BuildOptions(), pool)
+            self._set, done = build_shards(source, out, BuildOptions(), pool)
             self.peak = max(peak_of(worker.pid) for worker in pool.processes)
         return done
 
     def _pca_stats(self) -> int:
         with ThreadPoolExecutor(self._workers) as executor:
-            return stats.measure(self._finished(), executor).images
+            return stats.measure_stats(self._finished(), executor).images
 
     def _verify(self) -> int:
         shard_set = self._finished()
-        report = verify(shard_set.root, self._pool)
+        report = verify_shards(shard_set.root, self._pool)
         return report.records
 
     def _limit_records(self) -> int:

@@ -75,7 +75,7 @@ def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats,
         if not (way == "graph" and name == WITH_DATA)  # a graph's batch lies in one place
     ]
     shard_set = open_shard_set(shards)
-    stats = statistics.load(shard_set)
+    stats = statistics.load_stats(shard_set)
     read = recipe("paper")
     plan = Plan(shard_set.split("train").records, batch_size, size=shard_set.size, augmentation=read.augmentation)
     steps = steps or (100 if on_gpu else 3)

@@ -63,7 +63,7 @@ def augmentation(run, out, shards, name, record, photo, seed, dark):
     if trained and not where.exists():
         raise UsageError(f"{trained.file}: its shard set {where} is gone", "say where it is with --shards")
     shard_set = open_shard_set(where)
-    numbers = trained.stats if trained else stats.load(shard_set)
+    numbers = trained.stats if trained else stats.load_stats(shard_set)
     with set_of_one(photo, shard_set) as used:
         varied = vary(used, numbers, chosen, 0 if photo else record, seed, CROPS)
     what = photo.name if photo else f"training photo {record:,}"

@@ -21,7 +21,7 @@ from ...pipeline.plan.lighting import Lighting, lighting_offsets
 from ...pipeline.plan.philox import permutation
 from ...pipeline.plan.plan import BatchPlan, Plan
 from ...pipeline.plan.resized_crop import resized_windows
-from ...pipeline.prepare.build import build
+from ...pipeline.prepare.build import build_shards
 from ...pipeline.prepare.options import BuildOptions
 from ...pipeline.shards.datum import central_square
 from ...pipeline.shards.manifest import ShardSet
@@ -127,7 +127,7 @@ def set_of_one(photo: Path | None, shard_set: ShardSet) -> Iterator[ShardSet]:
         place.mkdir(parents=True)
         # Builds find photos by their names, so a name that they know.
         shutil.copyfile(photo, place / "photo.jpg")
-        yield build(find_photos(place.parent.parent, val_share=0.0), Path(folder) / "set", options, executor)[0]
+        yield build_shards(find_photos(place.parent.parent, val_share=0.0), Path(folder) / "set", options, executor)[0]
 
 
 def _one(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ...pipeline.prepare.build import build
+from ...pipeline.prepare.build import build_shards
 from ...pipeline.prepare.options import EXIF, BuildOptions
 from ...pipeline.shards.manifest import ENCODINGS, FITS, SPLITS, ShardSet
 from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, PhotoSource, find_photos
@@ -103,7 +103,7 @@ def build_lmdb(source, out, workers, layout, val_share, split, label_order, sche
     with _executor(scheduler, found, out, workers) as (pool, where), console.progress("building", total) as advance:
         if scheduler:
             found, out = replace(found, root=found.root.resolve()), out.resolve()
-        built, fresh = build(found, out, made, pool, advance)
+        built, fresh = build_shards(found, out, made, pool, advance)
     seconds = time.monotonic() - began
     _say_what_was_built(built, total)
     click.echo(

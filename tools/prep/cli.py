@@ -9,9 +9,9 @@ COMMANDS = {  # in the order in which a newcomer needs them
     "build-lmdb": "prep.build_lmdb:build_lmdb",
     "pca-stats": "prep.pca_stats:pca_stats",
     "info": "prep.info:info",
-    "verify": "prep.verify:verify_shards",
-    "stage": "prep.stage:stage_shards",
-    "export": "prep.export:export_shards",
+    "verify": "prep.verify:verify",
+    "stage": "prep.stage:stage",
+    "export": "prep.export:export",
     "doctor": "prep.doctor:doctor",
 }
 

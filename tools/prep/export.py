@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ...pipeline.shards.export import FORMATS, export
+from ...pipeline.shards.export import FORMATS, export_shards
 from ...pipeline.shards.manifest import open_shard_set
 from ...pipeline.workers import available_cores, worker_pool
 from .. import console
@@ -25,7 +25,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option("--split", "splits", multiple=True, help="Export this split alone; may be given again.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
-def export_shards(shards, target, format_, splits, workers):
+def export(shards, target, format_, splits, workers):
     """Write a shard set for programs that read neither LMDB nor Datum.
 
     webdataset: train-000000.tar and so on, with KEY.jpg, KEY.cls and KEY.json of each record. folder:
@@ -42,7 +42,7 @@ def export_shards(shards, target, format_, splits, workers):
     workers = workers or available_cores()
     began = time.monotonic()
     with worker_pool(workers) as pool, console.progress("exporting", total, "records") as advance:
-        fresh = export(shard_set, target, format_, pool, advance, splits)
+        fresh = export_shards(shard_set, target, format_, pool, advance, splits)
     seconds = time.monotonic() - began
     click.echo(f"{target}: {total:,} records as {format_}")
     click.echo(

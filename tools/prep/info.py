@@ -113,7 +113,7 @@ def _statistics(shard_set: ShardSet) -> str:
     if not (shard_set.root / "stats.npz").exists():
         return "none"
     try:
-        stats.load(shard_set)
+        stats.load_stats(shard_set)
     except (StatsError, ShardError) as error:
         return error.message.rpartition("stats.npz: ")[2]
     return "of this set"

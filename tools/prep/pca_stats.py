@@ -30,10 +30,10 @@ def pca_stats(shards, workers):
         console.progress("measuring", shard_set.split("train").records) as advance,
     ):
         try:
-            stats = statistics.measure(shard_set, pool, advance=advance)
+            stats = statistics.measure_stats(shard_set, pool, advance=advance)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    statistics.save(stats, shards)
+    statistics.save_stats(stats, shards)
     click.echo(statistics.summary(stats))
     click.echo(f"written: {shards / 'stats.npz'}, {shards / 'stats.json'}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ...pipeline.shards.manifest import open_shard_set
-from ...pipeline.shards.stage import stage
+from ...pipeline.shards.stage import stage_shards
 from .. import console
 
 FOLDER = click.Path(path_type=Path)
@@ -16,7 +16,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set.")
 @click.option("--to", "target", type=FOLDER, required=True, help="The folder for the copy, on a local disk.")
 @click.option("--split", "splits", multiple=True, help="Copy this split alone; may be given again.")
-def stage_shards(shards, target, splits):
+def stage(shards, target, splits):
     """Copy a shard set to a local disk and check every hash on the way.
 
     The copy has a dataset.json when it is complete, and not before. A copy that was stopped goes on when the same
@@ -36,7 +36,7 @@ def stage_shards(shards, target, splits):
     )
     began = time.monotonic()
     with console.progress("copying", total, "bytes") as advance:
-        staged = stage(shard_set, target, splits, advance)
+        staged = stage_shards(shard_set, target, splits, advance)
     seconds = time.monotonic() - began
     copies = staged.shard_set.splits.values()
     records, count = sum(split.records for split in copies), sum(len(split.shards) for split in copies)

@@ -8,7 +8,7 @@ import click
 from ...pipeline.errors import ShardError
 from ...pipeline.prepare.repair import Repair, clear_aside, repair
 from ...pipeline.shards.manifest import read_manifest
-from ...pipeline.shards.verify import Report, verify
+from ...pipeline.shards.verify import Report, verify_shards
 from ...pipeline.workers import worker_pool
 from .. import console
 
@@ -20,7 +20,7 @@ SHOWN = 5  # damages told of one shard, and notes
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
 @click.option("--repair", "mend", is_flag=True, help="Rebuild the damaged shards, and only these, from the photos.")
 @click.option("--source", type=click.Path(path_type=Path), help="Where the photos are now.  [default: where they were]")
-def verify_shards(shards, workers, mend, source):
+def verify(shards, workers, mend, source):
     """Check a shard set completely: hashes, LMDB pages, every record, every picture, the lists beside them.
 
     All damage is listed with shard, record, photo and reason. The exit code is 0 if the set is whole, else 1.
@@ -34,7 +34,7 @@ def verify_shards(shards, workers, mend, source):
     total = sum(split.records for split in shard_set.splits.values())
     with worker_pool(workers or 0) as pool:
         with console.progress("verifying", total, "records") as advance:
-            report = verify(shard_set, pool, advance)
+            report = verify_shards(shard_set, pool, advance)
         if mend and report.damaged_shards:
             _show(report)
             count = _records(shards, report.damaged_shards)
@@ -42,7 +42,7 @@ def verify_shards(shards, workers, mend, source):
                 done = repair(report, pool, source, advance)
             _tell(done)
             with console.progress("verifying", count, "records") as advance:
-                report = verify(done.shard_set, pool, advance, only=done.shards)
+                report = verify_shards(done.shard_set, pool, advance, only=done.shards)
     for note in report.notes[:SHOWN]:
         click.echo(f"note: {note}", err=True)
     if len(report.notes) > SHOWN:

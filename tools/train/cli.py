@@ -176,7 +176,7 @@ def _run(
     wandb: bool,
 ) -> int:
     """Train as one of the processes; the exit code."""
-    stats = statistics.load(shard_set)
+    stats = statistics.load_stats(shard_set)
     if saved:
         _check_same(saved, shard_set, run)
     first = trained_nets.load(checkpoints.run_checkpoint(init_from)) if init_from and not saved else None

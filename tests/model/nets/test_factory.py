@@ -41,7 +41,7 @@ def few(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(few):
-    return stats.load(few)
+    return stats.load_stats(few)
 
 
 def other(name, measured, crop=64, classes=4, seed=0):
@@ -341,7 +341,7 @@ def test_weights_of_another_net_are_refused(few, tmp_path, undisturbed):
     with pytest.raises(TrainingError, match=r"last\.pt: of another net"):
         load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match=r"last\.pt: of another net"):
-        Trainer(tiny.config(few, model="resnet18", crop=64), few, stats.load(few), tmp_path, saved)
+        Trainer(tiny.config(few, model="resnet18", crop=64), few, stats.load_stats(few), tmp_path, saved)
 
 
 def test_the_commands_take_another_net(few, tmp_path, monkeypatch, capfd):

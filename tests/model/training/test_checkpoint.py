@@ -308,7 +308,7 @@ def test_of_a_run_the_best_is_used_else_the_last(tmp_path):
 
 @pytest.fixture
 def measured(shards):
-    return stats.load(shards)
+    return stats.load_stats(shards)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def slow_probabilities(nets, views, mean_image):
 @pytest.mark.parametrize("views", [1, 10])
 @pytest.mark.parametrize("nets", [1, 3])
 def test_equals_the_slow_oracle(raw, views, nets):
-    measured = stats.load(raw)
+    measured = stats.load_stats(raw)
     nets = [Linear(seed) for seed in range(1, 1 + nets)]
     result = evaluate(nets, raw, measured, views=views)
     rows = slow_probabilities(nets, views, measured.mean_image)
@@ -96,7 +96,7 @@ def test_equals_the_slow_oracle(raw, views, nets):
 def test_every_record_counts_once_whatever_the_batch(raw, monkeypatch, views, at_once):
     """23 records in batches of 1, 3, 6, 22, 23, 25: the last one is short, or all there is."""
     monkeypatch.setattr(evaluation, "PICTURES_AT_ONCE", at_once)
-    measured = stats.load(raw)
+    measured = stats.load_stats(raw)
     net = Linear(0)
     told: list[int] = []
     result = evaluate([net], raw, measured, views=views, advance=told.append)
@@ -110,7 +110,7 @@ def test_every_record_counts_once_whatever_the_batch(raw, monkeypatch, views, at
 
 
 def test_mean_crop_and_split_are_as_asked(raw):
-    measured = stats.load(raw)
+    measured = stats.load_stats(raw)
     base = evaluate([Linear(0)], raw, measured)
     assert evaluate([Linear(0)], raw, measured, mean="rgb").loss != pytest.approx(base.loss, rel=1e-4)
     assert evaluate([Linear(0)], raw, measured, split="train").images == CLASSES
@@ -134,7 +134,7 @@ def test_it_is_decoded_as_asked(raw, monkeypatch):
 
     monkeypatch.setattr(evaluation, "views_stream", kept)
     for decode in ("threads", "dali"):
-        evaluate([Linear(0)], raw, stats.load(raw), decode=decode)
+        evaluate([Linear(0)], raw, stats.load_stats(raw), decode=decode)
     assert [stream.decode for stream in streams] == ["threads", "dali"]
 
 
@@ -150,7 +150,7 @@ class Silent(nn.Module):
 
 
 def test_a_net_that_says_nothing_has_the_error_of_chance(raw):
-    result = evaluate([Silent(CLASSES)], raw, stats.load(raw))
+    result = evaluate([Silent(CLASSES)], raw, stats.load_stats(raw))
     assert result.top1_error == pytest.approx(1 - 1 / CLASSES)
     assert result.top5_error == pytest.approx(1 - 5 / CLASSES)
     assert result.loss == pytest.approx(math.log(CLASSES))
@@ -244,7 +244,7 @@ def test_bfloat16_is_averaged_in_float32():
 
 def test_nets_come_back_in_their_mode_and_without_gradients(raw):
     nets = [Linear(0).train(), Linear(1).eval()]
-    evaluate(nets, raw, stats.load(raw))
+    evaluate(nets, raw, stats.load_stats(raw))
     assert [net.training for net in nets] == [True, False]
     assert not predict([nn.Flatten()], torch.zeros(1, 1, 3, 1, 1, requires_grad=True)).requires_grad
 
@@ -254,19 +254,19 @@ def test_nets_come_back_in_their_mode_and_without_gradients(raw):
 
     broken = Breaks().train()
     with pytest.raises(RuntimeError, match="broken"):
-        evaluate([broken], raw, stats.load(raw))
+        evaluate([broken], raw, stats.load_stats(raw))
     assert broken.training
 
 
 def test_a_pass_is_given_up_when_told(raw, monkeypatch):
     monkeypatch.setattr(evaluation, "PICTURES_AT_ONCE", 5)
     net, answers = Linear(0), iter([False, False, True])
-    assert evaluate([net], raw, stats.load(raw), stop=lambda: next(answers)) is None
+    assert evaluate([net], raw, stats.load_stats(raw), stop=lambda: next(answers)) is None
     assert net.looked_at == 15
 
 
 def test_bad_questions_are_refused(raw):
-    measured = stats.load(raw)
+    measured = stats.load_stats(raw)
     with pytest.raises(ShardError, match="no records in a split 'test'"):
         evaluate([Linear(0)], raw, measured, split="test")
     with pytest.raises(PlanError, match="3 views are not planned"):
@@ -282,7 +282,7 @@ def test_records_without_a_label_have_no_error(raw, monkeypatch):
 
     monkeypatch.setattr(evaluation, "views_stream", unlabelled)
     with pytest.raises(ShardError) as caught:
-        evaluate([Linear(0)], raw, stats.load(raw))
+        evaluate([Linear(0)], raw, stats.load_stats(raw))
     assert caught.value.message == f"{raw.root}: val has records without a label"
     assert caught.value.hint == "evaluate a split that has labels"
 
@@ -295,7 +295,11 @@ def test_records_without_a_label_may_be_looked_at(raw, monkeypatch):
     monkeypatch.setattr(evaluation, "views_stream", unlabelled)
     seen = []
     result = evaluate(
-        [Linear(0)], raw, stats.load(raw), without_labels=True, see=lambda *batch: seen.append([len(x) for x in batch])
+        [Linear(0)],
+        raw,
+        stats.load_stats(raw),
+        without_labels=True,
+        see=lambda *batch: seen.append([len(x) for x in batch]),
     )
     assert seen == [[2, 2, 2]] and result.images == 2
     assert math.isnan(result.loss) and math.isnan(result.top1_error) and math.isnan(result.top5_error)
@@ -306,7 +310,7 @@ def test_records_without_a_label_may_be_looked_at(raw, monkeypatch):
 
 def test_classes_and_confusions_equal_the_slow_oracle(raw, monkeypatch):
     monkeypatch.setattr(evaluation, "PICTURES_AT_ONCE", 5)
-    measured, net, tally = stats.load(raw), Linear(3), Tally(CLASSES)
+    measured, net, tally = stats.load_stats(raw), Linear(3), Tally(CLASSES)
     result = evaluate([net], raw, measured, see=tally.see)
     rows = slow_probabilities([net], 1, measured.mean_image)
     for label, one in enumerate(tally.errors()):
@@ -345,7 +349,7 @@ def test_a_class_that_says_no_number_is_no_answer():
 
 def _tallied(rank, root, ranks=2):
     shard_set, tally, team = open_shard_set(root), Tally(CLASSES), Team(rank, ranks, rank, ranks)
-    result = evaluate([Linear(3)], shard_set, stats.load(shard_set), see=tally.see, team=team)
+    result = evaluate([Linear(3)], shard_set, stats.load_stats(shard_set), see=tally.see, team=team)
     tally.add_up(team)
     return result.images, [tuple(vars(one).values()) for one in tally.errors()], [*map(vars, tally.confusions())]
 

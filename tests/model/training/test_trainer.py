@@ -158,7 +158,7 @@ def test_the_first_step_by_hand(few, tmp_path, name):
     rate, seed = 0.002, 5
     part = trainer_of(few, tmp_path / "run", recipe=name, steps=1, rate=rate, seed=seed)
     net = AlexNet(4, recipe(name).net, seed=seed).to(memory_format=torch.channels_last)
-    measured = stats.load(few)
+    measured = stats.load_stats(few)
     light = Lighting("stddev") if name == "source2012" else Lighting("eigenvalue", divide=False)
     with train_stream(few, measured, part.plan, light=light) as stream:
         batch = next(stream)

@@ -184,7 +184,7 @@ PLAIN, SQUEEZED = Augmentation(200), Augmentation(96, resized=ResizedCrop())
 
 def epoch_hash(shard_set, decode, crop=PLAIN, *, ranks=1, threads=1, stops=()):
     """The hash of an epoch and a batch of the next, of some ranks, stopped and resumed at some steps."""
-    numbers, records = stats.load(shard_set), shard_set.split("train").records
+    numbers, records = stats.load_stats(shard_set), shard_set.split("train").records
     plans = [Plan(records, 13, 2012, shard_set.size, crop, rank, ranks) for rank in range(ranks)]
     options = {"decode": decode, "threads": threads, "mean": "rgb" if crop.resized else "image"}
     edges = [0, *stops, plans[0].steps + 1]
@@ -230,7 +230,7 @@ def test_resized_crops_are_the_same_however_they_are_made(short_side_shards, dec
 
 
 def test_the_hash_tells_a_pixel_a_record_and_an_order_apart(shards):
-    numbers = stats.load(shards)
+    numbers = stats.load_stats(shards)
     plan = Plan(shards.split("train").records, 13, 2012, shards.size, Augmentation(200))
     with train_stream(shards, numbers, plan, threads=1) as stream:
         one, two = islice(stream, 2)

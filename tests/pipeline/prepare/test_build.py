@@ -22,7 +22,7 @@ from alexnet_dali.pipeline.errors import ShardError, SourceError, UsageError
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.prepare import build as module
 from alexnet_dali.pipeline.prepare import shard_job
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.prepare.resize import prepare
 from alexnet_dali.pipeline.prepare.shard_job import at_work
@@ -65,7 +65,7 @@ def tiny(tmp_path_factory):
 def undisturbed(tiny, tmp_path_factory):
     """The tiny photos, built without a disturbance: 4 shards to train on, 2 to validate."""
     out = tmp_path_factory.mktemp("build") / "out"
-    build(find_photos(tiny), out, SMALL, Here())
+    build_shards(find_photos(tiny), out, SMALL, Here())
     return out
 
 
@@ -134,7 +134,7 @@ def test_the_order_is_the_seeds(tiny, undisturbed):
 )
 def test_a_record_is_its_photo(tiny, tmp_path, options):
     options = dataclasses.replace(SMALL, **options)
-    shard_set, fresh = build(find_photos(tiny), tmp_path / "out", options, Here())
+    shard_set, fresh = build_shards(find_photos(tiny), tmp_path / "out", options, Here())
     assert fresh == 20 and [split.records for split in shard_set.splits.values()] == [14, 6]
     count = 0
     for split in shard_set.splits.values():
@@ -200,19 +200,19 @@ def test_the_manifest(tiny, undisturbed):
 def test_workers_and_their_number_change_no_byte(tiny, undisturbed, tmp_path):
     for workers in (1, 3):
         with worker_pool(workers) as pool:
-            build(find_photos(tiny), tmp_path / str(workers), SMALL, pool)
+            build_shards(find_photos(tiny), tmp_path / str(workers), SMALL, pool)
     assert contents(tmp_path / "1") == contents(tmp_path / "3") == contents(undisturbed)
 
 
 def test_a_copy_of_the_photos_elsewhere_gives_the_same_records(tiny, undisturbed, tmp_path):
     copy = shutil.copytree(tiny, tmp_path / "a copy")
-    built, _ = build(find_photos(copy), tmp_path / "out", SMALL, Here())
+    built, _ = build_shards(find_photos(copy), tmp_path / "out", SMALL, Here())
     assert by_path(tmp_path / "out") == by_path(undisturbed)
     assert built.split("train").fingerprint() == open_shard_set(undisturbed).split("train").fingerprint()
 
 
 def test_another_seed_is_another_order_of_the_same_records(tiny, undisturbed, tmp_path):
-    build(find_photos(tiny), tmp_path / "out", dataclasses.replace(SMALL, seed=1), Here())
+    build_shards(find_photos(tiny), tmp_path / "out", dataclasses.replace(SMALL, seed=1), Here())
     there, here = by_path(undisturbed), by_path(tmp_path / "out")
     assert {path: value for path, (_, value) in there.items()} == {path: value for path, (_, value) in here.items()}
     assert list(there) != list(here)
@@ -243,7 +243,7 @@ def damaged(tiny, tmp_path):
 def test_a_rejected_photo_is_listed_and_counted(damaged, tmp_path):
     photos, reasons = damaged
     source = find_photos(photos)
-    shard_set, _ = build(source, tmp_path / "out", SMALL, Here())
+    shard_set, _ = build_shards(source, tmp_path / "out", SMALL, Here())
     with open(tmp_path / "out/rejected.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.reader(file))
     assert rows == [["source_path", "reason"], *map(list, sorted(reasons.items()))]
@@ -251,7 +251,7 @@ def test_a_rejected_photo_is_listed_and_counted(damaged, tmp_path):
     stored = sum(split.records for split in shard_set.splits.values())
     assert stored + len(reasons) == sum(map(len, source.splits.values())) == 25
     assert not reasons.keys() & by_path(tmp_path / "out").keys()
-    assert build(source, tmp_path / "out", SMALL, Here())[1] == 0  # which reads rejected.csv
+    assert build_shards(source, tmp_path / "out", SMALL, Here())[1] == 0  # which reads rejected.csv
 
 
 def test_a_rejected_photo_shortens_its_shard_and_moves_no_other_record(tiny, undisturbed, tmp_path):
@@ -260,7 +260,7 @@ def test_a_rejected_photo_shortens_its_shard_and_moves_no_other_record(tiny, und
     torn = next(path for path, (shard, _) in there.items() if shard == "train/00001.lmdb")
     size = (photos / torn).stat().st_size
     (photos / torn).write_bytes(bytes(size))
-    shard_set, _ = build(find_photos(photos), tmp_path / "out", SMALL, Here())
+    shard_set, _ = build_shards(find_photos(photos), tmp_path / "out", SMALL, Here())
     assert [file.records for _, file in shard_set.split("train").shards] == [4, 3, 4, 2]
     here = by_path(tmp_path / "out")
     assert here == {path: where for path, where in there.items() if path != torn}
@@ -271,7 +271,7 @@ def test_a_photo_that_vanishes_during_the_build_is_rejected(tiny, tmp_path):
     photos = shutil.copytree(tiny, tmp_path / "photos")
     source = find_photos(photos)
     (photos / source.splits["val"][2].path).unlink()
-    shard_set, _ = build(source, tmp_path / "out", SMALL, Here())
+    shard_set, _ = build_shards(source, tmp_path / "out", SMALL, Here())
     assert shard_set.split("val").records == 5
     assert source.splits["val"][2].path + ",No such file or directory\n" in (tmp_path / "out/rejected.csv").read_text()
 
@@ -284,7 +284,7 @@ def test_no_photo_that_can_be_read(tmp_path, before):
     if before == "an empty folder":
         (tmp_path / "out").mkdir()
     with pytest.raises(SourceError) as caught:
-        build(find_photos(tmp_path / "photos"), tmp_path / "out", SMALL, Here())
+        build_shards(find_photos(tmp_path / "photos"), tmp_path / "out", SMALL, Here())
     reason = "the file is empty"
     assert caught.value.message == (
         f"{tmp_path}/photos: none of 5 photos could be read "
@@ -292,13 +292,15 @@ def test_no_photo_that_can_be_read(tmp_path, before):
     )
     assert caught.value.hint == "look at these files: are they photos?"
     make_photos(tmp_path / "good", train=4, val=2, classes=2, side=(40, 50))
-    build(find_photos(tmp_path / "good"), tmp_path / "out", SMALL, Here())  # nothing stands in the way of the next
+    build_shards(
+        find_photos(tmp_path / "good"), tmp_path / "out", SMALL, Here()
+    )  # nothing stands in the way of the next
 
 
 def test_a_finished_set_is_left_as_it_is(tiny, undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     executor, told = Here(), []
-    shard_set, fresh = build(
+    shard_set, fresh = build_shards(
         find_photos(tiny), undisturbed, SMALL, executor, lambda photos, fresh=True: told.append((photos, fresh))
     )
     assert fresh == 0 and executor.jobs == [] and told == [(20, False)]
@@ -313,9 +315,9 @@ def test_progress_adds_up(tiny, tmp_path):
         told.append((photos, fresh))
 
     with pytest.raises(KeyboardInterrupt):
-        build(find_photos(tiny), tmp_path / "out", SMALL, Here(stop=3), advance)
+        build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here(stop=3), advance)
     assert told == []
-    assert build(find_photos(tiny), tmp_path / "out", SMALL, Here(), advance)[1] == 12
+    assert build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here(), advance)[1] == 12
     assert told[0] == (8, False) and sum(photos for photos, _ in told) == 20
     assert all(fresh for _, fresh in told[1:])
 
@@ -325,31 +327,31 @@ def test_stopped_at_any_shard_it_goes_on(tiny, undisturbed, tmp_path):
         out = tmp_path / str(stop)
         stopped = Here(stop)
         if stop == 7:  # there are 6 shards
-            build(find_photos(tiny), out, SMALL, stopped)
+            build_shards(find_photos(tiny), out, SMALL, stopped)
         else:
             with pytest.raises(KeyboardInterrupt):
-                build(find_photos(tiny), out, SMALL, stopped)
+                build_shards(find_photos(tiny), out, SMALL, stopped)
             with pytest.raises(ShardError, match="the build is not finished"):
                 open_shard_set(out)
             rest = Here()
-            build(find_photos(tiny), out, SMALL, rest)
+            build_shards(find_photos(tiny), out, SMALL, rest)
             assert len(rest.jobs) == 6 - (stop - 1)  # what was durable is not built again
         assert contents(out) == contents(undisturbed)
 
 
 def test_stopped_among_rejected_photos_it_goes_on(damaged, tmp_path):
     source = find_photos(damaged[0])
-    build(source, tmp_path / "whole", SMALL, Here())
+    build_shards(source, tmp_path / "whole", SMALL, Here())
     with pytest.raises(KeyboardInterrupt):
-        build(source, tmp_path / "out", SMALL, Here(stop=6))
-    build(source, tmp_path / "out", SMALL, Here())
+        build_shards(source, tmp_path / "out", SMALL, Here(stop=6))
+    build_shards(source, tmp_path / "out", SMALL, Here())
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_whatever_call_fails_nothing_half_done_is_left(tiny, tmp_path, monkeypatch):
     """The n-th rename, replacement or sync fails as a full disk does, for n = 1, 2, ... until none does."""
     source = find_photos(tiny, split="val")
-    build(source, tmp_path / "whole", SMALL, Here())
+    build_shards(source, tmp_path / "whole", SMALL, Here())
     whole = contents(tmp_path / "whole")
     count = (
         2 * 3 + 2 * 9 + 2 * 3
@@ -358,20 +360,20 @@ def test_whatever_call_fails_nothing_half_done_is_left(tiny, tmp_path, monkeypat
         out = tmp_path / str(failing)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
             fail_at(patch, failing)
-            build(source, out, SMALL, Here())
+            build_shards(source, out, SMALL, Here())
         for name, data in contents(out).items():
             assert name.startswith(".build/") or data == whole[name], f"call {failing}: half of {name}"
-        build(source, out, SMALL, Here())
+        build_shards(source, out, SMALL, Here())
         assert contents(out) == whole
     calls = fail_at(monkeypatch, 0)
-    build(source, tmp_path / "undisturbed", SMALL, Here())
+    build_shards(source, tmp_path / "undisturbed", SMALL, Here())
     assert len(calls) == count
 
 
 def test_what_a_killed_build_left_is_cleared(tiny, undisturbed, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        build(find_photos(tiny), out, SMALL, Here(stop=3))
+        build_shards(find_photos(tiny), out, SMALL, Here(stop=3))
     (out / "train/.00002.lmdb.part").mkdir()
     (out / "train/.00002.lmdb.part/data.mdb").write_bytes(b"half")
     (out / "train/.00002.csv.part").write_bytes(b"half")
@@ -379,7 +381,7 @@ def test_what_a_killed_build_left_is_cleared(tiny, undisturbed, tmp_path):
     (out / ".dataset.json.part").write_bytes(b"half")
     (out / ".rejected.csv.part").write_bytes(b"half")
     shutil.copytree(out / "train/00000.lmdb", out / "train/00002.lmdb")  # in place, but without its receipt
-    build(find_photos(tiny), out, SMALL, Here())
+    build_shards(find_photos(tiny), out, SMALL, Here())
     assert contents(out) == contents(undisturbed)
 
 
@@ -389,7 +391,7 @@ def test_a_set_killed_in_its_last_moment(tiny, undisturbed, tmp_path):
     (out / ".build").mkdir()
     (out / ".build/train-00000.json").write_text("{}")
     assert open_shard_set(out).split("train").records == 14
-    assert build(find_photos(tiny), out, SMALL, Here())[1] == 0
+    assert build_shards(find_photos(tiny), out, SMALL, Here())[1] == 0
     assert contents(out) == contents(undisturbed)
 
 
@@ -401,33 +403,33 @@ def test_a_lost_shard_is_built_again(tiny, undisturbed, tmp_path, lost):
     else:
         (out / lost).unlink()
     rest = Here()
-    build(find_photos(tiny), out, SMALL, rest)
+    build_shards(find_photos(tiny), out, SMALL, rest)
     assert len(rest.jobs) == (4 if lost == "train" else 1)
     assert contents(out) == contents(undisturbed)
 
 
 def test_a_lost_shard_with_rejected_photos(damaged, tmp_path):
     source = find_photos(damaged[0])
-    build(source, tmp_path / "out", SMALL, Here())
+    build_shards(source, tmp_path / "out", SMALL, Here())
     whole = contents(tmp_path / "out")
     shutil.rmtree(tmp_path / "out/train/00002.lmdb")
-    build(source, tmp_path / "out", SMALL, Here())
+    build_shards(source, tmp_path / "out", SMALL, Here())
     assert contents(tmp_path / "out") == whole
 
 
 def test_a_lost_list_of_the_rejected(tiny, undisturbed, tmp_path):
     out = shutil.copytree(undisturbed, tmp_path / "out")
     (out / "rejected.csv").unlink()
-    build(find_photos(tiny), out, SMALL, Here())  # it was empty
+    build_shards(find_photos(tiny), out, SMALL, Here())  # it was empty
     assert contents(out) == contents(undisturbed)
 
 
 def test_a_lost_list_of_some_rejected(damaged, tmp_path):
     source, out = find_photos(damaged[0]), tmp_path / "out"
-    build(source, out, SMALL, Here())
+    build_shards(source, out, SMALL, Here())
     (out / "rejected.csv").unlink()
     with pytest.raises(ShardError) as caught:
-        build(source, out, SMALL, Here())
+        build_shards(source, out, SMALL, Here())
     assert str(caught.value) == (f"{out}: rejected.csv is gone; copy it again, or build into another folder with --out")
 
 
@@ -447,10 +449,10 @@ def test_another_build_is_refused_by_its_difference(tiny, undisturbed, tmp_path,
     if stage == "stopped":
         out = tmp_path / "out"
         with pytest.raises(KeyboardInterrupt):
-            build(find_photos(tiny), out, SMALL, Here(stop=2))
+            build_shards(find_photos(tiny), out, SMALL, Here(stop=2))
     before = contents(out)
     with pytest.raises(UsageError) as caught:
-        build(find_photos(tiny), out, dataclasses.replace(SMALL, **options), Here())
+        build_shards(find_photos(tiny), out, dataclasses.replace(SMALL, **options), Here())
     assert caught.value.message == f"{out}: holds another build: {difference}"
     assert caught.value.hint == "choose another --out" + (", or remove that folder" if stage == "stopped" else "")
     assert {name: data for name, data in contents(out).items() if name in before} == before
@@ -461,16 +463,16 @@ def test_other_photos_are_refused(tiny, undisturbed, tmp_path):
     (photos / "train/checker/more.jpg").write_bytes(b"more")
     before = contents(undisturbed)
     with pytest.raises(UsageError, match="holds another build: the photos, or their split, are others"):
-        build(find_photos(photos), undisturbed, SMALL, Here())
+        build_shards(find_photos(photos), undisturbed, SMALL, Here())
     with pytest.raises(UsageError, match="holds another build: the photos, or their split, are others"):
-        build(find_photos(tiny, split="val"), undisturbed, SMALL, Here())
+        build_shards(find_photos(tiny, split="val"), undisturbed, SMALL, Here())
     assert contents(undisturbed) == before
 
 
 def test_a_foreign_folder_is_not_touched(tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError) as caught:
-        build(find_photos(tiny), tmp_path, SMALL, Here())
+        build_shards(find_photos(tiny), tmp_path, SMALL, Here())
     assert caught.value.message == f"{tmp_path}: holds something that is not a shard set"
     assert caught.value.hint == "choose an empty folder with --out"
     assert os.listdir(tmp_path) == ["thesis.tex"]
@@ -480,9 +482,9 @@ def test_out_may_not_be_a_file_or_the_photos(tiny, tmp_path):
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(UsageError, match=f"{out}: not a folder"):
-            build(find_photos(tiny), out, SMALL, Here())
+            build_shards(find_photos(tiny), out, SMALL, Here())
     with pytest.raises(UsageError, match="holds something that is not a shard set"):
-        build(find_photos(tiny), tiny, SMALL, Here())
+        build_shards(find_photos(tiny), tiny, SMALL, Here())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "alexnet-dali shard set"}', "null"])
@@ -490,7 +492,7 @@ def test_a_damaged_manifest_is_refused(tiny, undisturbed, tmp_path, text):
     out = shutil.copytree(undisturbed, tmp_path / "out")
     (out / "dataset.json").write_text(text)
     with pytest.raises(ShardError) as caught:
-        build(find_photos(tiny), out, SMALL, Here())
+        build_shards(find_photos(tiny), out, SMALL, Here())
     assert caught.value.message.startswith(f"{out}/dataset.json: damaged: ")
     assert caught.value.hint == "remove the folder, or choose another --out"
 
@@ -500,7 +502,7 @@ def test_a_manifest_with_damaged_splits_is_refused(tiny, undisturbed, tmp_path, 
     out = shutil.copytree(undisturbed, tmp_path / "out")
     edit(out / "dataset.json", lambda manifest: manifest.update(splits=splits))
     with pytest.raises(ShardError, match=r"dataset\.json: damaged: "):
-        build(find_photos(tiny), out, SMALL, Here())
+        build_shards(find_photos(tiny), out, SMALL, Here())
 
 
 @pytest.mark.parametrize("name", ["job.json", "train-00000.json"])
@@ -508,10 +510,10 @@ def test_a_manifest_with_damaged_splits_is_refused(tiny, undisturbed, tmp_path, 
 def test_damaged_receipts_are_refused(tiny, tmp_path, name, text):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        build(find_photos(tiny), out, SMALL, Here(stop=3))
+        build_shards(find_photos(tiny), out, SMALL, Here(stop=3))
     (out / ".build" / name).write_text(text)
     with pytest.raises(ShardError) as caught:
-        build(find_photos(tiny), out, SMALL, Here())
+        build_shards(find_photos(tiny), out, SMALL, Here())
     assert caught.value.message.startswith(f"{out}/.build: damaged: ")
     assert caught.value.hint == "remove the folder, or choose another --out"
 
@@ -523,14 +525,14 @@ def test_a_second_builder_is_refused(tiny, tmp_path):
     class Meddler(Here):
         def submit(self, function, /, *arguments, **keywords):
             with pytest.raises(ShardError) as caught:
-                build(source, out, SMALL, Here())
+                build_shards(source, out, SMALL, Here())
             assert str(caught.value) == f"{out}: another process is at work there; wait for it, or stop it"
             return super().submit(function, *arguments, **keywords)
 
-    build(source, out, SMALL, Meddler())
+    build_shards(source, out, SMALL, Meddler())
     with locked(out), pytest.raises(ShardError, match="another process is at work there"):
-        build(source, out, SMALL, Here())
-    assert build(source, out, SMALL, Here())[1] == 0
+        build_shards(source, out, SMALL, Here())
+    assert build_shards(source, out, SMALL, Here())[1] == 0
 
 
 def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
@@ -549,7 +551,7 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
 
     with pytest.raises(ShardError) as caught, worker_pool(1) as pool:
         threading.Thread(target=kill).start()
-        build(source, out, SMALL, pool)
+        build_shards(source, out, SMALL, pool)
     photo_on = held.relative_to(photos)
     assert caught.value.message.startswith(f"{out}: a worker process died on {photo_on} (")
     assert caught.value.hint == (
@@ -558,27 +560,27 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
     )
     held.write_bytes(photo)
     rest = Here()
-    build(source, out, SMALL, rest)
+    build_shards(source, out, SMALL, rest)
     assert len(rest.jobs) == 4 and by_path(out) == by_path(undisturbed)
 
 
 def test_half_a_set_is_not_finished_by_other_libraries(tiny, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        build(find_photos(tiny), tmp_path / "out", SMALL, Here(stop=3))
+        build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here(stop=3))
     there = module.versions()
     monkeypatch.setattr(module, "versions", lambda: there | {"simplejpeg": "99.0"})
     with pytest.raises(ShardError) as caught:
-        build(find_photos(tiny), tmp_path / "out", SMALL, Here())
+        build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here())
     assert caught.value.message.endswith(f"which may make other bytes: simplejpeg {there['simplejpeg']} then, 99.0 now")
     monkeypatch.undo()
-    assert build(find_photos(tiny), tmp_path / "out", SMALL, Here())[1] == 12
+    assert build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here())[1] == 12
 
 
 def test_of_several_workers_the_dead_one_is_named(tiny, tmp_path):
     """The pool ends the survivors too; only the one that was killed is to blame."""
     photos, out = shutil.copytree(tiny, tmp_path / "photos"), tmp_path / "out"
     source = find_photos(photos)
-    build(source, tmp_path / "whole", SMALL, Here())
+    build_shards(source, tmp_path / "whole", SMALL, Here())
     chosen = [by_path(tmp_path / "whole")[photo.path][0] for photo in source.splits["train"]]
     held = [source.splits["train"][chosen.index(f"train/0000{shard}.lmdb")].path for shard in (0, 1)]
     for path in held:
@@ -593,7 +595,7 @@ def test_of_several_workers_the_dead_one_is_named(tiny, tmp_path):
 
     with pytest.raises(ShardError) as caught, worker_pool(2) as pool:
         threading.Thread(target=kill).start()
-        build(source, out, SMALL, pool)
+        build_shards(source, out, SMALL, pool)
     assert caught.value.message.startswith(f"{out}: a worker process died on {held[1]} (")
 
 
@@ -602,12 +604,12 @@ def test_a_photo_that_comes_back_is_built(tiny, undisturbed, tmp_path):
     source = find_photos(photos)
     away = photos / source.splits["train"][5].path
     away.rename(tmp_path / "away")
-    shard_set, _ = build(source, tmp_path / "out", SMALL, Here())
+    shard_set, _ = build_shards(source, tmp_path / "out", SMALL, Here())
     assert shard_set.manifest["rejected"] == 1
-    assert build(source, tmp_path / "out", SMALL, Here())[1] == 0  # still away: nothing to do
+    assert build_shards(source, tmp_path / "out", SMALL, Here())[1] == 0  # still away: nothing to do
     (tmp_path / "away").rename(away)
     rest = Here()
-    build(source, tmp_path / "out", SMALL, rest)
+    build_shards(source, tmp_path / "out", SMALL, rest)
     assert len(rest.jobs) == 1 and by_path(tmp_path / "out") == by_path(undisturbed)
     assert open_shard_set(tmp_path / "out").manifest["rejected"] == 0
 
@@ -618,11 +620,11 @@ def test_a_photo_that_vanishes_between_two_runs_is_rejected(tiny, tmp_path, stop
     photos, out = shutil.copytree(tiny, tmp_path / "photos"), tmp_path / "out"
     source = find_photos(photos)
     with pytest.raises(KeyboardInterrupt):
-        build(source, out, SMALL, Here(stop))
+        build_shards(source, out, SMALL, Here(stop))
     lost = source.splits["val"][2].path
     (photos / lost).unlink()
-    built, _ = build(find_photos(photos), out, SMALL, Here())
-    build(source, tmp_path / "whole", SMALL, Here())
+    built, _ = build_shards(find_photos(photos), out, SMALL, Here())
+    build_shards(source, tmp_path / "whole", SMALL, Here())
     assert contents(out) == contents(tmp_path / "whole")
     assert built.manifest["rejected"] == 1 and lost in (out / "rejected.csv").read_text()
 
@@ -631,23 +633,23 @@ def test_photos_that_changed_are_named(damaged, tmp_path):
     """More than vanished, or from a finished set: what is gone and what is new."""
     photos, out = damaged[0], tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        build(find_photos(photos), out, SMALL, Here(3))
+        build_shards(find_photos(photos), out, SMALL, Here(3))
     first = find_photos(photos).splits["train"][0].path
     (photos / first).rename(photos / "train/checker/new.JPEG")
     named = rf"are others \(gone: {first}; new: train/checker/new.JPEG\)"
     with pytest.raises(UsageError, match=named):
-        build(find_photos(photos), out, SMALL, Here())
+        build_shards(find_photos(photos), out, SMALL, Here())
     (photos / "train/checker/new.JPEG").rename(photos / first)
-    build(find_photos(photos), out, SMALL, Here())
+    build_shards(find_photos(photos), out, SMALL, Here())
     (photos / first).rename(photos / "train/checker/new.JPEG")
     with pytest.raises(UsageError, match=named) as caught:
-        build(find_photos(photos), out, SMALL, Here())
+        build_shards(find_photos(photos), out, SMALL, Here())
     assert caught.value.hint == "choose another --out"
     for path in list((photos / "val/crescent").iterdir()):
         path.unlink()
     named = r"gone: train/checker/caf.\.jpg, val/crescent/lost\.jpg, \S+ and 2 more; new:"
     with pytest.raises(UsageError, match=named):
-        build(find_photos(photos), out, SMALL, Here())
+        build_shards(find_photos(photos), out, SMALL, Here())
 
 
 def test_a_failing_disk_stops_the_build_and_rejects_nothing(tiny, undisturbed, tmp_path, monkeypatch):
@@ -662,12 +664,12 @@ def test_a_failing_disk_stops_the_build_and_rejects_nothing(tiny, undisturbed, t
 
     with monkeypatch.context() as patch, pytest.raises(SourceError) as caught:
         patch.setattr(shard_job, "read_photo", read)
-        build(source, tmp_path / "out", SMALL, Here())
+        build_shards(source, tmp_path / "out", SMALL, Here())
     assert str(caught.value) == (
         f"{tiny}/{bad}: Input/output error; when the photos can be read again, run the same command: "
         "it goes on where it stopped"
     )
-    build(source, tmp_path / "out", SMALL, Here())
+    build_shards(source, tmp_path / "out", SMALL, Here())
     assert contents(tmp_path / "out") == contents(undisturbed)
 
 
@@ -676,9 +678,9 @@ def test_a_source_that_is_gone_stops_the_build(tiny, tmp_path):
     source = find_photos(photos)
     photos.rename(tmp_path / "unmounted")
     with pytest.raises(SourceError, match="No such file or directory; when the photos can be read again"):
-        build(source, tmp_path / "out", SMALL, Here())
+        build_shards(source, tmp_path / "out", SMALL, Here())
     (tmp_path / "unmounted").rename(photos)
-    assert build(source, tmp_path / "out", SMALL, Here())[0].manifest["rejected"] == 0
+    assert build_shards(source, tmp_path / "out", SMALL, Here())[0].manifest["rejected"] == 0
 
 
 def test_photos_by_what_they_are(tiny, tmp_path):
@@ -690,7 +692,7 @@ def test_photos_by_what_they_are(tiny, tmp_path):
     picture.convert("CMYK").save(folder / "n01739381_1309.JPEG", "JPEG")
     picture.convert("L").save(folder / "grey.JPEG", "JPEG")
     picture.save(folder / "n02077923_14822.JPEG", "JPEG")  # listed as CMYK
-    shard_set, _ = build(find_photos(photos), tmp_path / "out", SMALL, Here())
+    shard_set, _ = build_shards(find_photos(photos), tmp_path / "out", SMALL, Here())
     entries = shard_set.manifest["splits"]["train"]["shards"]
     forms = sum((Counter(entry["forms"]) for entry in entries), Counter())
     grey = sum(Image.open(path).mode == "L" for path in (tiny / "train").rglob("*.JPEG"))  # made photos may be grey

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 import stored
-from alexnet_dali.pipeline.shards.verify import verify
+from alexnet_dali.pipeline.shards.verify import verify_shards
 from pictures import noise, saved, scene
 from PIL import ExifTags, Image, ImageOps
 from stored import Here
@@ -221,10 +221,10 @@ def test_all_that_is_strange_is_a_record_or_has_its_reason(corpus, tmp_path):
     count, lost = len(corpus.taken), len(corpus.rejected)
     assert re.search(rf": {count + lost} photos in = {count} records \+ {lost} rejected \(see .*rejected\.csv\)", said)
     assert f"note: {len(LEFT_ALONE) - 1} other files left alone" in aside  # hidden ones are not even counted
-    assert verify(out, Here()).whole
+    assert verify_shards(out, Here()).whole
     assert_pictures(out, corpus, "ignore")
     shutil.rmtree(out / "train/00001.lmdb")
-    assert run(corpus.root, out)[0] == 0 and verify(out, Here()).whole  # and again, after a loss
+    assert run(corpus.root, out)[0] == 0 and verify_shards(out, Here()).whole  # and again, after a loss
 
 
 def test_torn_photos_that_are_asked_for_are_not_in_the_account_twice(corpus, tmp_path):
@@ -281,7 +281,7 @@ def test_files_that_vanish_or_turn_into_something_else_while_it_builds(tmp_path)
     changer.join()
     assert code == 0, aside
     records, lost = map(int, re.search(r": 400 photos in = (\d+) records \+ (\d+) rejected", said).groups())
-    assert records + lost == 400 and 0 < lost <= 200 and verify(out, Here()).whole
+    assert records + lost == 400 and 0 < lost <= 200 and verify_shards(out, Here()).whole
     reasons = {row["reason"] for row in rows(out / "rejected.csv")}
     assert reasons <= {"No such file or directory", "Is a directory", "No such device or address"} and len(reasons) > 1
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.prepare import dask as cluster
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.dask import cluster_pool
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.prepare.shard_job import at_work
@@ -94,7 +94,7 @@ def undisturbed(photos, tmp_path_factory):
     """The same photos, built in this process."""
     out = tmp_path_factory.mktemp("cluster") / "out"
     with ThreadPoolExecutor(1) as executor:
-        build(find_photos(photos), out, SMALL, executor)
+        build_shards(find_photos(photos), out, SMALL, executor)
     return out
 
 
@@ -132,7 +132,7 @@ def test_a_worker_is_killed_and_the_bytes_are_the_same(scheduler, workers, photo
     killer = threading.Thread(target=kill)
     killer.start()
     with cluster_pool(scheduler, copy, out) as pool:
-        shard_set, fresh = build(source, out, SMALL, pool)
+        shard_set, fresh = build_shards(source, out, SMALL, pool)
     killer.join()
     assert killed and killed[0] in {process.pid for process in workers}
     assert fresh == 20 and shard_set.manifest["rejected"] == 0
@@ -158,7 +158,7 @@ def test_a_photo_that_kills_every_worker_is_named(photos, tmp_path):
         cluster_pool(scheduler, copy, out) as pool,
     ):
         threading.Thread(target=kill).start()
-        build(source, out, SMALL, pool)
+        build_shards(source, out, SMALL, pool)
     assert caught.value.message.startswith(f"{out}: a worker process died on ") and name in caught.value.message
 
 
@@ -215,5 +215,5 @@ def test_what_a_killed_look_leaves_is_in_nobodys_way(photos, tmp_path, undisturb
     (tmp_path / "out/.build").mkdir(parents=True)
     (tmp_path / "out/.build/seen-by-workers-0123abcd").touch()
     with ThreadPoolExecutor(1) as executor:
-        build(find_photos(photos), tmp_path / "out", SMALL, executor)
+        build_shards(find_photos(photos), tmp_path / "out", SMALL, executor)
     assert contents(tmp_path / "out") == contents(undisturbed)

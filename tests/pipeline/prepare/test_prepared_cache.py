@@ -10,7 +10,7 @@ import ilsvrc
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, SourceError
 from alexnet_dali.pipeline.prepare import prepared_cache
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.prepare.prepared_cache import Spool, SpoolJob, spool
 from alexnet_dali.pipeline.sources import parquet
@@ -34,7 +34,7 @@ def table(photos, tmp_path):
 
 def build_it(source, out, advance=lambda photos, fresh=True: None):
     with ThreadPoolExecutor(1) as executor:
-        return build(find_photos(source), out, SMALL, executor, advance)
+        return build_shards(find_photos(source), out, SMALL, executor, advance)
 
 
 def contents(folder):
@@ -63,7 +63,11 @@ def test_a_stopped_build_reads_no_file_twice(table, tmp_path, monkeypatch):
     build_it(table, tmp_path / "whole")
     for stop in range(1, 11):
         out, read, calls = tmp_path / str(stop), [], []
-        real_rows, real_spool, real_shard = parquet.read_rows, prepared_cache.spool, build.__globals__["build_shard"]
+        real_rows, real_spool, real_shard = (
+            parquet.read_rows,
+            prepared_cache.spool,
+            build_shards.__globals__["build_shard"],
+        )
 
         def counted(work, calls=calls, stop=stop):
             def working(job):
@@ -81,8 +85,8 @@ def test_a_stopped_build_reads_no_file_twice(table, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(parquet, "read_rows", reading)
             with monkeypatch.context() as inner:
-                inner.setitem(build.__globals__, "spool", counted(real_spool))
-                inner.setitem(build.__globals__, "build_shard", counted(real_shard))
+                inner.setitem(build_shards.__globals__, "spool", counted(real_spool))
+                inner.setitem(build_shards.__globals__, "build_shard", counted(real_shard))
                 with pytest.raises(KeyboardInterrupt):
                     build_it(table, out)
             build_it(table, out)
@@ -118,7 +122,7 @@ def test_a_table_that_is_gone_stops_the_build(table, tmp_path):
     lost = next((table / "data").glob("train-00001*"))
     lost.rename(tmp_path / "away")
     with ThreadPoolExecutor(1) as executor, pytest.raises(SourceError, match="train-00001-of-00002"):
-        build(source, tmp_path / "out", SMALL, executor)
+        build_shards(source, tmp_path / "out", SMALL, executor)
     (tmp_path / "away").rename(lost)
     build_it(table, tmp_path / "out")
     assert json.loads((tmp_path / "out/dataset.json").read_text())["rejected"] == 0

@@ -15,11 +15,11 @@ from functools import partial
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, SourceError, UsageError
 from alexnet_dali.pipeline.files import locked
-from alexnet_dali.pipeline.prepare.build import BuildOptions, build
+from alexnet_dali.pipeline.prepare.build import BuildOptions, build_shards
 from alexnet_dali.pipeline.prepare.repair import repair
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
-from alexnet_dali.pipeline.shards.verify import verify
+from alexnet_dali.pipeline.shards.verify import verify_shards
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.tools.prep.cli import prep
 from alexnet_dali.tools.prep.sample_photos import make_photos
@@ -55,8 +55,8 @@ def tiny(tmp_path_factory):
 def whole(tiny, tmp_path_factory):
     """The set of them, with its statistics: 4 shards to train on, 2 to validate."""
     out = tmp_path_factory.mktemp("repair") / "out"
-    shard_set, _ = build(find_photos(tiny), out, SMALL, Here())
-    stats.save(stats.measure(shard_set, Here()), out)
+    shard_set, _ = build_shards(find_photos(tiny), out, SMALL, Here())
+    stats.save_stats(stats.measure_stats(shard_set, Here()), out)
     return out
 
 
@@ -84,7 +84,7 @@ def hurt(copy):
 
 
 def mend(out, executor=None, **options):
-    return repair(verify(out, Here()), executor or Here(), **options)
+    return repair(verify_shards(out, Here()), executor or Here(), **options)
 
 
 def test_exactly_the_damaged_shards_are_rebuilt_to_the_same_bytes(whole, copy):
@@ -95,7 +95,7 @@ def test_exactly_the_damaged_shards_are_rebuilt_to_the_same_bytes(whole, copy):
     assert done.shards == damaged and len(executor.jobs) == 3
     assert (done.changed, done.rejected, done.versions, done.kept) == ((), (), (), None)
     assert contents(copy) == contents(whole)
-    assert verify(done.shard_set, Here()).whole
+    assert verify_shards(done.shard_set, Here()).whole
     rebuilt = {path.parent.relative_to(copy).as_posix() for path, inode in kept.items() if path.stat().st_ino != inode}
     assert rebuilt == set(damaged)
 
@@ -156,7 +156,7 @@ def test_a_photo_that_was_changed_under_its_name_and_size_is_told(whole, copy, t
     hurt(copy)
     done = mend(copy, photos=photos)
     assert (done.changed, done.rejected, done.versions, done.kept) == (("train/00001.lmdb",), (), (), None)
-    report = verify(copy, Here())
+    report = verify_shards(copy, Here())
     assert [damage.shard for damage in report.damages] == ["stats.npz"]  # dataset.json has the new hash
     assert not (copy / ".damaged").exists()
 
@@ -183,7 +183,7 @@ def test_a_photo_that_was_lost_leaves_the_damaged_shard(whole, copy, tiny, tmp_p
     assert [line.split(": ")[0] for line in done.rejected] == [lost]
     assert (copy / "damaged-1/train/00001.lmdb/data.mdb").read_bytes() == damaged
     assert open_shard_set(copy).split("train").records == 13
-    assert [damage.shard for damage in verify(copy, Here()).damages] == ["stats.npz"]
+    assert [damage.shard for damage in verify_shards(copy, Here()).damages] == ["stats.npz"]
 
 
 def test_where_no_photo_can_be_read_the_set_is_as_it_was(copy, tiny, tmp_path):
@@ -221,7 +221,7 @@ def test_stopped_at_any_shard_it_goes_on(whole, tmp_path):
         damaged = hurt(copy)
         with pytest.raises(KeyboardInterrupt):
             mend(copy, Here(stop))
-        assert verify(copy, Here()).damaged_shards == damaged[stop - 1 :]
+        assert verify_shards(copy, Here()).damaged_shards == damaged[stop - 1 :]
         rest = Here()
         mend(copy, rest)
         assert len(rest.jobs) == 4 - stop
@@ -258,7 +258,7 @@ def test_whatever_call_fails_it_can_be_run_again(whole, tmp_path, monkeypatch):
                 assert len(calls) < failing
                 assert contents(out) == contents(whole)
                 break
-        if not (report := verify(out, Here())).whole:
+        if not (report := verify_shards(out, Here())).whole:
             repair(report, Here())
         shutil.rmtree(out / ".damaged", ignore_errors=True)  # as the command does when the set is whole
         shutil.rmtree(out / ".build", ignore_errors=True)

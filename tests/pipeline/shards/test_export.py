@@ -20,7 +20,7 @@ import stored
 from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shards import datum
-from alexnet_dali.pipeline.shards.export import export
+from alexnet_dali.pipeline.shards.export import export_shards
 from alexnet_dali.pipeline.shards.export_shard import UNLABELLED_DIR, class_folders
 from alexnet_dali.pipeline.shards.lmdb_shard import sha256_of
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
@@ -71,7 +71,7 @@ def samples(path):
 
 
 def test_tars_hold_the_records(any_set, tmp_path):
-    assert export(any_set, tmp_path, "webdataset", Here()) == sum(s.records for s in any_set.splits.values())
+    assert export_shards(any_set, tmp_path, "webdataset", Here()) == sum(s.records for s in any_set.splits.values())
     suffix = "png" if any_set.encoding == "raw" else "jpg"
     for split in any_set.splits.values():
         records = stored.records(any_set.root, split.name)
@@ -101,8 +101,8 @@ def test_tars_hold_the_records(any_set, tmp_path):
 
 
 def test_jpegs_are_copied(shards, tmp_path):
-    export(shards, tmp_path / "tar", "webdataset", Here())
-    export(shards, tmp_path / "folder", "folder", Here())
+    export_shards(shards, tmp_path / "tar", "webdataset", Here())
+    export_shards(shards, tmp_path / "folder", "folder", Here())
     folder, _ = shards.split("train").shards[1]
     payloads = [stored.parts(value)[0] for value in stored.values(folder)]
     assert [sample["jpg"] for sample in samples(tmp_path / "tar/train-000001.tar").values()] == payloads
@@ -111,7 +111,7 @@ def test_jpegs_are_copied(shards, tmp_path):
 
 
 def test_folders_are_an_image_folder_with_equal_labels_and_pixels(any_set, tmp_path):
-    export(any_set, tmp_path, "folder", Here())
+    export_shards(any_set, tmp_path, "folder", Here())
     for split in any_set.splits.values():
         dataset = ImageFolder(str(tmp_path / split.name))
         assert dataset.classes == list(any_set.classes)
@@ -128,14 +128,14 @@ def test_folders_are_an_image_folder_with_equal_labels_and_pixels(any_set, tmp_p
 
 @pytest.mark.parametrize("format_", ["webdataset", "folder"])
 def test_workers_change_no_byte(shards, tmp_path, format_):
-    export(shards, tmp_path / "here", format_, Here())
+    export_shards(shards, tmp_path / "here", format_, Here())
     with worker_pool(2) as pool:
-        export(shards, tmp_path / "pool", format_, pool)
+        export_shards(shards, tmp_path / "pool", format_, pool)
     assert contents(tmp_path / "here") == contents(tmp_path / "pool")
 
 
 def test_the_index(shards, tmp_path):
-    export(shards, tmp_path, "webdataset", Here(), splits=["val"])
+    export_shards(shards, tmp_path, "webdataset", Here(), splits=["val"])
     index = json.loads((tmp_path / "export.json").read_text())
     assert index["format"] == "webdataset" and index["classes"] == shards.manifest["classes"]
     assert index["splits"] == {
@@ -172,7 +172,7 @@ def renamed(root, copy, names, labels=None):
 )
 def test_odd_class_names_stay_inside_and_keep_their_labels(shards, tmp_path, names):
     odd = renamed(shards.root, tmp_path / "set", names)
-    export(odd, tmp_path / "to" / "here", "folder", Here())
+    export_shards(odd, tmp_path / "to" / "here", "folder", Here())
     assert os.listdir(tmp_path / "to") == ["here"] and len(os.listdir(tmp_path / "to/here/train")) == 4
     dataset = ImageFolder(str(tmp_path / "to/here/train"))
     labels = {os.path.basename(path): label for path, label in dataset.samples}
@@ -180,7 +180,7 @@ def test_odd_class_names_stay_inside_and_keep_their_labels(shards, tmp_path, nam
     records = stored.records(shards.root, "train")
     assert len(labels) == len(records)
     assert all(labels[f"{numbers[r.shard.name]:05d}_{r.index:08d}.jpg"] == r.label for r in records)
-    export(odd, tmp_path / "tars", "webdataset", Here())
+    export_shards(odd, tmp_path / "tars", "webdataset", Here())
     first = next(iter(samples(tmp_path / "tars/train-000000.tar").values()))
     about = json.loads(first["json"])
     assert (about["class"], about["words"]) == (names[int(first["cls"])], f"words of {names[int(first['cls'])]}")
@@ -196,7 +196,7 @@ def test_a_class_without_pictures_has_its_folder(shards, tmp_path):
     manifest = json.loads((shutil.copytree(shards.root, tmp_path / "set") / "dataset.json").read_text())
     manifest["classes"].append({"name": "zebra"})
     (tmp_path / "set/dataset.json").write_text(json.dumps(manifest))
-    export(open_shard_set(tmp_path / "set"), tmp_path / "out", "folder", Here())
+    export_shards(open_shard_set(tmp_path / "set"), tmp_path / "out", "folder", Here())
     dataset = ImageFolder(str(tmp_path / "out/val"), allow_empty=True)
     assert dataset.classes == [*shards.classes, "zebra"]
 
@@ -207,26 +207,26 @@ def test_records_without_a_label(shards, tmp_path):
     unlabelled = datum.encode(data, height=height, width=width, label=-1, encoded=True)
     stored.damaged(shards.root, tmp_path / "set", "val", 0, 2, unlabelled)
     odd = open_shard_set(tmp_path / "set")
-    export(odd, tmp_path / "folder", "folder", Here(), splits=["val"])
+    export_shards(odd, tmp_path / "folder", "folder", Here(), splits=["val"])
     assert os.listdir(tmp_path / "folder/val" / UNLABELLED_DIR) == ["00000_00000002.jpg"]
-    export(odd, tmp_path / "tar", "webdataset", Here(), splits=["val"])
+    export_shards(odd, tmp_path / "tar", "webdataset", Here(), splits=["val"])
     sample = samples(tmp_path / "tar/val-000000.tar")["00000_00000002"]
     assert sample["cls"] == b"-1" and json.loads(sample["json"])["class"] is None
 
 
 def test_a_set_without_labels(shards, tmp_path):
     out = open_shard_set(make_unlabelled(shards.root, tmp_path / "set"))
-    export(out, tmp_path / "folder", "folder", Here())
+    export_shards(out, tmp_path / "folder", "folder", Here())
     assert os.listdir(tmp_path / "folder/test") == [UNLABELLED_DIR]
     assert len(os.listdir(tmp_path / "folder/test" / UNLABELLED_DIR)) == 20
-    export(out, tmp_path / "tar", "webdataset", Here())
+    export_shards(out, tmp_path / "tar", "webdataset", Here())
     assert {sample["cls"] for sample in samples(tmp_path / "tar/test-000000.tar").values()} == {b"-1"}
 
 
 def test_a_damaged_record_is_named(shards, tmp_path):
     folder = stored.damaged(shards.root, tmp_path / "set", "train", 1, 4, b"no Datum")
     with pytest.raises(ShardError) as caught:
-        export(open_shard_set(tmp_path / "set"), tmp_path / "out", "webdataset", Here())
+        export_shards(open_shard_set(tmp_path / "set"), tmp_path / "out", "webdataset", Here())
     assert caught.value.message.startswith(f"{folder}, record 4: not a Datum")
     assert "alexnet-prep verify" in caught.value.hint
     assert not (tmp_path / "out/train-000001.tar").exists() and not (tmp_path / "out/export.json").exists()
@@ -236,24 +236,24 @@ def test_a_csv_that_does_not_fit(shards, tmp_path):
     copy = shutil.copytree(shards.root, tmp_path / "set")
     (copy / "val/00001.csv").write_text("key,label,source_path,source_width,source_height\n")
     with pytest.raises(ShardError, match=r"val/00001\.lmdb: 4 records, but its CSV has 0 rows"):
-        export(open_shard_set(copy), tmp_path / "out", "folder", Here())
+        export_shards(open_shard_set(copy), tmp_path / "out", "folder", Here())
 
 
 @pytest.mark.parametrize("format_", ["webdataset", "folder"])
 def test_stopped_at_any_shard_it_goes_on(shards, tmp_path, format_):
-    export(shards, tmp_path / "whole", format_, Here())
+    export_shards(shards, tmp_path / "whole", format_, Here())
     for stop in range(1, 7):
         out, told = tmp_path / str(stop), []
         with pytest.raises(KeyboardInterrupt):
-            export(shards, out, format_, Here(stop))
+            export_shards(shards, out, format_, Here(stop))
         assert not (out / "export.json").exists()
         rest = Here()
-        export(shards, out, format_, rest, lambda count, fresh=True, told=told: told.append((count, fresh)))
+        export_shards(shards, out, format_, rest, lambda count, fresh=True, told=told: told.append((count, fresh)))
         assert len(rest.jobs) == 6 - (stop - 1)
         assert sum(count for count, _ in told) == 80
         assert contents(out) == contents(tmp_path / "whole")
     again = Here()
-    assert export(shards, out, format_, again) == 0 and again.jobs == []
+    assert export_shards(shards, out, format_, again) == 0 and again.jobs == []
 
 
 def fail_at(monkeypatch, number):
@@ -274,14 +274,14 @@ def fail_at(monkeypatch, number):
 @pytest.mark.parametrize("format_", ["webdataset", "folder"])
 def test_whatever_call_fails_nothing_half_done_is_left(shards, tmp_path, monkeypatch, format_):
     """The n-th rename, replacement or sync fails as a full disk does, for n = 1, 2, ... until none does."""
-    export(shards, tmp_path / "whole", format_, Here(), splits=["val"])
+    export_shards(shards, tmp_path / "whole", format_, Here(), splits=["val"])
     whole = contents(tmp_path / "whole")
     for failing in range(1, 100):
         out = tmp_path / str(failing)
         with monkeypatch.context() as patch:
             calls = fail_at(patch, failing)
             try:
-                export(shards, out, format_, Here(), splits=["val"])
+                export_shards(shards, out, format_, Here(), splits=["val"])
             except OSError as error:
                 assert error.errno == errno.ENOSPC
             else:
@@ -289,7 +289,7 @@ def test_whatever_call_fails_nothing_half_done_is_left(shards, tmp_path, monkeyp
                 break
         for name, data in contents(out).items():
             assert name.startswith(".export/") or data == whole[name], f"call {failing}: half of {name}"
-        export(shards, out, format_, Here(), splits=["val"])
+        export_shards(shards, out, format_, Here(), splits=["val"])
         assert contents(out) == whole
     assert failing > 15
 
@@ -297,17 +297,17 @@ def test_whatever_call_fails_nothing_half_done_is_left(shards, tmp_path, monkeyp
 def test_other_folders_are_refused(shards, raw_shards, tmp_path):
     def message(*arguments, **options):
         with pytest.raises((UsageError, ShardError)) as caught:
-            export(*arguments, Here(), **options)
+            export_shards(*arguments, Here(), **options)
         return caught.value.message
 
     (tmp_path / "thesis.tex").write_text("years of work")
     assert message(shards, tmp_path, "folder") == f"{tmp_path}: holds something that is not an export"
     assert message(shards, shards.root, "folder") == f"{shards.root}: holds something that is not an export"
-    export(shards, tmp_path / "out", "folder", Here())
+    export_shards(shards, tmp_path / "out", "folder", Here())
     for other in ((raw_shards, tmp_path / "out", "folder"), (shards, tmp_path / "out", "webdataset")):
         assert message(*other) == f"{tmp_path}/out: holds another export"
     with pytest.raises(KeyboardInterrupt):
-        export(shards, tmp_path / "half", "folder", Here(stop=2))
+        export_shards(shards, tmp_path / "half", "folder", Here(stop=2))
     assert message(raw_shards, tmp_path / "half", "folder") == f"{tmp_path}/half: holds another export"
     assert message(shards, tmp_path / "new", "folder", splits=["test"]) == "no split is called 'test'"
     assert message(shards, tmp_path / "new", "zip") == "no format is called 'zip'"
@@ -323,7 +323,7 @@ def test_a_worker_that_dies_is_told(shards, tmp_path):
             return future
 
     with pytest.raises(ShardError, match="a worker process died"):
-        export(shards, tmp_path, "folder", Dying())
+        export_shards(shards, tmp_path, "folder", Dying())
 
 
 # The command
@@ -350,7 +350,7 @@ def test_the_command(shards, tmp_path, monkeypatch, capsys, format_, what):
 @pytest.mark.parametrize("format_", ["webdataset", "folder"])
 def test_killed_at_some_moment_it_goes_on_to_the_same_bytes(raw_shards, tmp_path, format_):
     """`kill -9` of the command, again and again, at any moment; then the same command to its end."""
-    export(raw_shards, tmp_path / "whole", format_, Here())
+    export_shards(raw_shards, tmp_path / "whole", format_, Here())
     out = tmp_path / "out"
     command = [sys.executable, "-m", "alexnet_dali.tools.prep.cli", "export", "--shards", str(raw_shards.root)]
     command += ["--to", str(out), "--format", format_, "--workers", "2"]

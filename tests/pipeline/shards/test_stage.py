@@ -17,7 +17,7 @@ from alexnet_dali.pipeline.errors import AlexnetError, ShardError, UsageError
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shards import stage as module
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
-from alexnet_dali.pipeline.shards.stage import stage
+from alexnet_dali.pipeline.shards.stage import stage_shards
 from alexnet_dali.tools.prep.cli import prep
 from faults import Faults
 
@@ -34,12 +34,12 @@ def source(shards, tmp_path):
 
 def refusal(*arguments, error=ShardError, **options):
     with pytest.raises(error) as caught:
-        stage(*arguments, **options)
+        stage_shards(*arguments, **options)
     return caught.value.message
 
 
 def test_the_copy_is_the_set(shards, tmp_path):
-    staged = stage(shards, tmp_path / "deep/copy")
+    staged = stage_shards(shards, tmp_path / "deep/copy")
     assert contents(tmp_path / "deep/copy") == contents(shards.root)
     total = sum(file.bytes for split in shards.splits.values() for _, file in split.shards)
     assert (staged.copied, staged.there) == (total, 0)
@@ -48,10 +48,10 @@ def test_the_copy_is_the_set(shards, tmp_path):
 
 
 def test_a_complete_copy_is_left_as_it_is(shards, tmp_path):
-    stage(shards, tmp_path / "copy")
+    stage_shards(shards, tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")}
     told = []
-    staged = stage(shards, tmp_path / "copy", advance=lambda count, fresh=True: told.append((count, fresh)))
+    staged = stage_shards(shards, tmp_path / "copy", advance=lambda count, fresh=True: told.append((count, fresh)))
     assert staged.copied == 0 and told == [(staged.there, False)]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")} == before
 
@@ -60,7 +60,7 @@ def test_the_source_may_be_read_only(source, tmp_path):
     for path in [*source.root.rglob("*"), source.root]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        stage(source, tmp_path / "copy")
+        stage_shards(source, tmp_path / "copy")
         assert contents(tmp_path / "copy") == contents(source.root)
         assert os.access(tmp_path / "copy/train/00000.lmdb/data.mdb", os.W_OK)
     finally:
@@ -70,7 +70,7 @@ def test_the_source_may_be_read_only(source, tmp_path):
 
 @pytest.mark.parametrize(("splits", "others"), [(["val"], []), (["train"], ["stats.npz", "stats.json"])])
 def test_some_splits(shards, tmp_path, splits, others):
-    staged = stage(shards, tmp_path, splits)
+    staged = stage_shards(shards, tmp_path, splits)
     assert list(staged.shard_set.splits) == splits
     assert staged.shard_set.splits[splits[0]].fingerprint() == shards.splits[splits[0]].fingerprint()
     expected = [name for name in contents(shards.root) if name.startswith(splits[0])]
@@ -79,7 +79,7 @@ def test_some_splits(shards, tmp_path, splits, others):
 
 
 def test_both_splits_are_the_set(shards, tmp_path):
-    stage(shards, tmp_path, ["val", "train"])
+    stage_shards(shards, tmp_path, ["val", "train"])
     assert contents(tmp_path) == contents(shards.root)
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_source_is_named(source, tmp_path, damage):
     }
     path.write_bytes(changed[damage])
     with pytest.raises(ShardError) as caught:
-        stage(source, tmp_path / "copy")
+        stage_shards(source, tmp_path / "copy")
     assert caught.value.message.startswith(
         f"{path}: its {len(changed[damage]):,} bytes are not those that dataset.json"
     )
@@ -113,17 +113,17 @@ def test_a_damaged_source_is_named(source, tmp_path, damage):
         "00002.csv",
     ]
     path.write_bytes(data)
-    stage(source, tmp_path / "copy")
+    stage_shards(source, tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(source.root)
 
 
 def source_fault(source, copy, done, number):
     """The message and the hint where something that is done to the source fails."""
     with Faults(source.root) as undisturbed:
-        stage(source, copy)
+        stage_shards(source, copy)
     shutil.rmtree(copy)
     with Faults(source.root, 1 + undisturbed.seen.index(done), number), pytest.raises(AlexnetError) as caught:
-        stage(source, copy)
+        stage_shards(source, copy)
     return caught.value.message, caught.value.hint
 
 
@@ -150,16 +150,16 @@ def test_a_damaged_csv_is_named(source, tmp_path):
 
 def test_what_was_copied_wrongly_is_copied_again(source, tmp_path):
     copy = tmp_path / "copy"
-    stage(source, copy)
+    stage_shards(source, copy)
     path = copy / "train/00001.lmdb/data.mdb"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + b"x")
     os.truncate(copy / "train/00003.lmdb/data.mdb", 100)  # so the copy is not complete, and is looked at again
-    staged = stage(source, copy)
+    staged = stage_shards(source, copy)
     assert staged.copied == sum((source.root / f"train/0000{k}.lmdb/data.mdb").stat().st_size for k in (1, 3))
     assert contents(copy) == contents(source.root)
     (copy / "val/00001.csv").unlink()
-    assert stage(source, copy).copied == 0
+    assert stage_shards(source, copy).copied == 0
     assert contents(copy) == contents(source.root)
 
 
@@ -170,7 +170,7 @@ def test_a_full_disk_is_told_before_a_byte_is_copied(shards, tmp_path, monkeypat
     assert refusal(shards, tmp_path) == f"{tmp_path}: {total:,} bytes are to be copied, but only 12,345 are free there"
     assert contents(tmp_path).keys() == {".stage"}
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(10**9, 0, total))
-    stage(shards, tmp_path)
+    stage_shards(shards, tmp_path)
 
 
 def test_other_folders_are_refused(shards, raw_shards, tmp_path):
@@ -179,7 +179,7 @@ def test_other_folders_are_refused(shards, raw_shards, tmp_path):
     assert refusal(shards, tmp_path / "file", error=UsageError) == f"{tmp_path}/file: not a folder"
     assert refusal(shards, tmp_path, error=UsageError) == f"{tmp_path}: holds something that is not a shard set"
     assert os.listdir(tmp_path) == ["file"]
-    stage(raw_shards, tmp_path / "raw")
+    stage_shards(raw_shards, tmp_path / "raw")
     before = contents(tmp_path / "raw")
     assert refusal(shards, tmp_path / "raw", error=UsageError) == f"{tmp_path}/raw: holds another shard set"
     assert contents(tmp_path / "raw") == before
@@ -194,9 +194,9 @@ def test_a_part_of_another_set_is_refused(shards, raw_shards, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stage(raw_shards, tmp_path, advance=stop)
+        stage_shards(raw_shards, tmp_path, advance=stop)
     assert refusal(shards, tmp_path, error=UsageError) == f"{tmp_path}: holds a part of another shard set"
-    stage(raw_shards, tmp_path)
+    stage_shards(raw_shards, tmp_path)
     assert contents(tmp_path) == contents(raw_shards.root)
 
 
@@ -223,7 +223,7 @@ def test_whatever_call_fails_nothing_half_done_is_left(shards, tmp_path, monkeyp
         with monkeypatch.context() as patch:
             calls = fail_at(patch, failing)
             try:
-                stage(shards, out, ["val"])
+                stage_shards(shards, out, ["val"])
             except OSError as error:
                 assert error.errno == errno.ENOSPC
             else:
@@ -231,7 +231,7 @@ def test_whatever_call_fails_nothing_half_done_is_left(shards, tmp_path, monkeyp
                 break
         for name, data in contents(out).items():
             assert name == ".stage" or data == whole[name] or name == "dataset.json", f"call {failing}: half of {name}"
-        stage(shards, out, ["val"])
+        stage_shards(shards, out, ["val"])
         assert {name: data for name, data in contents(out).items() if name != "dataset.json"} == {
             name: data for name, data in whole.items() if name.startswith("val") or name == "rejected.csv"
         }

@@ -17,7 +17,7 @@ import pytest
 import stored
 from alexnet_dali.pipeline.errors import ShardError, StatsError
 from alexnet_dali.pipeline.plan.lighting import lighting_offsets
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.prepare.resize import encode_jpeg
 from alexnet_dali.pipeline.shards import datum, stats
@@ -57,7 +57,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("name", ["shards", "raw_shards", "short_side_shards"])
 def test_statistics_are_numpys(name, request):
     shard_set = request.getfixturevalue(name)
-    got = stats.load(shard_set)
+    got = stats.load_stats(shard_set)
     seen = pictures(shard_set.root, 256)
     flat = seen.reshape(-1, 3)
     assert got.images == len(seen) == shard_set.split("train").records
@@ -92,16 +92,16 @@ def test_only_the_central_square_of_a_whole_picture_counts(tmp_path):
 
 def test_the_number_of_shards_changes_no_bit(photos, shards, tmp_path):
     with ThreadPoolExecutor(3) as executor:
-        built, _ = build(find_photos(photos), tmp_path, BuildOptions(shard_records=23), executor)
-        got = stats.measure(built, executor)
+        built, _ = build_shards(find_photos(photos), tmp_path, BuildOptions(shard_records=23), executor)
+        got = stats.measure_stats(built, executor)
     assert len(built.split("train").shards) == 3 and len(shards.split("train").shards) == 4
-    assert_same(got, stats.load(shards))
+    assert_same(got, stats.load_stats(shards))
 
 
 def test_progress_adds_up(shards):
     told: list[int] = []
     with ThreadPoolExecutor(1) as executor:
-        stats.measure(shards, executor, split="val", advance=told.append)
+        stats.measure_stats(shards, executor, split="val", advance=told.append)
     assert sorted(told) == [4, 16]
 
 
@@ -184,14 +184,14 @@ def test_a_damaged_record_is_named(tmp_path, value, reason):
         tmp_path, 8, "crop", "raw", ("cat",), {"train": Split("train", ((tmp_path / "a.lmdb", file),))}, {}
     )
     with pytest.raises(ShardError) as caught, ThreadPoolExecutor(1) as executor:
-        stats.measure(shard_set, executor)
+        stats.measure_stats(shard_set, executor)
     assert caught.value.message.startswith(f"{tmp_path}/a.lmdb, record 2: ") and reason in caught.value.message
     assert caught.value.hint.endswith(" --repair finds and rebuilds what is damaged")
 
 
 def test_a_split_without_records(shards):
     with pytest.raises(ShardError, match="no records in a split 'test'"), ThreadPoolExecutor(1) as executor:
-        stats.measure(shards, executor, split="test")
+        stats.measure_stats(shards, executor, split="test")
 
 
 BASIS = dataclasses.replace(
@@ -237,15 +237,15 @@ def own(shards, tmp_path):
 
 
 def test_what_is_saved_is_loaded(own):
-    before = stats.load(own)
-    stats.save(before, own.root)
-    assert_same(stats.load(own), before)
+    before = stats.load_stats(own)
+    stats.save_stats(before, own.root)
+    assert_same(stats.load_stats(own), before)
     for name in NAMES:
         assert getattr(before, name).dtype == np.float64
 
 
 def test_json_for_people(own):
-    numbers, there = json.loads((own.root / "stats.json").read_text()), stats.load(own)
+    numbers, there = json.loads((own.root / "stats.json").read_text()), stats.load_stats(own)
     assert numbers.pop("pixels") == "0..255, RGB order; eigenvectors are rows"
     assert numbers == {
         "images": 60,
@@ -267,7 +267,7 @@ def test_summary():
 
 def refusal(shard_set):
     with pytest.raises(StatsError) as caught:
-        stats.load(shard_set)
+        stats.load_stats(shard_set)
     assert caught.value.hint == f"alexnet-prep pca-stats --shards {shard_set.root}"
     return caught.value.message
 
@@ -397,7 +397,7 @@ def test_statistics_that_cannot_be_read_are_not_called_damaged(place, monkeypatc
     (place.root / "stats.npz").write_bytes(written())
     monkeypatch.setattr(zipfile, "ZipFile", fails)
     with pytest.raises(StatsError) as caught:
-        stats.load(place)
+        stats.load_stats(place)
     assert caught.value.message == f"{place.root}/stats.npz: cannot be read: {os.strerror(number)}"
     assert caught.value.hint == "see that you may read it"
 
@@ -414,13 +414,13 @@ def test_any_flipped_byte_is_noticed_or_harmless(place, monkeypatch):
     path = place.root / "stats.npz"
     good = written(fingerprint=place.split("train").fingerprint())
     path.write_bytes(good)
-    whole = stats.load(place)
+    whole = stats.load_stats(place)
     assert zipfile.is_zipfile(path)
     refused = 0
     for at in range(0, len(good), 3):
         path.write_bytes(good[:at] + bytes([good[at] ^ (1 << at % 8)]) + good[at + 1 :])
         try:
-            assert_same(stats.load(place), whole)
+            assert_same(stats.load_stats(place), whole)
         except StatsError as error:
             assert error.message.startswith(f"{path}: ")
             refused += 1

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import stored
 from alexnet_dali.pipeline.errors import ShardError, UsageError
-from alexnet_dali.pipeline.prepare.build import BuildOptions, build
+from alexnet_dali.pipeline.prepare.build import BuildOptions, build_shards
 from alexnet_dali.pipeline.shards import datum, shard_check
 from alexnet_dali.pipeline.shards.lmdb_shard import ShardFile, sha256_of, write_shard
 from alexnet_dali.pipeline.shards.shard_check import Rules, check_file, check_shard
-from alexnet_dali.pipeline.shards.verify import read_manifest, verify
+from alexnet_dali.pipeline.shards.verify import read_manifest, verify_shards
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.workers import worker_pool
 from alexnet_dali.tools.prep.cli import prep
@@ -46,7 +46,7 @@ def paged(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
     source = find_photos(folder / "photos", split="train")
-    shard_set, _ = build(source, folder / "out", BuildOptions(size=40, encoding="raw"), Here())
+    shard_set, _ = build_shards(source, folder / "out", BuildOptions(size=40, encoding="raw"), Here())
     ((_, file),) = shard_set.split("train").shards
     return folder / "out", file
 
@@ -57,7 +57,7 @@ RULES = Rules(40, "crop", False, 3, False)
 def test_a_whole_set_is_whole(shards, raw_shards, short_side_shards):
     for shard_set in (shards, raw_shards, short_side_shards):
         done = []
-        report = verify(shard_set, Here(), done.append)
+        report = verify_shards(shard_set, Here(), done.append)
         assert report.whole and report.damages == () and report.damaged_shards == () and report.notes == ()
         assert report.records == sum(done) == sum(split.records for split in shard_set.splits.values())
         assert report.shards == len(done)
@@ -66,7 +66,7 @@ def test_a_whole_set_is_whole(shards, raw_shards, short_side_shards):
 def test_it_runs_in_processes_and_threads_alike(copy):
     os.truncate(copy / "train/00001.lmdb/data.mdb", PAGE)
     with worker_pool(2) as processes, ThreadPoolExecutor(2) as threads:
-        assert verify(copy, processes) == verify(copy, threads) == verify(copy, Here())
+        assert verify_shards(copy, processes) == verify_shards(copy, threads) == verify_shards(copy, Here())
 
 
 def test_cut_off_at_every_page_it_is_named(paged, tmp_path):
@@ -187,7 +187,7 @@ def of_jpeg(data, label=1):
 )
 def test_a_wrong_record_is_named(shards, tmp_path, value, reason):
     stored.damaged(shards.root, tmp_path / "copy", "train", 2, 5, value)
-    report = verify(tmp_path / "copy", Here())
+    report = verify_shards(tmp_path / "copy", Here())
     assert report.damaged_shards == ("train/00002.lmdb",)
     of_file, of_record = report.damages
     assert of_file.reason.startswith("the SHA-256 of data.mdb is ")
@@ -199,18 +199,18 @@ def test_a_wrong_record_is_named(shards, tmp_path, value, reason):
 def test_a_good_record_of_another_writer_is_good(shards, tmp_path):
     rows = (shards.root / "train/00002.csv").read_text().splitlines()
     stored.damaged(shards.root, tmp_path / "copy", "train", 2, 5, record_of(PIXELS, label=int(rows[6].split(",")[1])))
-    (damage,) = verify(tmp_path / "copy", Here()).damages
+    (damage,) = verify_shards(tmp_path / "copy", Here()).damages
     assert damage.record is None and "SHA-256" in damage.reason
 
 
 def test_a_record_in_a_raw_set(raw_shards, tmp_path):
     stored.damaged(raw_shards.root, tmp_path / "copy", "val", 0, 0, GOOD)
-    assert verify(tmp_path / "copy", Here()).damages[1].reason == "a JPEG in a raw set"
+    assert verify_shards(tmp_path / "copy", Here()).damages[1].reason == "a JPEG in a raw set"
 
 
 def test_a_gap_in_the_keys(shards, tmp_path):
     stored.damaged(shards.root, tmp_path / "copy", "train", 0, 3, None)
-    damages = verify(tmp_path / "copy", Here()).damages
+    damages = verify_shards(tmp_path / "copy", Here()).damages
     assert any(damage.reason == "data.mdb: damaged: no record 3 where it should be" for damage in damages)
 
 
@@ -235,7 +235,7 @@ def test_all_flips_of_a_jpeg_that_a_decoder_sees_are_seen(shards):
 
 def test_a_split_called_test_may_have_no_labels(shards, tmp_path):
     out = make_unlabelled(shards.root, tmp_path / "out")
-    report = verify(out, Here())
+    report = verify_shards(out, Here())
     assert report.whole and report.records == 20
     manifest = json.loads((out / "dataset.json").read_text())
     manifest["classes"], entry = [{"name": "a"}], manifest["splits"].pop("test")
@@ -244,7 +244,7 @@ def test_a_split_called_test_may_have_no_labels(shards, tmp_path):
         shard["path"] = shard["path"].replace("test", "val")
     manifest["splits"]["val"] = entry
     (out / "dataset.json").write_text(json.dumps(manifest))
-    labels = {damage.reason for damage in verify(out, Here()).damages if damage.shard != "dataset.json"}
+    labels = {damage.reason for damage in verify_shards(out, Here()).damages if damage.shard != "dataset.json"}
     assert labels == {"label -1, but there are 1 classes"}
     rules = Rules(256, "crop", True, 4, True)
     assert shard_check.check_record(record_of(PIXELS, label=-1), rules, bytearray()).label == -1
@@ -255,7 +255,7 @@ def test_a_split_called_test_may_have_no_labels(shards, tmp_path):
 def test_a_csv_with_another_photos_name_is_named(copy):
     path = copy / "train/00001.csv"
     path.write_text(path.read_text().replace("train_000", "train_001", 1))
-    report = verify(copy, Here())
+    report = verify_shards(copy, Here())
     assert report.damaged_shards == ("train/00001.lmdb",)
     assert [damage.reason for damage in report.damages] == ["00001.csv: its SHA-256 is not the one in dataset.json"]
 
@@ -265,7 +265,7 @@ def test_swapped_classes_are_noticed(copy, change):
     manifest = json.loads((copy / "dataset.json").read_text())
     manifest[change] = manifest[change][::-1]
     (copy / "dataset.json").write_text(json.dumps(manifest))
-    (damage,) = verify(copy, Here()).damages
+    (damage,) = verify_shards(copy, Here()).damages
     assert (damage.shard, damage.reason) == (
         "dataset.json",
         "classes or label_order are not those that were written: labels may be wrong",
@@ -282,7 +282,7 @@ def test_all_damage_is_listed_in_the_order_of_the_set(copy):
     (copy / "train/00001.csv").unlink()
     (copy / "rejected.csv").write_text("source_path,reason\nx,y\n")
     (copy / "stats.npz").write_bytes(b"PK")
-    report = verify(copy, Here())
+    report = verify_shards(copy, Here())
     assert report.damaged_shards == ("train/00000.lmdb", "train/00001.lmdb", "train/00003.lmdb", "val/00001.lmdb")
     assert [(damage.shard, damage.record) for damage in report.damages] == [
         ("train/00000.lmdb", None),
@@ -318,7 +318,7 @@ def test_all_damage_is_listed_in_the_order_of_the_set(copy):
 def test_a_damaged_csv_is_named(copy, change, record, reason):
     path = copy / "train/00001.csv"
     path.write_text("".join(line + "\n" for line in change(path.read_text().splitlines())))
-    report = verify(copy, Here())
+    report = verify_shards(copy, Here())
     assert report.damaged_shards == ("train/00001.lmdb",)
     assert report.damages[0].record == record and reason in report.damages[0].reason
 
@@ -327,13 +327,13 @@ def test_swapped_shards_are_named(copy):
     (copy / "train/00000.lmdb").rename(copy / "x")
     (copy / "train/00001.lmdb").rename(copy / "train/00000.lmdb")
     (copy / "x").rename(copy / "train/00001.lmdb")
-    assert verify(copy, Here()).damaged_shards == ("train/00000.lmdb", "train/00001.lmdb")
+    assert verify_shards(copy, Here()).damaged_shards == ("train/00000.lmdb", "train/00001.lmdb")
 
 
 def test_what_is_no_file_is_not_waited_for(copy):
     (copy / "train/00000.lmdb/data.mdb").unlink()
     os.mkfifo(copy / "train/00000.lmdb/data.mdb")
-    assert [damage.reason for damage in verify(copy, Here()).damages] == ["data.mdb is not a file"]
+    assert [damage.reason for damage in verify_shards(copy, Here()).damages] == ["data.mdb is not a file"]
 
 
 def test_a_shard_of_format_3_is_named(copy):
@@ -347,16 +347,16 @@ def test_a_shard_of_format_3_is_named(copy):
     manifest = json.loads((copy / "dataset.json").read_text())
     manifest["splits"]["val"]["shards"][1]["bytes"] = (folder / "data.mdb").stat().st_size
     (copy / "dataset.json").write_text(json.dumps(manifest))
-    reasons = [damage.reason for damage in verify(copy, Here()).damages]
+    reasons = [damage.reason for damage in verify_shards(copy, Here()).damages]
     assert "LMDB format 3, which DALI and Caffe cannot read" in reasons
 
 
 def test_statistics_of_another_set(copy, raw_shards):
     shutil.copy(raw_shards.root / "stats.npz", copy / "stats.npz")
-    (damage,) = verify(copy, Here()).damages
+    (damage,) = verify_shards(copy, Here()).damages
     assert (damage.shard, damage.reason) == ("stats.npz", "these statistics are of another shard set")
     (copy / "stats.npz").unlink()
-    assert verify(copy, Here()).whole
+    assert verify_shards(copy, Here()).whole
 
 
 def test_a_shard_that_is_named_twice(copy):
@@ -365,7 +365,7 @@ def test_a_shard_that_is_named_twice(copy):
     manifest["splits"]["val"]["shards"].append(shard)
     manifest["splits"]["val"]["records"] += shard["records"]
     (copy / "dataset.json").write_text(json.dumps(manifest))
-    (damage,) = verify(copy, Here()).damages
+    (damage,) = verify_shards(copy, Here()).damages
     assert (damage.shard, damage.reason) == ("dataset.json", "names val/00001.lmdb 2 times")
 
 
@@ -375,7 +375,7 @@ def test_strange_files_are_noted_and_harmless(copy):
     (copy / "thesis.tex").write_text("x")
     (copy / "train/00000.lmdb/lock.mdb").write_bytes(b"")  # Caffe leaves it there
     shutil.copytree(copy / "train/00000.lmdb", copy / "train/00009.lmdb")
-    report = verify(copy, Here())
+    report = verify_shards(copy, Here())
     assert report.whole
     assert report.notes == (
         ".build: left by a command that was stopped; it may be removed",
@@ -388,7 +388,7 @@ def test_strange_files_are_noted_and_harmless(copy):
 def test_only_some_shards(copy):
     for shard in ("train/00000.lmdb", "val/00000.lmdb"):
         os.truncate(copy / shard / "data.mdb", 0)
-    assert verify(copy, Here(), only=["val/00000.lmdb"]).damaged_shards == ("val/00000.lmdb",)
+    assert verify_shards(copy, Here(), only=["val/00000.lmdb"]).damaged_shards == ("val/00000.lmdb",)
 
 
 def test_a_worker_that_dies_is_told(shards):
@@ -399,7 +399,7 @@ def test_a_worker_that_dies_is_told(shards):
             return future
 
     with pytest.raises(ShardError) as caught:
-        verify(shards, Dying())
+        verify_shards(shards, Dying())
     assert caught.value.message == f"{shards.root}: a worker process died (gone)"
 
 

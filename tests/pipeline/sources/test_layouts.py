@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import forms
 import ilsvrc
 import pytest
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.sources.find import LAYOUTS, find_photos
 
@@ -34,7 +34,7 @@ def laid_out(kind, photos, out):
 def built(source, out):
     """The bytes of every data.mdb by its place."""
     with ThreadPoolExecutor(1) as executor:
-        shard_set, fresh = build(find_photos(source), out, SMALL, executor)
+        shard_set, fresh = build_shards(find_photos(source), out, SMALL, executor)
     assert fresh == sum(split.records for split in shard_set.splits.values())
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("data.mdb")}, shard_set
 
@@ -86,7 +86,7 @@ def test_words_and_the_devkits_order_are_written_down(photos, tmp_path, kind):
     source, _ = laid_out(kind, photos, tmp_path / "source")
     ilsvrc.devkit_2012(photos, source)
     with ThreadPoolExecutor(1) as executor:
-        shard_set, _ = build(find_photos(source, label_order="devkit"), tmp_path / "out", SMALL, executor)
+        shard_set, _ = build_shards(find_photos(source, label_order="devkit"), tmp_path / "out", SMALL, executor)
     assert shard_set.manifest["label_order"] == "ILSVRC devkit (ILSVRC ID minus 1)"
     words = dict(zip(ilsvrc.WNIDS, ilsvrc.WORDS, strict=True))
     assert shard_set.manifest["classes"] == [{"name": wnid, "words": words[wnid]} for wnid in ilsvrc.ORDER]
@@ -101,7 +101,7 @@ def test_an_unlabelled_test_set_is_built_by_name(photos, tmp_path):
         shutil.copy(path, test / f"ILSVRC2012_test_{k:08d}.JPEG")
     assert "test" not in built(source, tmp_path / "out")[1].splits
     with ThreadPoolExecutor(1) as executor:
-        shard_set, _ = build(find_photos(source, split="test"), tmp_path / "test", SMALL, executor)
+        shard_set, _ = build_shards(find_photos(source, split="test"), tmp_path / "test", SMALL, executor)
     assert shard_set.splits.keys() == {"test"} and shard_set.split("test").records == 3
     rows = (tmp_path / "test/test/00000.csv").read_text().splitlines()[1:]
     assert [row.split(",")[1] for row in rows] == ["-1"] * 3

@@ -9,7 +9,7 @@ import forms
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError, SourceError
 from alexnet_dali.pipeline.files import read_csv
-from alexnet_dali.pipeline.shards.export import export
+from alexnet_dali.pipeline.shards.export import export_shards
 from alexnet_dali.pipeline.sources import webdataset
 from alexnet_dali.pipeline.sources.find import find_photos
 from conftest import build_set
@@ -63,7 +63,7 @@ def test_builds_the_same_records(photos, shards, tmp_path):
 
 def test_our_own_export(shards, tmp_path):
     with ThreadPoolExecutor(1) as executor:
-        export(shards, tmp_path / "tars", "webdataset", executor)
+        export_shards(shards, tmp_path / "tars", "webdataset", executor)
     source = find_photos(tmp_path / "tars")
     assert source.kind == "WebDataset, train and val" and source.classes == shards.classes
     stored = []

@@ -11,7 +11,7 @@ import stored
 import torch
 from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.shards import datum
-from alexnet_dali.pipeline.shards.export import export
+from alexnet_dali.pipeline.shards.export import export_shards
 from alexnet_dali.pipeline.stream.dataset import ShardDataset
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -24,7 +24,7 @@ from unlabelled import make_unlabelled
 def test_equals_imagefolder_over_the_exported_folder(kind, request, tmp_path):
     shard_set = request.getfixturevalue(kind)
     with ThreadPoolExecutor(1) as executor:
-        export(shard_set, tmp_path / "folder", "folder", executor)
+        export_shards(shard_set, tmp_path / "folder", "folder", executor)
     for split in ("train", "val"):
         ours, theirs = ShardDataset(shard_set.root, split), ImageFolder(tmp_path / "folder" / split)
         assert (ours.classes, ours.class_to_idx, len(ours)) == (theirs.classes, theirs.class_to_idx, len(theirs))

@@ -38,7 +38,7 @@ def shard_set(photos, tmp_path_factory):
 
 def streamed(shard_set, decode, **options):
     plan = Plan(shard_set.split("train").records, 8, 0, shard_set.size, Augmentation(48))
-    return train_stream(shard_set, stats.load(shard_set), plan, decode=decode, light=Lighting("none"), **options)
+    return train_stream(shard_set, stats.load_stats(shard_set), plan, decode=decode, light=Lighting("none"), **options)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_an_interrupted_stream_ends(shard_set, interrupt, decode, place, raised,
 
 @pytest.mark.parametrize("decode", DECODERS)
 def test_an_interrupted_pass_over_views_ends(shard_set, interrupt, decode):
-    with views_stream(shard_set, stats.load(shard_set), "val", crop=48, batch_size=4, decode=decode) as stream:
+    with views_stream(shard_set, stats.load_stats(shard_set), "val", crop=48, batch_size=4, decode=decode) as stream:
         next(stream)
         interrupt("tensor", KeyboardInterrupt, False)
         with pytest.raises(KeyboardInterrupt):

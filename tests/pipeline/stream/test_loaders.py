@@ -36,7 +36,7 @@ def place(loader):
 def planned(shards):
     """The first three epochs, as train_stream gives them: epoch, step, images, labels."""
     plan = Plan(60, 14, 3, 256, CROP)
-    with train_stream(shards, stats.load(shards), plan, light=Lighting("none"), mean="rgb") as stream:
+    with train_stream(shards, stats.load_stats(shards), plan, light=Lighting("none"), mean="rgb") as stream:
         batches = list(itertools.islice(stream, 12))
     return {(b.plan.epoch, b.plan.step): (b.images, b.labels) for b in batches}
 
@@ -277,7 +277,7 @@ def test_testing_meets_every_record_once_at_its_centre(raw_shards):
 @pytest.mark.parametrize("views", [4, 5, 10])
 def test_several_views_are_all_given(raw_shards, views):
     (images, labels), *_ = EvalLoader(raw_shards, "val", 6, views=views)
-    with views_stream(raw_shards, stats.load(raw_shards), "val", views=views, batch_size=6, mean="rgb") as stream:
+    with views_stream(raw_shards, stats.load_stats(raw_shards), "val", views=views, batch_size=6, mean="rgb") as stream:
         expected = next(iter(stream)).images
     assert images.shape == (6, views, 3, 224, 224) and len(labels) == 6
     assert torch.equal(images, expected)

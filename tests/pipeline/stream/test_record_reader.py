@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import stored
 from alexnet_dali.pipeline.errors import AlexnetError, ShardError
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.shards import datum
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
@@ -206,7 +206,7 @@ def test_a_jpeg_in_a_raw_set_and_a_short_payload_are_named(shards, raw_shards, t
 def test_a_picture_without_a_label_is_read_only_from_a_test_split(shards, photos, tmp_path):
     with ThreadPoolExecutor(1) as executor:
         loose = find_photos(photos / "val" / shards.classes[0], split="test")
-        unlabelled, _ = build(loose, tmp_path / "test", BuildOptions(), executor)
+        unlabelled, _ = build_shards(loose, tmp_path / "test", BuildOptions(), executor)
     labels = RecordReader(unlabelled, "test").read(np.arange(5)).labels
     assert labels.tolist() == [-1] * 5
     good = stored.values(shards.split("train").shards[0][0])[5]

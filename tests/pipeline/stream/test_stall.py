@@ -477,7 +477,7 @@ def test_a_slow_disk_under_the_real_stream(shards, monkeypatch):
 
     monkeypatch.setattr(RecordReader, "read", slow)
     plan = Plan(shards.split("train").records, 8)
-    with train_stream(shards, stats.load(shards), plan, threads=2) as stream:
+    with train_stream(shards, stats.load_stats(shards), plan, threads=2) as stream:
         meter = StallMeter(stream)
         next(meter)
         began = time.perf_counter()
@@ -529,7 +529,7 @@ def test_a_slow_stage_under_the_real_stream(shards, monkeypatch, disk, decode, s
     for owner in (Stream, BatchSource):
         monkeypatch.setattr(owner, "__init__", partialmethod(owner.__init__, clock=clock))
     plan = Plan(shards.split("train").records, 8)
-    with train_stream(shards, stats.load(shards), plan, threads=2, decode="threads") as stream:
+    with train_stream(shards, stats.load_stats(shards), plan, threads=2, decode="threads") as stream:
         meter = StallMeter(stream, clock=clock)
         for _ in islice(meter, 150):
             clock.sleep(step)

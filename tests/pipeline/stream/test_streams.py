@@ -20,7 +20,7 @@ from alexnet_dali.pipeline.errors import DeviceError, PlanError, ShardError, Sta
 from alexnet_dali.pipeline.plan.lighting import Lighting
 from alexnet_dali.pipeline.plan.plan import Augmentation, BatchPlan, Plan
 from alexnet_dali.pipeline.plan.resized_crop import ResizedCrop, resized_windows
-from alexnet_dali.pipeline.prepare.build import build
+from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.shards import datum, stats
 from alexnet_dali.pipeline.shards.lmdb_shard import Shard
@@ -50,7 +50,7 @@ class Held:
 
     def __init__(self, shard_set):
         self.set = shard_set
-        self.stats = stats.load(shard_set)
+        self.stats = stats.load_stats(shard_set)
         self.train = stored.records(shard_set.root, "train")
         self.val = stored.records(shard_set.root, "val")
 
@@ -90,8 +90,8 @@ def small(photos, tmp_path_factory):
     """The photos as 64x64 JPEGs: quick to stream."""
     out = tmp_path_factory.mktemp("loader") / "small"
     with ThreadPoolExecutor(1) as executor:
-        shard_set, _ = build(find_photos(photos), out, BuildOptions(size=64, shard_records=16), executor)
-        stats.save(stats.measure(shard_set, executor), out)
+        shard_set, _ = build_shards(find_photos(photos), out, BuildOptions(size=64, shard_records=16), executor)
+        stats.save_stats(stats.measure_stats(shard_set, executor), out)
     return Held(shard_set)
 
 
@@ -648,7 +648,7 @@ from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 
 shard_set = open_shard_set(Path(sys.argv[1]))
-numbers = stats.load(shard_set)
+numbers = stats.load_stats(shard_set)
 plan = Plan(shard_set.split("train").records, 60, 0, shard_set.size, Augmentation(48))
 
 def begun():
@@ -820,11 +820,11 @@ def test_missing_statistics_are_asked_for(small):
             with pytest.raises(StatsError) as caught:
                 make()
             assert caught.value.message == f"the mean '{mean}' needs the statistics of the set"
-            assert caught.value.hint == 'give stats.load(shard_set), or mean="imagenet"'
+            assert caught.value.hint == 'give stats.load_stats(shard_set), or mean="imagenet"'
     with pytest.raises(StatsError) as caught:
         train_stream(small.set, None, quick(small), mean="imagenet")
     assert caught.value.message == "the lighting needs the statistics of the set"
-    assert caught.value.hint == 'give stats.load(shard_set), or light=Lighting("none")'
+    assert caught.value.hint == 'give stats.load_stats(shard_set), or light=Lighting("none")'
 
 
 @pytest.mark.parametrize(

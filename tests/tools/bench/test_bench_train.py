@@ -68,7 +68,7 @@ def test_torchs_norm_is_ours_but_for_speed(monkeypatch, shards):
     images = 60 * torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     logits = {}
     for name in ("paper", "paper-torch-lrn", "paper-no-lrn"):
-        net, _ = make(name, 4, stats.load(shards), CPU)
+        net, _ = make(name, 4, stats.load_stats(shards), CPU)
         net.conv1.weight.data.mul_(3)  # responses that the normalisation changes
         logits[name] = net.eval()(images)
     torch.testing.assert_close(logits["paper"], logits["paper-torch-lrn"], rtol=1e-4, atol=1e-5)
@@ -78,10 +78,10 @@ def test_torchs_norm_is_ours_but_for_speed(monkeypatch, shards):
 def test_a_round_trains_the_net(monkeypatch, shards):
     """Weights move, and the images of the steps are counted."""
     tiny.shrink(monkeypatch)
-    net, optimizer = make("paper", 4, stats.load(shards), CPU)
+    net, optimizer = make("paper", 4, stats.load_stats(shards), CPU)
     before = {name: each.detach().clone() for name, each in net.named_parameters()}
     plan = Plan(shards.split("train").records, 2, size=shards.size)
-    with train_stream(shards, stats.load(shards), plan) as stream:
+    with train_stream(shards, stats.load_stats(shards), plan) as stream:
         steps = Steps(Case("paper", "bf16"), net, optimizer, repeat(next(iter(stream))), 2, CPU)
         assert steps() == 4
     moved = {name for name, each in net.named_parameters() if not torch.equal(each, before[name])}

@@ -18,7 +18,7 @@ def call(in_process):
 
 
 def test_crops_are_the_windows_of_the_stored_picture(shards):
-    varied = vary(shards, stats.load(shards), recipe("source2012"), 17, epochs=4)
+    varied = vary(shards, stats.load_stats(shards), recipe("source2012"), 17, epochs=4)
     np.testing.assert_array_equal(varied.stored, np.asarray(ShardDataset(shards)[17][0]))
     assert len(set(varied.windows)) > 1
     for (left, top, width, height), crop, flip in zip(varied.windows, varied.crops, varied.flips, strict=True):
@@ -28,7 +28,7 @@ def test_crops_are_the_windows_of_the_stored_picture(shards):
 
 
 def test_the_mean_and_the_light(shards):
-    numbers = stats.load(shards)
+    numbers = stats.load_stats(shards)
     varied = vary(shards, numbers, recipe("source2012"), 3, epochs=1)
     inner = numbers.mean_image[16:240, 16:240]
     np.testing.assert_allclose(varied.less_mean, varied.crops[0] - inner, atol=1e-3)
@@ -47,7 +47,7 @@ def test_the_mean_and_the_light(shards):
 
 
 def test_resized_windows_of_whole_pictures(short_side_shards):
-    varied = vary(short_side_shards, stats.load(short_side_shards), recipe("torchvision"), 1, epochs=3)
+    varied = vary(short_side_shards, stats.load_stats(short_side_shards), recipe("torchvision"), 1, epochs=3)
     for (left, top, width, height), crop in zip(varied.windows, varied.crops, strict=True):
         assert 0 <= left <= varied.stored.shape[1] - width and 0 <= top <= varied.stored.shape[0] - height
         assert crop.shape == (224, 224, 3)
@@ -72,7 +72,7 @@ def test_a_photo_of_ones_own(shards, tmp_path):
     Image.new("RGB", (300, 400), (200, 30, 30)).save(photo)
     with set_of_one(photo, shards) as one:
         assert one.split("train").records == 1 and one.size == 256
-        varied = vary(one, stats.load(shards), recipe("paper"), 0, epochs=1)
+        varied = vary(one, stats.load_stats(shards), recipe("paper"), 0, epochs=1)
     assert varied.stored.shape == (256, 256, 3)
     assert np.abs(varied.stored.mean(axis=(0, 1)) - (200, 30, 30)).max() < 4
 

@@ -38,7 +38,7 @@ def laboratory(shard_set, folder: Path, epochs=3, **changes) -> SmallNetTrainer:
     folder.mkdir(exist_ok=True)
     rest = {name: changes.pop(name) for name in ("report", "stop") if name in changes}
     settings = Settings(changes.pop("rates", (0.001,)), epochs, **changes)
-    return SmallNetTrainer(shard_set, stats.load(shard_set), folder, settings, CPU, **rest)
+    return SmallNetTrainer(shard_set, stats.load_stats(shard_set), folder, settings, CPU, **rest)
 
 
 def curve(rate, errors, val=(), broken=False):

@@ -247,7 +247,7 @@ def test_a_wrong_option(call, tiny, tmp_path, options, text):
 def test_statistics_say_what_they_found(call, finished):
     before = contents(finished)
     code, said, aside = call("pca-stats", "--shards", finished, "--workers", 3)
-    there = stats.load(open_shard_set(finished))
+    there = stats.load_stats(open_shard_set(finished))
     assert (code, aside) == (0, "")
     assert said == f"{stats.summary(there)}\nwritten: {finished}/stats.npz, {finished}/stats.json\n"
     assert {name: data for name, data in contents(finished).items() if name != "stats.npz"} == {

@@ -75,7 +75,7 @@ def test_checkpoints_are_told_apart_by_their_weights(tmp_path):
 
     def of(**changes):
         checkpoint = {"steps_done": 3, "model": {"conv1.weight": torch.ones(2, 3)}, **changes}
-        return facts(config, shard_set, stats.load(shard_set), checkpoint, None)
+        return facts(config, shard_set, stats.load_stats(shard_set), checkpoint, None)
 
     assert of() == of() and of()["--device"] == "cpu"
     assert of(steps_done=4)["step of last.pt"] != of()["step of last.pt"]

@@ -545,7 +545,7 @@ def test_eval_says_and_writes_the_error(few, trained, tmp_path, run_command, vie
     code, out, err = run_command(evaluate_runs, trained, "--views", views, "--json", file, "--device", "cpu")
     assert (code, err) == (0, "")
     net = load_trained(trained / "best.pt").net
-    expected = evaluate([net], few, stats.load(few), views=views)
+    expected = evaluate([net], few, stats.load_stats(few), views=views)
     result = json.loads(file.read_text())
     assert result == {
         "runs": [str(trained / "best.pt")],
@@ -568,10 +568,10 @@ def test_eval_resizes_before_the_views_are_cut(few, trained, tmp_path, run_comma
     code, out, _ = run_command(evaluate_runs, trained, "--resize", 232, "--views", 5, "--json", file, "--device", "cpu")
     assert code == 0 and "5 views of 232x232\n" in out
     net = load_trained(trained / "best.pt").net
-    expected = evaluate([net], few, stats.load(few), views=5, resize=232, mean="rgb")
+    expected = evaluate([net], few, stats.load_stats(few), views=5, resize=232, mean="rgb")
     result = json.loads(file.read_text())
     assert (result["resize"], result["loss"]) == (232, pytest.approx(expected.loss, rel=1e-5))
-    assert abs(result["loss"] - evaluate([net], few, stats.load(few), views=5, mean="rgb").loss) > 1e-6
+    assert abs(result["loss"] - evaluate([net], few, stats.load_stats(few), views=5, mean="rgb").loss) > 1e-6
 
 
 @pytest.mark.parametrize("options", [["--views", "3"], ["--views", "10", "--resize", "200"]])
@@ -587,7 +587,7 @@ def test_eval_of_two_runs_averages_them(few, trained, second, tmp_path, run_comm
     )
     assert code == 0 and out.startswith(f"{trained / 'best.pt'}, {second / 'last.pt'}: 6 photos of ")
     nets = [load_trained(path).net for path in (trained / "best.pt", second / "last.pt")]
-    measured = stats.load(few)
+    measured = stats.load_stats(few)
     both = evaluate(nets, few, measured, split="train")
     alone = [evaluate([net], few, measured, split="train").loss for net in nets]
     loss = json.loads(file.read_text())["loss"]

@@ -79,7 +79,7 @@ class Job:
         """What is subtracted: float64 (3,), RGB, 0..255."""
         from ....pipeline.shards import stats
 
-        return stats.load(self.crops()).mean_rgb
+        return stats.load_stats(self.crops()).mean_rgb
 
 
 def _table() -> Iterator[Case]:
@@ -111,7 +111,7 @@ def ours(job: Job) -> Iterable[Any]:
     crops = job.crops()
     return train_stream(
         crops,
-        stats.load(crops),
+        stats.load_stats(crops),
         Plan(crops.split(SPLIT).records, job.batch_size, size=crops.size),
         light=Lighting("none"),
         mean="rgb",

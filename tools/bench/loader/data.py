@@ -22,7 +22,7 @@ from ....pipeline.errors import ShardError, UsageError
 from ....pipeline.files import write_json
 from ....pipeline.shards import datum, stats
 from ....pipeline.shards.datum import record_pixels
-from ....pipeline.shards.export import export
+from ....pipeline.shards.export import export_shards
 from ....pipeline.shards.lmdb_shard import Shard, ShardFile, write_shard
 from ....pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set
 from ....pipeline.shards.records_csv import listing_of
@@ -69,8 +69,8 @@ def lay_out(shard_set: ShardSet, folder: Path, records: int, forms: set[str], po
         os.symlink(listing_of(path).absolute(), listing_of(target))
     crops = _describe(shard_set, jpeg, "jpeg", [file for _, file in chosen])
     _check_room(crops, folder, forms)
-    measured = stats.measure(crops, pool, SPLIT)
-    stats.save(measured, jpeg)
+    measured = stats.measure_stats(crops, pool, SPLIT)
+    stats.save_stats(measured, jpeg)
     if "raw" in forms:
         shards = crops.split(SPLIT).shards
         targets = [folder / "raw" / path.relative_to(jpeg) for path, _ in shards]
@@ -78,9 +78,9 @@ def lay_out(shard_set: ShardSet, folder: Path, records: int, forms: set[str], po
         for (path, _), target in zip(shards, targets, strict=True):
             os.symlink(listing_of(path), listing_of(target))
         raw = _describe(shard_set, folder / "raw", "raw", files)
-        stats.save(replace(measured, fingerprint=raw.split(SPLIT).fingerprint()), raw.root)
+        stats.save_stats(replace(measured, fingerprint=raw.split(SPLIT).fingerprint()), raw.root)
     for form in sorted(forms & set(EXPORTS)):
-        export(crops, folder / form, EXPORTS[form], pool, splits=[SPLIT])
+        export_shards(crops, folder / form, EXPORTS[form], pool, splits=[SPLIT])
     return crops
 
 

@@ -62,7 +62,7 @@ def compared(
     """Train what is not trained yet; yield the set, the settings, each kind's best curve, and what to write down."""
     shard_set = open_shard_set(shards)
     check_size(shard_set)
-    stats, chosen = statistics.load(shard_set), pick_device(device)
+    stats, chosen = statistics.load_stats(shard_set), pick_device(device)
     precision = precision or default_precision(chosen)
     check_precision(precision, chosen.type)
     settings = Settings(precision=precision, **options)
