@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
+from alexnet_dali.pipeline import EvalLoader, TrainLoader
 from torchvision.models import resnet18
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

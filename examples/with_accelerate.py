@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from alexnet_dali.pipeline.stream.loaders import TrainLoader
+from alexnet_dali.pipeline import TrainLoader
 from torchvision.models import resnet18
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

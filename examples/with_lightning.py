@@ -12,7 +12,7 @@ import argparse
 import lightning
 import torch
 import torch.nn.functional as F
-from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
+from alexnet_dali.pipeline import EvalLoader, TrainLoader
 from torchvision.models import resnet18
 
 
