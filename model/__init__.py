@@ -1,39 +1,49 @@
-"""The net of 2012 and its training, in the order of use:
+# ruff: noqa: F401
+"""The nets of 2012 and their training. Import the public names from here: `from alexnet_dali.model import Trainer, ...`
 
-    alexnet.py     the net, as the program had it and as the text says
-    lrn.py         response normalisation
-    registry.py    the net by its name: ours, torchvision's, timm's
-    other.py       a net that is not ours: its deviations, its names
-    dropout.py     what a step drops, from the plan
-    columns.py     what the two columns say to each other, where they are in two processes
-    optim.py       the update rule
-    rates.py       the rates of a step
-    diaries.py     the author's hand on them in 2012
-    schedules.py   the diary, the plateau, one cycle
-    recipes.py     source2012, paper, and each other row: named, frozen, self-checking
-    config.py      what one run is; what --resume may change
-    distributed.py the processes of a run; who is missing
-    parallel.py    how they share its work
-    trainer.py     the loop
-    resume.py      what a checkpoint holds of it
-    watch.py       known failures are said, not suffered
-    precision.py   fp32, tf32, bf16
-    written.py     what cannot be written is said, with its file and what to do
-    sound.py       what a file claims to be is looked at before it is used
-    metrics.py     metrics.jsonl; running sums
-    kernels.py     the first layer's kernels after each epoch
-    checkpoint.py  atomic, safe to load, exact resume
-    portable.py    weights that travel: safetensors and a model card
-    onnx_export.py the net as ONNX, checked
-    converters.py  weights of torchvision's and Caffe's layout
-    confusion.py   errors by class, and what the worst are taken for
-    features.py    the last hidden layer's activities
-    nearest.py     which vectors are nearest, exactly
-    codes.py       short binary codes of them
-    small.py       a net of four layers for small pictures
-    contest.py     two kinds of it, each at its best rate
-    figure1.py     their training
-    evaluate.py    top-1 and top-5 error, any views, one net or several
+The wings, in the order of use; a wing imports only earlier ones, and `alexnet_dali.pipeline`:
+
+    nets/      the nets: AlexNet in its variants, response normalisation, the columns, other libraries' nets
+    recipes/   what a run is: recipes, update rule, learning rates, configuration
+    training/  the loop, its processes, checkpoints, evaluation, metrics
+    weights/   trained nets: load, export, convert
+    analysis/  what a net has learned: features, nearest neighbours, codes, confusions, the small nets of figure 1
 
 Imports pipeline, never tools.
 """
+
+from typing import TYPE_CHECKING
+
+from ..pipeline.front_door import OldModule, offer
+
+_NAMES = {
+    "nets.alexnet": "AlexNet NetOptions",
+    "nets.lrn": "AcrossMaps WithinMap",
+    "nets.small_net": "SmallNet",
+    "nets.factory": "create_net",
+    "recipes.recipe": "RECIPES Recipe recipe",
+    "recipes.config": "Config",
+    "training.distributed": "Team",
+    "training.evaluate": "Result evaluate",
+    "training.trainer": "Trainer",
+    "weights.trained": "Trained load_exported load_trained mean_window",
+    "weights.onnx_export": "export_onnx",
+}
+_OLD = {
+    "checkpoint": OldModule(("training.checkpoint", "weights.trained"), {"name_too": "hard_link"}),
+    "portable": OldModule(("weights.safetensors_io", "weights.trained")),
+}
+__getattr__, __dir__, __all__ = offer(__name__, _NAMES, _OLD)
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors; tests/test_house.py compares them
+    from .nets.alexnet import AlexNet, NetOptions
+    from .nets.factory import create_net
+    from .nets.lrn import AcrossMaps, WithinMap
+    from .nets.small_net import SmallNet
+    from .recipes.config import Config
+    from .recipes.recipe import RECIPES, Recipe, recipe
+    from .training.distributed import Team
+    from .training.evaluate import Result, evaluate
+    from .training.trainer import Trainer
+    from .weights.onnx_export import export_onnx
+    from .weights.trained import Trained, load_exported, load_trained, mean_window

@@ -1,60 +1,90 @@
-"""From photos to batches, in the order of the data:
+# ruff: noqa: F401
+"""From photos to batches. Import the public names from here: `from alexnet_dali.pipeline import TrainLoader, ...`
 
-    photo.py      one photo: what it is called, where its bytes are
-    names.py      what people are shown of names that no encoding has
-    layouts/      find photos: folders, official archives, Kaggle, parquet, WebDataset, lists
-    sources.py    labels, splits and order for what a layout found
-    decode.py     a photo's bytes to pixels, whatever it is
-    resize.py     short side 256, centre crop 256x256, encode
-    area.py       a window of a photo shrunk by area averaging, exactly
-    oddities.py   what a photo is in words; ImageNet's known odd ones
-    datum.py      Caffe Datum bytes <-> fields
-    shards.py     LMDB shards: write atomically, read by index
-    shardset.py   dataset.json: what is in the shard set; opening and checking it
-    options.py    what a build makes of the photos
-    shard_job.py  the unit of work: one shard, from its photos to its receipt
-    spool.py      photos that can only be read in order, kept until their shards are written
-    photo_list.py the photos a build was begun with
-    receipts.py   what an earlier run built already
-    build.py      the job: all shards, by any executor                      alexnet-prep build-lmdb
-    cluster.py    many machines: a Dask cluster as the executor
-    stats.py      mean image, covariance, eigenbasis; lighting offsets      alexnet-prep pca-stats
-    stored_arrays.py  arrays out of an .npz, and no byte more than is wanted
+The wings, in the order of the data; a wing imports only what stands in the second column before it:
 
-    listing.py    the CSV beside a shard
-    shard_check.py  everything that can be wrong with one shard
-    verify.py     the whole set                                             alexnet-prep verify
-    repair.py     rebuild what is damaged                                   alexnet-prep verify --repair
-    census.py     records a class, photos' sides; contact_sheet.py, 64 pictures on a page   alexnet-prep info
-    stage.py      copy to a local disk, hashes checked                      alexnet-prep stage
-    export.py     tar files or class folders; export_shard.py, one shard    alexnet-prep export
+    sources/    plan, shards             photos as people keep them: class folders, archives, tables, lists
+    prepare/    plan, shards, sources    photos to shards: decode, resize, write            alexnet-prep build-lmdb
+    shards/     plan                     the shard set on disk: read, measure, check, copy, export   alexnet-prep ...
+    plan/                                the epoch as a pure function: order and augmentation draws
+    stream/     all of them              shards to batches: read, decode, DALI graph, torch tensors, stall meter
 
-    words.py      Philox words, of which every draw is made
-    plan.py       the epoch as a pure function: order and augmentation draws
-    resized.py    windows of random area and aspect, from the plan's words
-    views.py      the windows of test pictures
-    feed.py       planned records, read from their shards
-    inputs.py     the numbers of a batch, as the graph or the threads take them
-    decoder.py    threads that decode and cut; buffers.py, the ring they fill; cut.py, one window on a CPU core
-    readahead.py  records brought into memory before they are needed
-    extents.py    where records lie in a shard's file, read off its pages
-    source.py     what DALI calls for its next batch
-    choice.py     who decodes faster here, threads or DALI
-    operators.py  the steps the graphs are made of
-    graph.py      the DALI graphs: train, resized crops, views
-    stream.py     a running DALI pipeline: its batches as torch tensors
-    loader.py     what is in a batch: training windows, test views
-    batches.py    (images, labels) by the epoch, for other people's loops
-    dataset.py    a split as a Dataset of PIL pictures
-    stall.py      the stall meter: how much of a step is waiting for data
-    stages.py     where a stream's waiting goes: disk, decoding, graph, copy
-    verdict.py    which stage is tight, and what to change
+Below all wings:
 
-    errors.py     what can go wrong, in people's words
-    files.py      files that are old or new, never between
-    refused.py    what the system refuses, by the name that people know
-    workers.py    a pool of processes that leaves nobody behind
+    errors.py      what can go wrong: a message and a hint
+    files.py       atomic writes, locks, errors that name their file
+    workers.py     a pool of worker processes
+    front_door.py  the lazy names of this package
 
-Nothing before graph.py imports DALI or torch; nothing here imports model or tools. Copied into another project as
+Nothing before stream/ imports DALI or torch, and nothing here imports model or tools. Copied into another project as
 a package of any name, this folder works alone.
 """
+
+from typing import TYPE_CHECKING
+
+from .front_door import OldModule, offer
+
+_NAMES = {
+    "errors": "AlexnetError DeviceError PlanError ShardError SourceError StatsError TrainingError UsageError",
+    "workers": "worker_pool",
+    "plan.lighting": "Lighting lighting_offsets",
+    "plan.plan": "Augmentation BatchPlan Plan",
+    "plan.resized_crop": "ResizedCrop",
+    "plan.views": "centre_view ten_views views_of",
+    "shards.manifest": "ShardSet Split open_shard_set",
+    "shards.stats": "Stats load_stats measure_stats save_stats",
+    "shards.verify": "verify_shards",
+    "shards.stage": "stage_shards",
+    "shards.export": "export_shards",
+    "sources.find": "PhotoSource find_photos",
+    "prepare.options": "BuildOptions",
+    "prepare.build": "build_shards",
+    "stream.stream": "Batch Stream",
+    "stream.streams": "train_stream views_stream",
+    "stream.loaders": "EpochSampler EvalLoader TrainLoader",
+    "stream.dataset": "ShardDataset",
+    "stream.stall": "StallMeter",
+}
+_OLD = {  # plan, now a wing, has its old names in its own __init__
+    "batches": OldModule(("stream.loaders",), {"TestLoader": "EvalLoader"}),
+    "dataset": OldModule(("stream.dataset",)),
+    "loader": OldModule(("stream.streams", "plan.lighting", "stream.stream"), {"Light": "Lighting"}),
+    "resized": OldModule(("plan.resized_crop",)),
+    "shardset": OldModule(("shards.manifest",), {"described": "read_manifest"}),
+    "stall": OldModule(("stream.stall",), {"Lap": "Elapsed"}),
+    "stats": OldModule(
+        ("shards.stats", "plan.lighting", "shards.datum"),
+        {"load": "load_stats", "measure": "measure_stats", "save": "save_stats"},
+    ),
+}
+__getattr__, __dir__, __all__ = offer(__name__, _NAMES, _OLD)
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors; tests/test_house.py compares them
+    from .errors import (
+        AlexnetError,
+        DeviceError,
+        PlanError,
+        ShardError,
+        SourceError,
+        StatsError,
+        TrainingError,
+        UsageError,
+    )
+    from .plan.lighting import Lighting, lighting_offsets
+    from .plan.plan import Augmentation, BatchPlan, Plan
+    from .plan.resized_crop import ResizedCrop
+    from .plan.views import centre_view, ten_views, views_of
+    from .prepare.build import build_shards
+    from .prepare.options import BuildOptions
+    from .shards.export import export_shards
+    from .shards.manifest import ShardSet, Split, open_shard_set
+    from .shards.stage import stage_shards
+    from .shards.stats import Stats, load_stats, measure_stats, save_stats
+    from .shards.verify import verify_shards
+    from .sources.find import PhotoSource, find_photos
+    from .stream.dataset import ShardDataset
+    from .stream.loaders import EpochSampler, EvalLoader, TrainLoader
+    from .stream.stall import StallMeter
+    from .stream.stream import Batch, Stream
+    from .stream.streams import train_stream, views_stream
+    from .workers import worker_pool
