@@ -11,9 +11,10 @@ import click
 import torch
 
 from ..model.analysis.confusion import ANSWERS, WORST, Tally
-from ..model.recipes.config import PRECISIONS, check_precision, default_precision, set_precision
+from ..model.recipes.config import PRECISIONS, check_precision, default_precision
 from ..model.training import checkpoint as checkpoints
 from ..model.training.evaluate import Result, evaluate
+from ..model.training.precision import set_precision
 from ..model.weights.trained import Trained, load_trained
 from ..pipeline.errors import UsageError
 from ..pipeline.files import write_csv, write_json

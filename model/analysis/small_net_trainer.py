@@ -22,11 +22,11 @@ from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.streams import train_stream
 from ..nets.small_net import DECAYS, SmallNet
-from ..recipes.config import autocast, set_precision
 from ..recipes.optim import Momentum2012
 from ..recipes.schedules import Rates
 from ..training import checkpoint as checkpoints
 from ..training.evaluate import evaluate
+from ..training.precision import autocast, set_precision
 from .comparison import Curve, Settings, Variant, choose
 
 BATCH = 128

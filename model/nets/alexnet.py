@@ -11,7 +11,6 @@ where the columns meet, they talk.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from .columns import WholeNet
 from .lrn import AcrossMaps, WithinMap
+from .options import COLUMNS, NetOptions
 
-COLUMNS = 2
 HIDDEN = 4096  # units of fc6 and fc7
 CONV1_EDGE = 3  # the last window hangs over the right and lower edge: 1 + ceil((224 - 11) / 4) = 55 windows
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
@@ -28,55 +27,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": to
 # Section 5: biases of one give the ReLUs something to work with in the first steps.
 BIAS_ONE = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
 DEEP = ("conv3", "conv4", "conv5", "conv6")
-HEAD = ("low", "fc8")  # the layers that belong to a number of classes
-
-
-@dataclass(frozen=True)
-class NetOptions:
-    """What distinguishes the net of the program from the net of the text, and from those of the other rows.
-
-    Attributes:
-        pool_before_relu: layer 1 is conv, LRN, pool, ReLU (the program); otherwise conv, ReLU, LRN, pool (the text).
-        lrn_scale: of the sum of squares over five maps: 1e-4 / 5 (the program divides by n) or 1e-4 (the text).
-        within_map: layer 2 is normalised a second time, within each map (the program).
-        deep_std: of the initial weights of conv3 to conv6: 0.03 (the program) or 0.01 (the text).
-        norm: `lrn`; `none` (layers-148); `batch`, batch normalisation behind every convolution (2015).
-        columns: 2; or 1, half of the kernels of conv1 to conv4, all of the rest (layers-145-half, footnote 2).
-        talk: whether conv3 and the fully connected layers see both columns. If not (layers-150), conv2 has 160
-            kernels and fc6 4096 units a column, and the columns meet in the softmax.
-        conv6: one more convolution over the last pooling layer, both columns in (layers-146, section 6).
-        low: linear units between fc7 and the softmax, which a head of 21,843 classes has: 2 x 1024; 0, none.
-        pool: side of the pooling windows, 3, or 2 without overlap (layers-147).
-        activation: `relu` or `tanh`.
-        dropout: of fc6 and fc7.
-        init: `2012`; or `kaiming`: deviations of sqrt(2 / inputs), biases 0 (2015).
-    """
-
-    pool_before_relu: bool = True
-    lrn_scale: float = 1e-4 / 5
-    within_map: bool = True
-    deep_std: float = 0.03
-    norm: str = "lrn"
-    columns: int = COLUMNS
-    talk: bool = True
-    conv6: bool = False
-    low: int = 0
-    pool: int = 3
-    activation: str = "relu"
-    dropout: bool = True
-    init: str = "2012"
-
-    @property
-    def maps(self) -> tuple[int, ...]:
-        """Kernels of conv1 to conv6, all columns together."""
-        if self.columns == 1:
-            return 48, 128, 192, 192, 256, 256
-        return 96, 256 if self.talk else 320, 384, 384, 256, 256
-
-    @property
-    def units(self) -> tuple[int, int]:
-        """Units of fc6 and fc7."""
-        return HIDDEN if self.talk else COLUMNS * HIDDEN, HIDDEN
 
 
 class AlexNet(nn.Module):
@@ -96,7 +46,7 @@ class AlexNet(nn.Module):
     ):
         super().__init__()
         self.options, self.place = options, place
-        self.units = options.units
+        self.units = HIDDEN if options.talk else COLUMNS * HIDDEN, HIDDEN
         self.dropout_shape = (sum(self.units),) if options.dropout else ()
         columns = options.columns // place.places  # that are here
         apart = 1 if options.talk else columns  # groups of the layers in which columns otherwise meet

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import UsageError
 from ...pipeline.shards.stats import Stats
-from .alexnet import AlexNet, NetOptions
+from .alexnet import AlexNet
 from .columns import WholeNet
+from .options import ALEXNET, NetOptions
 
 
 class NormalizedNet(nn.Module):
@@ -54,7 +55,6 @@ class NormalizedNet(nn.Module):
 
 Net = AlexNet | NormalizedNet
 
-ALEXNET = "alexnet"
 # Their second and third classifier are left off; torchvision warns unless told how to initialise.
 AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 

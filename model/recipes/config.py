@@ -3,13 +3,18 @@
 In:  what the user said.  Out: the same, checked and completed; and on `--resume`, what may change and what may not.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from ...pipeline.errors import UsageError
 from .recipe import RECIPES
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+PARALLEL = ("columns", "data")
+TIMEOUT = 600.0  # seconds to wait for the other processes: a first batch from a slow disk, a checkpoint of rank 0
 
 # What --resume may change: none of these alters what was done so far.
 CHANGEABLE = (
@@ -107,11 +112,6 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-# --- from model/recipes/precision.py
-
-PRECISIONS = ("fp32", "tf32", "bf16")
-
-
 def check_precision(precision: str, device: str) -> None:
     """Check that a device has a precision.
 
@@ -124,17 +124,6 @@ def check_precision(precision: str, device: str) -> None:
         raise UsageError("--precision tf32 needs a GPU", "on the CPU choose fp32 or bf16")
 
 
-def default_precision(device: torch.device) -> str:
+def default_precision(device: "torch.device") -> str:
     """Where nobody asked: fp32 on the CPU, tf32 on a GPU."""
     return "tf32" if device.type == "cuda" else "fp32"
-
-
-def set_precision(precision: str) -> None:
-    """Let a GPU's matrix products use TF32, or not; bf16 is autocast's."""
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Where bf16 was asked for, its context; fp32 and tf32 need none (see set_precision)."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -9,10 +9,10 @@
 import torch
 from torch import Tensor, nn
 
+from .recipe import DECAY
 from .schedules import Rates
 
 MOMENTUM = 0.9
-DECAY = 0.0005
 
 
 class Momentum2012(torch.optim.Optimizer):

@@ -11,11 +11,11 @@ from ...pipeline.errors import UsageError
 from ...pipeline.plan.lighting import LIGHTING_SCALES, Lighting
 from ...pipeline.plan.plan import Augmentation
 from ...pipeline.plan.resized_crop import ResizedCrop
-from ..nets.alexnet import NetOptions
+from ..nets.options import NetOptions
 from .diaries import DIARIES, Diary
-from .optim import DECAY
 from .schedules import SCHEDULES, OneCycle, Plateau, Schedule, Steps
 
+DECAY = 0.0005  # of weights (section 5)
 EPOCHS_OF_PATIENCE = 18  # epochs of a run for each epoch that a plateau waits: 5 of 90
 
 

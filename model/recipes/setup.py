@@ -6,7 +6,8 @@ from torch import nn
 
 from ...pipeline.errors import UsageError
 from ..nets.alexnet import AlexNet
-from ..nets.factory import ALEXNET, Net, _structure
+from ..nets.factory import Net, _structure
+from ..nets.options import ALEXNET
 from .optim import Momentum2012, PlainSgd
 from .recipe import Recipe
 from .schedules import SCHEDULES, Schedule

@@ -20,8 +20,8 @@ import torch.distributed as dist
 
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.workers import available_cores
+from ..recipes.config import TIMEOUT
 
-TIMEOUT = 600.0  # seconds that a process waits for the others: a first batch from a slow disk, a checkpoint of rank 0
 CONNECTION = r"(?i)gloo|nccl|connection|socket|store|timed? ?out|pair|recv"  # in what torch says of a broken one
 HUNG = r"(?i)timed out|timeout"
 ROLL_CALL = 5.0  # seconds between the first error and the last, of processes that wait for the same one

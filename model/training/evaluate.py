@@ -18,8 +18,8 @@ from ...pipeline.errors import ShardError, TrainingError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.streams import views_stream
-from ..recipes.config import autocast
 from .distributed import Team
+from .precision import autocast
 
 PICTURES_AT_ONCE = 256  # views of all photos of a batch; 150 MB of float32
 See = Callable[[np.ndarray, Tensor, Tensor], Any]  # records (n,), labels (n,) and probabilities (n, classes) of a batch

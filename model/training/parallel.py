@@ -23,15 +23,15 @@ from ...pipeline.plan.philox import philox_words
 from ...pipeline.plan.plan import DROPOUT, BatchPlan, dropout_keeps
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
-from ..nets.alexnet import COLUMNS, AlexNet
+from ..nets.alexnet import AlexNet
 from ..nets.columns import Column, WholeNet, gather
-from ..nets.factory import ALEXNET, Net, create_net
-from ..recipes.config import Config
+from ..nets.factory import Net, create_net
+from ..nets.options import ALEXNET, COLUMNS
+from ..recipes.config import PARALLEL, Config
 from ..recipes.recipe import Recipe
 from .distributed import Team
 from .metrics import Sums
 
-PARALLEL = ("columns", "data")
 State = dict[str, Tensor]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ...pipeline.errors import TrainingError
 from ...pipeline.stream.stall import Elapsed
-from ..nets.alexnet import HEAD, NetOptions
+from ..nets.options import HEAD, NetOptions
 from ..recipes.recipe import Recipe
 from ..recipes.schedules import EarlyStop
 from . import checkpoint as checkpoints

@@ -23,7 +23,7 @@ from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stall import Elapsed, StallMeter
 from ...pipeline.stream.stream import Batch
 from ...pipeline.stream.streams import train_stream
-from ..recipes.config import Config, autocast, set_precision
+from ..recipes.config import Config
 from ..recipes.recipe import recipe
 from ..recipes.schedules import EarlyStop, Progress, Rates
 from ..recipes.setup import make_optimizer, recipe_for
@@ -33,6 +33,7 @@ from .divergence import DivergenceMonitor, photos_of
 from .evaluate import evaluate
 from .metrics import Metrics, StageShares, Sums, cut
 from .parallel import share_work
+from .precision import autocast, set_precision
 
 Report = Callable[[dict], Any]
 

@@ -24,8 +24,9 @@ from torch import Tensor
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
-from ..nets.alexnet import AlexNet, NetOptions
+from ..nets.alexnet import AlexNet
 from ..nets.lrn import BETA
+from ..nets.options import NetOptions
 from ..recipes.recipe import paper
 from ..training.checkpoint import stats_to_save
 from ..training.run_files import check_regular

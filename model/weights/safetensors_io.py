@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.files import printable, write_atomically
-from ..nets.factory import ALEXNET
+from ..nets.options import ALEXNET
 from ..recipes.config import option
 from ..recipes.recipe import recipe
 from ..training.checkpoint import STATS

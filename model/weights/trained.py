@@ -13,8 +13,8 @@ from torch import Tensor
 from ...pipeline.errors import TrainingError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
-from ..nets.alexnet import NetOptions
-from ..nets.factory import ALEXNET, Net, create_net
+from ..nets.factory import Net, create_net
+from ..nets.options import ALEXNET, NetOptions
 from ..recipes.recipe import Recipe, recipe
 from ..recipes.setup import recipe_for
 from ..training import checkpoint

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from ...model.nets.alexnet import AlexNet
 from ...model.nets.factory import ALEXNET, Net, create_net
-from ...model.recipes.config import autocast, set_precision
 from ...model.recipes.recipe import recipe
 from ...model.recipes.schedules import Rates
 from ...model.recipes.setup import make_optimizer, recipe_for
 from ...model.training.parallel import masks
+from ...model.training.precision import autocast, set_precision
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ...model.recipes.config import default_precision, set_precision
+from ...model.recipes.config import default_precision
 from ...model.training.evaluate import Result, See, evaluate, most_probable
+from ...model.training.precision import set_precision
 from .. import console
 from .open_run import Opened
 

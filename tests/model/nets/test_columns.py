@@ -35,7 +35,7 @@ def made(options, place=WholeNet()):
     net = AlexNet(5, options, seed=3, place=place).double().to(memory_format=torch.channels_last)
     random = torch.Generator().manual_seed(1)
     x = 60 * torch.randn(3, 3, 224, 224, generator=random, dtype=torch.float64)
-    keep = torch.rand(3, sum(options.units), generator=random) < 0.5
+    keep = torch.rand(3, (2 if options.talk else 3) * HIDDEN, generator=random) < 0.5
     return net, x.to(memory_format=torch.channels_last), keep, torch.tensor([0, 3, 4])
 
 

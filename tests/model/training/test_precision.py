@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from alexnet_dali.model.recipes.config import PRECISIONS, autocast, check_precision, set_precision
+from alexnet_dali.model.recipes.config import PRECISIONS, check_precision
+from alexnet_dali.model.training.precision import autocast, set_precision
 from alexnet_dali.pipeline.errors import UsageError
 
 
