@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from ..pipeline.front_door import OldModule, offer
 
 _NAMES = {
-    "nets.alexnet": "AlexNet NetOptions",
+    "nets.alexnet": "AlexNet",
+    "nets.options": "NetOptions",
     "nets.lrn": "AcrossMaps WithinMap",
     "nets.small_net": "SmallNet",
     "nets.factory": "create_net",
@@ -36,9 +37,10 @@ _OLD = {
 __getattr__, __dir__, __all__ = offer(__name__, _NAMES, _OLD)
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors; tests/test_house.py compares them
-    from .nets.alexnet import AlexNet, NetOptions
+    from .nets.alexnet import AlexNet
     from .nets.factory import create_net
     from .nets.lrn import AcrossMaps, WithinMap
+    from .nets.options import NetOptions
     from .nets.small_net import SmallNet
     from .recipes.config import Config
     from .recipes.recipe import RECIPES, Recipe, recipe
