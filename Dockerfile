@@ -12,16 +12,16 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1
 
-# Dependencies are a layer of their own, several GB, which a change of our code leaves alone: pyproject.toml is
-# installed around empty packages first.
+# Dependencies are a layer of their own, several GB, which a change of our code does not rebuild.
 WORKDIR /opt/alexnet-dali
 COPY pyproject.toml README.md LICENSE ./
-RUN mkdir pipeline model tools && pip install .
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    > /tmp/dependencies.txt && pip install --requirement /tmp/dependencies.txt
 
 COPY pipeline pipeline
 COPY model model
 COPY tools tools
-RUN pip install --no-deps --force-reinstall .
+RUN pip install --no-deps .
 
 # "video" brings libnvcuvid.so, through which nvJPEG reaches the hardware JPEG decoder of A100, H100 and later; the
 # toolkit's default is utility,compute. "utility" brings nvidia-smi, which `alexnet-prep doctor` asks.

@@ -4,6 +4,8 @@ There is no docker here: the files are read, not run.
 """
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,13 @@ def test_the_image_is_public_and_its_user_unprivileged():
     assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["alexnet"]
     # Without "video" nvJPEG cannot load libnvcuvid.so.1, its way to the hardware decoder.
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in DOCKERFILE
+
+
+def test_the_layer_of_dependencies_needs_no_code():
+    """It is built before the packages are copied: it installs what pyproject.toml lists, not the project."""
+    before, after = DOCKERFILE.split("COPY pipeline pipeline")
+    assert "--requirement" in before and "pip install ." not in before and "pip install --no-deps ." in after
+    (code,) = re.findall(r'RUN python -c "(.+)" \\', before)
+    if sys.version_info >= (3, 11):  # tomllib, as in the image
+        listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert {"click", "torch", "lmdb"} <= {re.split(r"[^\w-]", line)[0] for line in listed.splitlines()}
