@@ -1,8 +1,8 @@
-"""One shard: an LMDB environment of records in key order, written at once and read by index.
+"""One shard: an LMDB environment of records in key order, written once and read by index.
 
 In:  record values, bytes.  Out: `NAME.lmdb/data.mdb`, keys b"00000000", b"00000001", ... without gaps.
-LMDB's file format 1, which DALI's own reader, Caffe and every older tool read; py-lmdb 3 also knows a format 3.
-Neither DALI nor torch is imported.
+LMDB's file format 1, which DALI's own reader, Caffe and all older tools read; py-lmdb 3 can also write a format 3.
+Imports neither DALI nor torch.
 """
 
 import errno
@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import stat
-import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,23 +21,20 @@ import numpy as np
 
 from ..errors import ShardError
 from ..files import sync_folder
-from .lmdb_pages import extents
+from .lmdb_pages import HEAD_BYTES, describe_format, extents
 from .open_files import OpenFilesError, too_many
 
-MAP_BYTES = 1 << 36  # address space only: the file grows by what is written. 5,000 records of 13 MB
-FULL_BYTES = 1 << 20  # so little is left of a disk that is full
-ROOM = "make room, then run the same command again: what is done is kept"
-MEMORY = f"more memory: LMDB maps {MAP_BYTES >> 30} GiB of addresses, which ulimit -v must allow"
+MAP_BYTES = 1 << 36  # address space only, the file grows by what is written; enough for 5,000 records of 13 MB
+FULL_BYTES = 1 << 20  # a disk with less free space counts as full
+ROOM = "make room, then run the same command again: finished shards are kept"
+MEMORY = f"LMDB reserves {MAP_BYTES >> 30} GiB of address space: raise the limit (ulimit -v)"
 COMMIT_EVERY = 1000  # records, as Caffe does: bounds the dirty pages in memory
-
-# The first meta page: 16 bytes of page header, then magic and version (mdb.c, struct MDB_meta).
-_META = struct.Struct("=II")
-_META_OFFSET, _MAGIC, FORMAT = 16, 0xBEEFC0DE, 1
+_REPLACE = "copy or build the shard set again"
 
 
 @dataclass(frozen=True)
 class ShardFile:
-    """What was written: number of records, bytes and SHA-256 of data.mdb."""
+    """Number of records, size in bytes and SHA-256 of a data.mdb."""
 
     records: int
     bytes: int
@@ -51,7 +47,7 @@ def key(index: int) -> bytes:
 
 
 def repair_hint(shard: Path) -> str:
-    """The hint for a damaged shard of a set."""
+    """The hint of an error about a damaged shard `ROOT/SPLIT/NAME.lmdb` or its CSV."""
     return f"alexnet-prep verify --shards {shard.parents[1]} --repair finds and rebuilds what is damaged"
 
 
@@ -59,12 +55,14 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
     """Write a shard under a temporary name, make it durable, rename it.
 
     Args:
-        path: the folder `NAME.lmdb`; what is there is replaced.
+        path: the folder `NAME.lmdb`; an existing one is replaced.
         values: record values, in key order.
+    Returns:
+        what dataset.json says of the shard.
     Raises:
-        ShardError: LMDB refused: disk full, no right to write.
+        ShardError: LMDB cannot write: disk full, no permission.
     """
-    # A name of its own: a worker of a cluster that was given up may still be writing the same shard.
+    # A random name: a cluster worker that was given up as lost may still be writing the same shard.
     for left in path.parent.glob(f".{path.name}.*part"):
         shutil.rmtree(left, ignore_errors=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -82,19 +80,19 @@ def write_shard(path: Path, values: Iterable[bytes]) -> ShardFile:
         return written
     except lmdb.MapFullError:
         raise ShardError(
-            f"{path}: more than {MAP_BYTES >> 30} GiB for one shard", "build with a smaller --shard-records"
+            f"{path}: the shard is larger than {MAP_BYTES >> 30} GiB", "build with a smaller --shard-records"
         ) from None
     except lmdb.MemoryError as error:
         raise ShardError(f"{path}: cannot be written: {error}", MEMORY) from None
     except lmdb.Error as error:
-        # Of a full disk, on which a write ends short, LMDB says that input or output failed.
+        # Where a full disk cuts a write short, LMDB reports an input/output error.
         full = os.strerror(errno.ENOSPC) in str(error)
-        with suppress(OSError):  # of a disk that fails it is LMDB's error that is told
-            there = os.statvfs(path.parent)
-            full = full or there.f_bavail * there.f_frsize < FULL_BYTES
+        with suppress(OSError):  # where the disk fails, report LMDB's error
+            status = os.statvfs(path.parent)
+            full = full or status.f_bavail * status.f_frsize < FULL_BYTES
         if full:
             raise ShardError(f"{path}: cannot be written: the disk is full ({error})", ROOM) from None
-        raise ShardError(f"{path}: cannot be written: {error}", "is there room, and the right to write?") from None
+        raise ShardError(f"{path}: cannot be written: {error}", "check free space and write permission") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -124,29 +122,21 @@ def check_format(data: Path) -> None:
     """Check that a data.mdb begins as LMDB format 1 of this machine's byte order.
 
     Raises:
-        ShardError: it does not, or cannot be read.
+        ShardError: another format, or it cannot be read.
     """
     try:
-        if not stat.S_ISREG(data.stat().st_mode):  # a pipe would keep us waiting for ever
-            raise ShardError(f"{data}: not a file", "copy or build the shard set again")
+        if not stat.S_ISREG(data.stat().st_mode):  # reading a pipe would block for ever
+            raise ShardError(f"{data}: not a file", _REPLACE)
         with open(data, "rb") as file:
-            head = file.read(64)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         if too_many(error):
             raise OpenFilesError(f"{data}: {error.strerror}") from None
         raise ShardError(f"{data}: {error.strerror}", "build the shard set again, or copy it completely") from None
-    if len(head) < 64:
-        raise ShardError(f"{data}: {len(head)} bytes are no LMDB file", "copy or build the shard again")
-    magic, version = _META.unpack_from(head, _META_OFFSET)
-    if (magic, version) == (_MAGIC, FORMAT):
-        return
-    if head[24:28] == struct.pack("=I", _MAGIC):
-        what = "LMDB format 3, which DALI and Caffe cannot read"
-    elif head[_META_OFFSET : _META_OFFSET + 4] == struct.pack("=I", _MAGIC)[::-1]:
-        what = "an LMDB file of a machine of the other byte order"
-    else:
-        what = "not an LMDB file of format 1"
-    raise ShardError(f"{data}: {what}", "build the shard set again with alexnet-prep build-lmdb")
+    if len(head) < HEAD_BYTES:
+        raise ShardError(f"{data}: not an LMDB file: {len(head)} bytes", _REPLACE)
+    if other := describe_format(head):
+        raise ShardError(f"{data}: {other}", "build the shard set again with alexnet-prep build-lmdb")
 
 
 def sha256_of(path: Path) -> str:
@@ -159,15 +149,15 @@ def sha256_of(path: Path) -> str:
 
 
 class Shard:
-    """A shard opened for reading: where its records lie is read once, each record by one `pread` when it is asked for.
+    """A shard opened for reading: the records' offsets are read once, each record by one `pread` on request.
 
-    Nothing is mapped. Touching a map of a file that was cut short, or whose disk fails, ends the process with SIGBUS;
-    `pread` says so. Any number may be open on one file, and they may be used in other threads and after a fork.
+    Nothing is memory-mapped: touching a map of a truncated file or a failing disk kills the process with SIGBUS, where
+    `pread` returns an error. Any number may be open on one file, and be used in other threads and after a fork.
 
     Args:
         path: the folder `NAME.lmdb`.
         file: what dataset.json says of it.
-        in_order: records will be read in key order, so what lies behind one is wanted with it.
+        in_order: records will be read in key order, so the kernel should read ahead.
     Attributes:
         places: int64 (records, 2), offset and length of each record in bytes.
     Raises:
@@ -196,9 +186,9 @@ class Shard:
                 os.posix_fadvise(self.handle, 0, 0, os.POSIX_FADV_RANDOM)
 
     def check(self) -> None:
-        """See that nobody has written to the file since it was opened: then what was read is what was meant.
+        """Check that the file was not written to since it was opened, so that what was read is what was opened.
 
-        That it was removed or replaced is harmless: this is still the old file.
+        A file that was removed or replaced is no error: the old one is still open.
 
         Raises:
             ShardError: it was changed in place.
@@ -206,34 +196,36 @@ class Shard:
         now = self._state()
         if now != self._opened:
             raise ShardError(
-                f"{self.data}: was written to while it was read: {now[0]:,} bytes, {self._opened[0]:,} before",
-                "copy or build the shard set again, beside the old one and not over it, and resume",
+                f"{self.data}: changed while it was being read: {now[0]:,} bytes, {self._opened[0]:,} before",
+                "copy or build the shard set again, into another folder than the old one, and resume",
             )
 
     def value(self, index: int) -> memoryview:
-        """The bytes of a record, read-only, in memory of their own.
+        """Read a record's bytes into new, read-only memory.
 
+        Args:
+            index: 0..records-1.
         Raises:
             ShardError: there is no such record, or it cannot be read.
         """
         if not 0 <= index < self.records:
-            raise ShardError(f"{self.path}: no record {index}", "copy or build the shard set again")
+            raise ShardError(f"{self.path}: no record {index}", _REPLACE)
         value = memoryview(bytearray(int(self.places[index, 1])))
         self.read(index, value)
         return value.toreadonly()
 
     def read(self, index: int, out: memoryview) -> None:
-        """Read a record, 0..records-1, into memory of just its length.
+        """Read a record, 0..records-1, into memory of exactly its length.
 
         Raises:
             ShardError: the file ends before it, or its disk fails.
         """
         offset, done = int(self.places[index, 0]), 0
         try:
-            while done < len(out):  # a network's file system may give less than was asked for
+            while done < len(out):  # a network file system may return less than requested
                 count = os.preadv(self.handle, [out[done:]], offset + done)
                 if count == 0:
-                    self.check()  # names what happened
+                    self.check()  # raises where the file was truncated in place
                     raise ShardError(f"{self.path}, record {index}: the file ends within it", repair_hint(self.path))
                 done += count
         except OSError as error:
@@ -255,4 +247,4 @@ class Shard:
         return status.st_size, status.st_mtime_ns
 
     def _refused(self, what: str) -> ShardError:
-        return ShardError(f"{self.data}: {what}", "copy or build the shard set again")
+        return ShardError(f"{self.data}: {what}", _REPLACE)

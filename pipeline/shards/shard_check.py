@@ -1,9 +1,9 @@
-"""Everything that can be wrong with one shard: its bytes, its structure, every record, its CSV.
+"""Check one shard: its bytes, its structure, every record, its CSV.
 
-In:  a shard's folder and what dataset.json says of it.  Out: a list of Damage, empty where all is right.
-Runs in any process and must survive any file. liblmdb would follow a page that points nowhere out of its map, so it is
-not asked: sizes come first, then py-lmdb's verifier, which reads pages in pure Python, then our own reading.
-Neither DALI nor torch is imported.
+In:  a shard's folder and what dataset.json says of it.  Out: a list of Damage, empty for an intact shard.
+Runs in any process and must survive any file. liblmdb would follow a bad page pointer out of its memory map, so it is
+not used: sizes are checked first, then py-lmdb's verifier reads the pages in pure Python, then our own reader.
+Imports neither DALI nor torch.
 """
 
 import os
@@ -17,14 +17,11 @@ from lmdb import verify as lmdb_verify
 
 from ..errors import ShardError
 from . import datum
+from .lmdb_pages import newest, read_metas
 from .lmdb_shard import Shard, ShardFile, check_format, key, sha256_of
 from .records_csv import Row, read_listing
 
-LISTED = 3  # faults of a shard's structure that are told; a torn page gives hundreds
-
-# The two meta pages: after 16 bytes of page header, mdb.c's struct MDB_meta.
-_PAGE_BYTES, _LAST_PAGE = struct.Struct("=I"), struct.Struct("=QQ")  # the latter with the transaction's number
-_PAGE_BYTES_OFFSET, _LAST_PAGE_OFFSET = 40, 136
+LISTED = 3  # structural faults that are reported for a shard; one torn page causes hundreds
 
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # frame headers of a JPEG; 0xC0 is baseline
 _SOS, _APP0, _APP15, _COMMENT = 0xDA, 0xE0, 0xEF, 0xFE
@@ -33,12 +30,12 @@ _SAMPLING_420 = b"\x22\x11\x11"
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong.
+    """One fault.
 
     Attributes:
-        shard: the shard's folder below the root; of other files their name.
-        record: its index in the shard, or None where it is the shard's.
-        source_path: of the photo that the record was made from, as far as the CSV tells.
+        shard: the shard's folder, relative to the root; of other files their name.
+        record: index of the record in the shard; None for a fault of the whole shard.
+        source_path: of the photo that the record was made from, if the CSV can be read.
         reason: in words.
     """
 
@@ -50,20 +47,31 @@ class Damage:
 
 @dataclass(frozen=True)
 class Rules:
-    """What dataset.json promises of every record of a split."""
+    """What dataset.json promises of every record of a split.
+
+    Attributes:
+        size: pixels of the short side.
+        fit: `crop` or `short-side`.
+        encoded: records are JPEG files; otherwise raw pixels.
+        classes: number of classes.
+        unlabelled: whether the label may be -1, as in a split `test`.
+    """
 
     size: int
     fit: str
     encoded: bool
     classes: int
-    unlabelled: bool  # whether -1 is a label: in a split `test`
+    unlabelled: bool
 
 
 def check_shard(root: Path, path: str, file: ShardFile, rules: Rules) -> list[Damage]:
-    """Check a shard and its CSV completely; never stops at the first fault.
+    """Check a shard and its CSV completely; does not stop at the first fault.
 
     Args:
-        path: the shard's folder below root.
+        root: the shard set's folder.
+        path: the shard's folder, relative to root.
+    Returns:
+        all faults found; empty for an intact shard.
     """
     found: list[Damage] = []
     rows: list[Row] = []
@@ -75,9 +83,9 @@ def check_shard(root: Path, path: str, file: ShardFile, rules: Rules) -> list[Da
         if len(rows) != file.records:
             reason = f"its CSV has {len(rows):,} rows, but dataset.json says {file.records:,} records"
             found.append(Damage(path, None, "", reason))
-    faults, may_read = check_file(root / path, file)
+    faults, readable = check_file(root / path, file)
     found.extend(Damage(path, None, "", fault) for fault in faults)
-    if may_read:
+    if readable:
         try:
             found.extend(_check_records(root, path, file, rules, rows))
         except ShardError as error:
@@ -88,17 +96,17 @@ def check_shard(root: Path, path: str, file: ShardFile, rules: Rules) -> list[Da
 def check_file(folder: Path, file: ShardFile) -> tuple[list[str], bool]:
     """Check data.mdb as a file: size, SHA-256, format, structure.
 
-    The structure is checked whether the hash matches or not: a hash proves that the bytes are those that dataset.json
-    names, not that whoever wrote both meant well, and it costs 5 us a record beside 220 us for decoding.
+    The structure is checked whether the hash matches or not: a matching hash proves that the bytes are those that
+    dataset.json names, not that the two were not forged together. It costs 5 us a record; decoding takes 220 us.
 
     Returns:
-        What is wrong, and whether its records are worth looking at.
+        the faults, and whether the records can be read.
     """
     data = folder / "data.mdb"
     faults: list[str] = []
     try:
         status = data.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would keep us waiting for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block for ever
             return ["data.mdb is not a file"], False
         if status.st_size != file.bytes:
             return [f"data.mdb has {status.st_size:,} bytes, but dataset.json says {file.bytes:,}"], False
@@ -115,35 +123,33 @@ def check_file(folder: Path, file: ShardFile) -> tuple[list[str], bool]:
 
 
 def _structure(data: Path, size: int) -> list[str]:
-    """What is wrong with the tree of pages, free ones included."""
+    """Faults of the tree of pages, free ones included."""
     try:
         faults = lmdb_verify.verify(os.fspath(data), subdir=False)
     except OSError:
         raise
-    except Exception as error:  # VerifyError, and whatever else a hostile page may provoke
+    except Exception as error:  # VerifyError, and whatever else a malicious page may cause
         faults = [str(error) or type(error).__name__]
-    faults = faults or _beyond_the_end(data, size)
+    faults = faults or _check_length(data, size)
     more = [f"and {len(faults) - LISTED:,} more faults of its pages"] if len(faults) > LISTED else []
     return [*(f"LMDB structure: {fault}" for fault in faults[:LISTED]), *more]
 
 
-def _beyond_the_end(data: Path, size: int) -> list[str]:
-    """Whether the newer meta page counts on more pages than the file has: py-lmdb's verifier is lenient here."""
-    with open(data, "rb") as file:
-        head = file.read(4096)
-        (page,) = _PAGE_BYTES.unpack_from(head, _PAGE_BYTES_OFFSET)
-        file.seek(page)
-        metas = [one for one in (head, file.read(4096)) if len(one) >= _LAST_PAGE_OFFSET + _LAST_PAGE.size]
-    if len(metas) < 2:
+def _check_length(data: Path, size: int) -> list[str]:
+    """Check that the file has all pages that its newest meta page counts, which py-lmdb's verifier does not."""
+    try:
+        with open(data, "rb") as file:
+            metas = read_metas(file.fileno())
+    except struct.error:
         return ["it ends within a meta page"]
-    last, _ = max((_LAST_PAGE.unpack_from(meta, _LAST_PAGE_OFFSET) for meta in metas), key=lambda pair: pair[1])
-    return [f"{last + 1:,} pages of {page} bytes in a file of {size:,}"] if (last + 1) * page > size else []
+    pages, page_bytes = newest(metas).last_page + 1, metas[0].page_bytes
+    return [f"{pages:,} pages of {page_bytes} bytes in a file of {size:,}"] if pages * page_bytes > size else []
 
 
 def _check_records(root: Path, path: str, file: ShardFile, rules: Rules, rows: list[Row]) -> list[Damage]:
     shard = Shard(root / path, file)
     found = []
-    pixels = bytearray(rules.size * rules.size * datum.CHANNELS)  # decoded into: fresh memory would cost a tenth more
+    pixels = bytearray(rules.size * rules.size * datum.CHANNELS)  # reused: fresh memory costs a tenth more time
     for index in range(shard.records):
         row = rows[index] if index < len(rows) else None
         try:
@@ -157,10 +163,15 @@ def _check_records(root: Path, path: str, file: ShardFile, rules: Rules, rows: l
 
 
 def check_record(value: bytes | memoryview, rules: Rules, pixels: bytearray) -> datum.Datum:
-    """Check one record and decode its picture completely, into `pixels`, which grows as needed.
+    """Check one record and decode its picture completely.
 
+    Args:
+        value: the record's bytes, a Datum.
+        pixels: what a JPEG is decoded into, uint8 height x width x 3; grows as needed.
+    Returns:
+        the parsed record.
     Raises:
-        ShardError: a field is wrong, or the JPEG is of another kind than the format promises.
+        ShardError: a field is wrong, or the JPEG is not of the kind that the format promises.
         ValueError: the JPEG does not decode.
     """
     record = datum.parse(value)
@@ -182,8 +193,10 @@ def check_record(value: bytes | memoryview, rules: Rules, pixels: bytearray) -> 
 
 
 def check_jpeg_header(data: memoryview, height: int, width: int) -> None:
-    """Check that a JPEG is baseline, YCbCr 4:2:0, of these sides and without metadata, by its segments' markers.
+    """Check that a JPEG is baseline, YCbCr 4:2:0, of this size and without metadata, by its segments' markers.
 
+    Args:
+        height, width: pixels.
     Raises:
         ShardError: it is not.
     """
@@ -204,7 +217,7 @@ def check_jpeg_header(data: memoryview, height: int, width: int) -> None:
     if len(frame) != 15 or frame[5] != 3:
         raise ShardError("the JPEG has no frame of three components")
     if frame[7::3] != _SAMPLING_420:
-        raise ShardError("not a JPEG of 4:2:0")
+        raise ShardError("the JPEG is not 4:2:0")
     sides = frame[3] << 8 | frame[4], frame[1] << 8 | frame[2]
     if sides != (width, height):
         raise ShardError(f"the JPEG has {sides[0]}x{sides[1]} pixels, its Datum says {width}x{height}")
@@ -220,7 +233,7 @@ def _check_row(row: Row, index: int, label: int) -> None:
 
 
 def _short(message: str, root: Path, path: str) -> str:
-    """A message without the folders that stand beside it anyway."""
+    """The message without the folder, which is named beside it."""
     folder = str(root / path)
     for prefix in (f"{folder}/", f"{folder}: ", f"{(root / path).parent}/"):
         message = message.removeprefix(prefix)

@@ -347,9 +347,9 @@ def test_a_shard_that_changes_under_a_loader_ends_it_by_name_or_is_read_on_as_it
     for change in IN_PLACE:
         batches, message, hint = ends[change.__name__]
         data = tmp_path / change.__name__ / SHARD / "data.mdb"
-        said = f"{data}: was written to while it was read: {data.stat().st_size:,} bytes, "
+        said = f"{data}: changed while it was being read: {data.stat().st_size:,} bytes, "
         assert 3 <= batches < 12 and message.startswith(said), change
-        assert "beside the old one and not over it" in hint
+        assert "into another folder than the old one" in hint
     for change in AWAY:
         assert ends[change.__name__] == [12, "", ""], change
 
@@ -378,7 +378,7 @@ def test_a_shard_that_is_cut_short_at_any_moment_ends_no_process(small, tmp_path
     lines = apart("cutting", small.root, decode, tmp_path, rounds, timeout=60 + 5 * rounds)
     assert len(lines) == rounds
     for line in lines:
-        assert f"{SHARD}/data.mdb: was written to while it was read: 4,096 bytes, " in line
+        assert f"{SHARD}/data.mdb: changed while it was being read: 4,096 bytes, " in line
 
 
 @pytest.mark.parametrize("decode", DECODERS)
@@ -397,7 +397,7 @@ def test_a_batch_in_whose_reading_a_shard_is_written_to_is_not_given_out(small, 
         undisturbed = [batch.images.numpy().tobytes() for batch in islice(stream, 4)]
     monkeypatch.setattr(Shard, "read", written_to)
     given = []
-    said = pytest.raises(ShardError, match="was written to while it was read")
+    said = pytest.raises(ShardError, match="changed while it was being read")
     with stream_of(tmp_path / "copy", decode) as stream, said:
         for batch in stream:
             given.append(batch.images.numpy().tobytes())
@@ -415,7 +415,7 @@ def test_a_whole_shard_has_not_changed(shards, tmp_path):
     os.chmod(folder / "data.mdb", 0o400)
     shard.check()
     os.utime(folder / "data.mdb")
-    with pytest.raises(ShardError, match="was written to while it was read"):
+    with pytest.raises(ShardError, match="changed while it was being read"):
         shard.check()
 
 

@@ -146,7 +146,7 @@ def test_a_disk_that_fails_and_a_file_that_ends_are_named(tmp_path, monkeypatch)
         patch.setattr(os, "preadv", lambda *_: 0)  # as a file that is shorter than it says
         assert refusal(shard.value, 17)[0] == f"{path}, record 17: the file ends within it"
     os.truncate(path / "data.mdb", 4096)
-    assert refusal(shard.value, 17)[0].startswith(f"{path}/data.mdb: was written to while it was read: 4,096 bytes, ")
+    assert refusal(shard.value, 17)[0].startswith(f"{path}/data.mdb: changed while it was being read: 4,096 bytes, ")
 
 
 def test_a_shard_that_is_written_again_is_opened_again(tmp_path):
@@ -177,7 +177,7 @@ def test_a_truncated_shard_is_refused_at_once(tmp_path, pages):
     message = (
         f"{path}/data.mdb: {size:,} bytes, but dataset.json says {file.bytes:,}"
         if size
-        else f"{path}/data.mdb: 0 bytes are no LMDB file"
+        else f"{path}/data.mdb: not an LMDB file: 0 bytes"
     )
     assert message in refusal(Shard, path, file)
 
@@ -208,7 +208,7 @@ def head_of(number, at=16):
     ("head", "what"),
     [
         (head_of(struct.pack("=II", 0xBEEFC0DE, 3), at=24), "LMDB format 3, which DALI and Caffe cannot read"),
-        (head_of(struct.pack("=I", 0xBEEFC0DE)[::-1]), "an LMDB file of a machine of the other byte order"),
+        (head_of(struct.pack("=I", 0xBEEFC0DE)[::-1]), "an LMDB file of a machine with the other byte order"),
         (head_of(struct.pack("=II", 0xBEEFC0DE, 2)), "not an LMDB file of format 1"),
         (b"SQLite format 3\0" * 8, "not an LMDB file of format 1"),
     ],
@@ -303,7 +303,7 @@ def test_the_records_are_durable_before_the_name(tmp_path, monkeypatch):
 def test_a_full_map_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(lmdb_shard, "MAP_BYTES", 1 << 16)
     message, hint = refusal(write_shard, tmp_path / "a.lmdb", [bytes(40_000)] * 3)
-    assert message == f"{tmp_path}/a.lmdb: more than 0 GiB for one shard"
+    assert message == f"{tmp_path}/a.lmdb: the shard is larger than 0 GiB"
     assert hint == "build with a smaller --shard-records"
     assert os.listdir(tmp_path) == []
 
@@ -350,7 +350,7 @@ def test_too_few_addresses_are_told_as_memory(tmp_path):
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=180)
     message, hint = said.stdout.splitlines()
     assert message.startswith(f"{tmp_path}/a.lmdb: cannot be written: ") and "Cannot allocate memory" in message
-    assert hint == "more memory: LMDB maps 64 GiB of addresses, which ulimit -v must allow"
+    assert hint == "LMDB reserves 64 GiB of address space: raise the limit (ulimit -v)"
     assert os.listdir(tmp_path) == []
 
 

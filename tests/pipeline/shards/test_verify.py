@@ -168,7 +168,7 @@ def of_jpeg(data, label=1):
         (record_of(PIXELS[:, :255]), "255x256 pixels in a set of --size 256 --fit crop"),
         (datum.encode(JPEG, height=300, width=256, label=1, encoded=True), "256x300 pixels in a set of --size 256"),
         (record_of(PIXELS, progressive=True), "not a baseline JPEG (frame 0xc2)"),
-        (record_of(PIXELS, subsampling=0), "not a JPEG of 4:2:0"),
+        (record_of(PIXELS, subsampling=0), "the JPEG is not 4:2:0"),
         (record_of(PIXELS[:, :, 0]), "the JPEG has no frame of three components"),
         (record_of(PIXELS, exif=EXIF), "the JPEG holds metadata (segment 0xe1)"),
         (record_of(PIXELS, comment=b"hello"), "the JPEG holds metadata (segment 0xfe)"),
@@ -211,7 +211,7 @@ def test_a_record_in_a_raw_set(raw_shards, tmp_path):
 def test_a_gap_in_the_keys(shards, tmp_path):
     stored.damaged(shards.root, tmp_path / "copy", "train", 0, 3, None)
     damages = verify_shards(tmp_path / "copy", Here()).damages
-    assert any(damage.reason == "data.mdb: damaged: no record 3 where it should be" for damage in damages)
+    assert any(damage.reason == "data.mdb: damaged: record 3 is missing or out of order" for damage in damages)
 
 
 def test_all_flips_of_a_jpeg_that_a_decoder_sees_are_seen(shards):

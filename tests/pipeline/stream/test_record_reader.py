@@ -185,7 +185,7 @@ def test_a_gap_in_the_keys_is_named(shards, tmp_path):
     folder = stored.damaged(shards.root, tmp_path / "copy", "train", 1, 11, None)
     with pytest.raises(ShardError) as caught:
         RecordReader(open_shard_set(tmp_path / "copy"), "train").read(np.array([16]))
-    assert caught.value.message == f"{folder}/data.mdb: damaged: no record 11 where it should be"
+    assert caught.value.message == f"{folder}/data.mdb: damaged: record 11 is missing or out of order"
     assert "--repair" in caught.value.hint
 
 
@@ -268,7 +268,7 @@ MANY = """
 import os, resource, sys
 from pathlib import Path
 import numpy as np
-from alexnet_dali.pipeline.stream.record_reader import Feed
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.pipeline.stream.prefetch import ReadAhead
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 
@@ -276,7 +276,7 @@ root, soft, hard = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 shard_set = open_shard_set(root)
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 try:
-    feed = Feed(shard_set, "train")
+    feed = RecordReader(shard_set, "train")
     reader = ReadAhead(feed)
     records = np.arange(len(feed))
     reader.want(records).result()

@@ -441,7 +441,7 @@ def test_a_full_disk_is_told_and_costs_nothing(many, whole, tmp_path):
     assert process.returncode == 1
     assert re.fullmatch(
         rf"error: {out}/train/000\d\d.lmdb: cannot be written: mdb_txn_commit: (Input/output error|File too large)\n"
-        r"  try: is there room, and the right to write\?\n",
+        r"  try: check free space and write permission\n",
         aside,
     )
     assert not list(out.glob("*/*.lmdb"))
