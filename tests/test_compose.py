@@ -100,5 +100,6 @@ def test_the_layer_of_dependencies_needs_no_code():
     assert "--requirement" in before and "pip install ." not in before and "pip install --no-deps ." in after
     (code,) = re.findall(r'RUN python -c "(.+)" \\', before)
     if sys.version_info >= (3, 11):  # tomllib, as in the image
-        listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        command = [sys.executable, "-c", code]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert {"click", "torch", "lmdb"} <= {re.split(r"[^\w-]", line)[0] for line in listed.splitlines()}
