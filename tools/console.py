@@ -4,6 +4,7 @@ A user's mistake ends in two lines on stderr, what is wrong and what to do, and 
 A traceback means a bug of ours. Standard output carries results, standard error everything else.
 """
 
+import ast
 import errno
 import importlib
 import io
@@ -12,6 +13,7 @@ import re
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -124,22 +126,35 @@ def _here() -> bool:
 
 
 class LazyGroup(click.Group):
-    """Imports a command when it is asked for, so that one runs where another's libraries are missing."""
+    """Imports a command when it is called: it runs where another's libraries are missing, and `--help` is fast."""
 
     def __init__(self, *args, commands_at: dict[str, str], **kwargs):
         super().__init__(*args, **kwargs)
         self._commands_at = commands_at  # by the command's name: `module:function`, in the order of --help
 
     def list_commands(self, ctx):
-        """The commands' names."""
+        """Return the commands' names."""
         return list(self._commands_at)
 
     def get_command(self, ctx, cmd_name):
-        """The command, or None where there is none of that name."""
+        """Import and return a command; None for an unknown name."""
         if cmd_name not in self._commands_at:
             return None
         module, name = self._commands_at[cmd_name].split(":")
         return getattr(importlib.import_module(f".{module}", __package__), name)
+
+    def format_commands(self, ctx, formatter):
+        """Write the commands' summaries, from their docstrings in the source: importing torch would take a second."""
+        limit = formatter.width - 6 - max(map(len, self._commands_at))
+        summaries = [click.Command(name, help=self._docstring(name)) for name in self._commands_at]
+        with formatter.section("Commands"):
+            formatter.write_dl([(each.name, each.get_short_help_str(limit)) for each in summaries])
+
+    def _docstring(self, cmd_name: str) -> str:
+        module, name = self._commands_at[cmd_name].split(":")
+        file = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+        (function,) = (node for node in ast.parse(file.read_text("utf-8")).body if getattr(node, "name", "") == name)
+        return ast.get_docstring(function) or ""
 
 
 def is_live(stream: IO[str] | None) -> bool:

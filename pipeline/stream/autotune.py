@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import closing
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import AlexnetError, UsageError
 from .prefetch import ReadAhead
 from .record_reader import RecordReader
-from .stream import Stream
+
+if TYPE_CHECKING:  # the command line reads DECODERS and must not wait for torch and DALI
+    from .stream import Stream
 
 DECODERS = ("threads", "dali")
 WARM_UP, MEASURED = 3, 8  # batches of each way
@@ -35,7 +38,7 @@ def check(decode: str) -> None:
 
 
 def pick_decoder(
-    make: Callable[[str], Stream], key: Hashable, feed: RecordReader, records: Iterable[np.ndarray]
+    make: "Callable[[str], Stream]", key: Hashable, feed: RecordReader, records: Iterable[np.ndarray]
 ) -> tuple[str, str]:
     """Measure both ways, once for each `key` in this process.
 
@@ -68,7 +71,7 @@ def pick_decoder(
     return _known[key]
 
 
-def _rate(make: Callable[[str], Stream], way: str) -> float | Exception:
+def _rate(make: "Callable[[str], Stream]", way: str) -> float | Exception:
     """Images a second of the first batches, 0 where there are too few; or why this way does not work."""
     try:
         with make(way) as stream:

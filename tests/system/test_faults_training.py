@@ -394,7 +394,7 @@ def test_a_signal_at_any_place_saves_once_and_ends(few, whole, tmp_path, command
     steps = checkpoint.load(run / "last.pt")["steps_done"]
     # The step, or the save, is finished; asked within the first save, which follows the first step, it ends the second.
     assert steps == {"first step": 1, "validation": 2}.get(place, 2)
-    assert err == f"stopped and saved after step {steps}; go on with: alexnet-train --run {run} --resume\n"
+    assert err == f"stopped and saved after step {steps}; continue with: alexnet-train --run {run} --resume\n"
     sound(run)
     assert command(run)[0] == 0
     assert_whole(run, whole)

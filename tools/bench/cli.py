@@ -2,7 +2,7 @@
 
 import click
 
-from .. import console
+from .. import console, options
 
 COMMANDS = {
     "prep": "bench.prep:bench_prep",
@@ -12,12 +12,8 @@ COMMANDS = {
 }
 
 
-@click.group(
-    cls=console.LazyGroup,
-    commands_at=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(package_name="alexnet-dali")
+@click.group(cls=console.LazyGroup, commands_at=COMMANDS, context_settings=options.SETTINGS)
+@options.version
 def bench():
     """Measure against the limit and against other programs, in one run, case after case, round after round.
 

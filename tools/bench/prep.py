@@ -23,6 +23,7 @@ from ...pipeline.shards.verify import verify_shards
 from ...pipeline.sources.find import PhotoSource, find_again, find_photos
 from ...pipeline.sources.photo import PARQUET, read_photo
 from ...pipeline.workers import available_cores, worker_pool
+from .. import options
 from ..output_guard import check_outputs
 from . import prep_cases
 from .timing import Row, as_json, machine, peak_of, ratio, rounds, row, table
@@ -33,14 +34,12 @@ DISTINCT = 500  # photos kept in memory by each process; more come from going ro
 
 
 @click.command("prep")
-@click.argument("source", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--shards", type=click.Path(path_type=Path), default="out", help="Without SOURCE: the photos of this set."
-)
+@click.argument("source", type=options.PATH, required=False)
+@click.option("--shards", type=options.PATH, default="out", help="Without SOURCE: the photos of this set.")
 @click.option("--photos", "total", type=click.IntRange(100), default=4000, show_default=True, help="Photos a round.")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows to a file.")
+@options.repeats
+@options.workers()
+@options.json_file("Write the rows to a file.")
 def bench_prep(source, shards, total, repeats, workers, json_file):
     """Measure build-lmdb, pca-stats and verify on the photos of SOURCE.
 

@@ -3,14 +3,12 @@
 In:  folders of runs and JSON files of alexnet-eval.  Out: text, or JSON. Nothing is evaluated here.
 """
 
-from pathlib import Path
-
 import click
 
 from ...model.recipes.published import TABLE_1, TABLE_2, Row
 from ...pipeline.errors import UsageError
 from ...pipeline.files import write_json
-from .. import console
+from .. import console, options
 from ..output_guard import check_output
 from .table_rows import Ours, distinct, parts, read_result
 
@@ -23,8 +21,8 @@ TABLES = (
 
 
 @click.command("table")
-@click.argument("results", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the tables to a file too.")
+@click.argument("results", metavar="RUN...", nargs=-1, required=True, type=options.PATH)
+@options.json_file("Write the tables to a file too.")
 def print_tables(results, json_file):
     """Print the paper's tables with ours beneath: of a run's folder its best validation error, one view.
 

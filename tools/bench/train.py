@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from itertools import repeat
-from pathlib import Path
 
 import click
 import torch
@@ -15,6 +14,7 @@ from ...pipeline.plan.plan import Plan
 from ...pipeline.shards import stats as statistics
 from ...pipeline.shards.manifest import open_shard_set
 from ...pipeline.stream.streams import train_stream
+from .. import options
 from ..output_guard import check_outputs
 from ..process import pick_device
 from .timing import as_json, machine, ratio, rounds, row, table
@@ -31,18 +31,18 @@ RATIOS = (
 
 
 @click.command("train")
-@click.option("--shards", type=click.Path(path_type=Path), default="out", show_default=True, help="The shard set.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows and ratios to a file.")
+@options.shards()
+@options.json_file("Write the rows and ratios to a file.")
 @click.option("--cases", help=f"Some of {', '.join(NAMES)}, separated by commas.  [default: all]")
 @click.option("--precision", help="Some of fp32, tf32, bf16, separated by commas.  [default: all that the device has]")
-@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images a batch.")
+@options.batch_size
 @click.option("--steps", type=click.IntRange(1), help="Of a round.  [default: 3; 100 on a GPU]")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
+@options.repeats
 @click.option(
     "--compile", "compiled", is_flag=True, help="Each case by torch.compile too; the CPU needs a C++ compiler."
 )
 @click.option("--graphs", is_flag=True, help="Each resident case as a CUDA graph too.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@options.device
 def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats, compiled, graphs, device):
     """Measure training steps, one case after the other, round after round.
 

@@ -15,24 +15,19 @@ from pathlib import Path
 import click
 
 from ...pipeline.errors import UsageError
-from .. import console
+from .. import console, options
 
 INSTALL = "pip install 'alexnet-dali[demo]'"
 SECONDS_LEFT = 2  # for answers under way when the server is stopped
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--shards", type=click.Path(path_type=Path), help="The shard set.  [default: the one trained on]")
+@click.command(context_settings=options.SETTINGS)
+@click.argument("run", type=options.PATH)
+@options.run_shards
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on: this machine's alone.")
-@click.option(
-    "--index",
-    "index_folder",
-    type=click.Path(path_type=Path),
-    help="The index of training photos' vectors.  [default: RUN/index]",
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@options.index_folder
+@options.device
 def demo(run, shards, port, host, index_folder, device):
     """Try RUN's net on a page: drop a photo, see the crop, ten views, five labels, neighbours and first layer.
 

@@ -13,15 +13,13 @@ from ...pipeline.prepare.options import EXIF, BuildOptions
 from ...pipeline.shards.manifest import ENCODINGS, FITS, SPLITS, ShardSet
 from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, PhotoSource, find_photos
 from ...pipeline.workers import available_cores, worker_pool
-from .. import console
-
-FOLDER = click.Path(path_type=Path)
+from .. import console, options
 
 
 @click.command("build-lmdb")
-@click.argument("source", type=FOLDER)
-@click.option("--out", type=FOLDER, default="out", show_default=True, help="Where the shard set goes.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.argument("source", type=options.PATH)
+@options.path("--out", default="out", show_default=True, help="Folder for the shard set.")
+@options.workers()
 @click.option(
     "--layout",
     type=click.Choice(["auto", *LAYOUTS]),
@@ -60,7 +58,7 @@ FOLDER = click.Path(path_type=Path)
     show_default=True,
     help="Number the classes by sorted name, as torchvision, Caffe and timm; as the source; or as ILSVRC's devkit.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of order and hold-out.")
+@options.seed("Of the order and of the photos held out.")
 @click.option("--shard-records", type=click.IntRange(1), help="Photos a shard.  [default: 5000, fewer of small sets]")
 @click.option(
     "--exif",

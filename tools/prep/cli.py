@@ -2,7 +2,7 @@
 
 import click
 
-from .. import console
+from .. import console, options
 
 COMMANDS = {  # in the order in which a newcomer needs them
     "sample-photos": "prep.sample_photos:sample_photos",
@@ -16,12 +16,8 @@ COMMANDS = {  # in the order in which a newcomer needs them
 }
 
 
-@click.group(
-    cls=console.LazyGroup,
-    commands_at=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(package_name="alexnet-dali")
+@click.group(cls=console.LazyGroup, commands_at=COMMANDS, context_settings=options.SETTINGS)
+@options.version
 def prep():
     """Turn photos into LMDB shards that training streams from, once, before any training.
 

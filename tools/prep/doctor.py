@@ -6,22 +6,15 @@ from pathlib import Path
 import click
 
 from ...pipeline.files import write_json
+from .. import options
 from ..output_guard import check_output
 from .doctor_checks import checks
 from .machine import look
 
 
 @click.command("doctor")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("out"),
-    show_default=True,
-    help="Folder for the shards: its disk is looked at.",
-)
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the lines as JSON, too."
-)
+@options.path("--out", default="out", show_default=True, help="Folder for the shards, whose disk is checked.")
+@options.json_file("Also write the checks to this JSON file.")
 def doctor(out: Path, json_file: Path | None) -> None:
     """Say what is installed and fits together, what is missing, and the command that mends it.
 

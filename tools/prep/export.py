@@ -1,21 +1,18 @@
 """`alexnet-prep export`: a shard set as tar files or folders of pictures."""
 
 import time
-from pathlib import Path
 
 import click
 
 from ...pipeline.shards.export import FORMATS, export_shards
 from ...pipeline.shards.manifest import open_shard_set
 from ...pipeline.workers import available_cores, worker_pool
-from .. import console
-
-FOLDER = click.Path(path_type=Path)
+from .. import console, options
 
 
 @click.command("export")
-@click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set.")
-@click.option("--to", "target", type=FOLDER, required=True, help="The folder for the export.")
+@options.shards()
+@options.path("--to", "target", required=True, help="Folder for the export.")
 @click.option(
     "--format",
     "format_",
@@ -24,7 +21,7 @@ FOLDER = click.Path(path_type=Path)
     help="A tar file for each shard, or a folder for each class.",
 )
 @click.option("--split", "splits", multiple=True, help="Export this split alone; may be given again.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@options.workers()
 def export(shards, target, format_, splits, workers):
     """Write a shard set for programs that read neither LMDB nor Datum.
 

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import click
 import numpy as np
@@ -13,18 +12,17 @@ from ...pipeline.shards import stats
 from ...pipeline.shards.contact_sheet import contact_sheet
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ...pipeline.shards.records_csv import ClassCounts, class_counts
-from .. import console
+from .. import console, options
 from ..output_guard import check_output
 
-FOLDER = click.Path(path_type=Path)
 NAMED = 5  # classes and reasons that the table names
 
 
 @click.command("info")
-@click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set.")
-@click.option("--contact-sheet", "sheet", type=FOLDER, help="Draw 64 records, with their classes, into this PNG.")
+@options.shards()
+@options.path("--contact-sheet", "sheet", help="Draw 64 records, with their classes, into this PNG file.")
 @click.option("--split", help="Of the contact sheet.  [default: train, or the first]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which records are drawn.")
+@options.seed("Selects the records of the contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def info(shards, sheet, split, seed, as_json):
     """Say what a shard set holds: pictures, splits, classes, what was rejected, where it came from.

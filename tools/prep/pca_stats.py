@@ -1,19 +1,18 @@
 """`alexnet-prep pca-stats`: mean image and eigenbasis of the training split."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import click
 
 from ...pipeline.shards import stats as statistics
 from ...pipeline.shards.manifest import open_shard_set
 from ...pipeline.workers import available_cores
-from .. import console
+from .. import console, options
 
 
 @click.command("pca-stats")
-@click.option("--shards", type=click.Path(path_type=Path), default="out", show_default=True, help="The shard set.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
+@options.shards()
+@options.workers("Threads")
 def pca_stats(shards, workers):
     """Measure the training split: mean image, RGB covariance and its eigenbasis, exactly.
 

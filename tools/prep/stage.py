@@ -1,20 +1,17 @@
 """`alexnet-prep stage`: a shard set to a local disk, hashed on the way."""
 
 import time
-from pathlib import Path
 
 import click
 
 from ...pipeline.shards.manifest import open_shard_set
 from ...pipeline.shards.stage import stage_shards
-from .. import console
-
-FOLDER = click.Path(path_type=Path)
+from .. import console, options
 
 
 @click.command("stage")
-@click.option("--shards", type=FOLDER, default="out", show_default=True, help="The shard set.")
-@click.option("--to", "target", type=FOLDER, required=True, help="The folder for the copy, on a local disk.")
+@options.shards()
+@options.path("--to", "target", required=True, help="Folder for the copy, on a local disk.")
 @click.option("--split", "splits", multiple=True, help="Copy this split alone; may be given again.")
 def stage(shards, target, splits):
     """Copy a shard set to a local disk and check every hash on the way.

@@ -10,16 +10,16 @@ from ...pipeline.prepare.repair import Repair, clear_aside, repair
 from ...pipeline.shards.manifest import read_manifest
 from ...pipeline.shards.verify import Report, verify_shards
 from ...pipeline.workers import worker_pool
-from .. import console
+from .. import console, options
 
 SHOWN = 5  # damages told of one shard, and notes
 
 
 @click.command("verify")
-@click.option("--shards", type=click.Path(path_type=Path), default="out", show_default=True, help="The shard set.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@options.shards()
+@options.workers()
 @click.option("--repair", "mend", is_flag=True, help="Rebuild the damaged shards, and only these, from the photos.")
-@click.option("--source", type=click.Path(path_type=Path), help="Where the photos are now.  [default: where they were]")
+@options.path("--source", help="Where the photos are now.  [default: where they were when the set was built]")
 def verify(shards, workers, mend, source):
     """Check a shard set completely: hashes, LMDB pages, every record, every picture, the lists beside them.
 

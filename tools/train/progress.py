@@ -1,6 +1,6 @@
-"""The lines of a run while it trains: one live line on a terminal, plain ones elsewhere, and those that stay.
+"""What `alexnet-train` prints while it trains and at the end, and the check of --max-stall.
 
-In:  the trainer's dictionaries.  Out: text for a person.
+In:  the trainer's dictionaries.  Out: text for the user.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from .. import console
 
 
 class Lines:
-    """Shows the trainer's lines: one live line on a terminal, plain ones elsewhere, and those that stay."""
+    """Prints the trainer's lines; on a terminal, each step overwrites the line of the last one."""
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.began, self.first = trainer, time.monotonic(), trainer.steps_done
@@ -25,20 +25,20 @@ class Lines:
         self.last: dict = {}
 
     def __call__(self, line: dict) -> None:
-        """Show one line of the metrics or a warning."""
-        wipe = "\r\033[K" if self.live else ""
+        """Print a line of the metrics, a note or a warning."""
+        erase = "\r\033[K" if self.live else ""
         if line["kind"] == "warning":
-            click.echo(f"{wipe}warning: {console.plain(line['text'])}", err=True)
+            click.echo(f"{erase}warning: {console.plain(line['text'])}", err=True)
         elif line["kind"] == "note":
-            click.echo(wipe + line["text"])
+            click.echo(erase + line["text"])
         elif line["kind"] == "epoch":
             self.last = line
-            click.echo(wipe + self._epoch(line))
+            click.echo(erase + self._epoch(line))
         else:
             text = self._step(line)
-            if self.live:  # a line that wraps could not be wiped
+            if self.live:  # a line that wraps cannot be erased
                 text = text[: shutil.get_terminal_size().columns - 1]
-            click.echo(wipe + text, nl=not self.live)
+            click.echo(erase + text, nl=not self.live)
 
     def _step(self, line: dict) -> str:
         trainer = self.trainer
@@ -64,7 +64,7 @@ class Lines:
         )
 
     def closing(self) -> list[str]:
-        """What to say at the end."""
+        """Return the lines to print after training: time, throughput, stall, checkpoints."""
         trainer, total = self.trainer, self.trainer.meter.total()
         if self.live:
             click.echo("\r\033[K", nl=False)
@@ -73,39 +73,18 @@ class Lines:
             f"{trainer.images / max(total.seconds, 1e-9):,.0f} images/s, "
             f"stalled {total.stall_percent:.2f}% of the time (start-up {trainer.meter.startup_seconds:.1f} s)"
         ]
-        if trainer.early_stop.now:
-            lines.append(f"ended early: {trainer.early_stop.waited} epochs gave no better error")
+        if trainer.state.early_stop.now:
+            lines.append(f"stopped early: no lower validation error for {trainer.state.early_stop.waited} epochs")
         best = f", best {trainer.run / 'best.pt'}" if (trainer.run / "best.pt").exists() else ""
         lines.append(f"last checkpoint {trainer.run / 'last.pt'}{best}")
         return lines
 
 
-# --- from tools/train/max_stall.py
-
-
-class Percent(click.ParamType):
-    """A share of the time: `1%`, `1` and `0.5%` are meant alike, in percent, 0..100."""
-
-    name = "percent"
-
-    def convert(self, value, param, ctx) -> float:
-        """The number."""
-        if isinstance(value, float):
-            return value
-        try:
-            share = float(value.strip().removesuffix("%"))
-        except ValueError:
-            self.fail(f"{value!r} is no percentage such as 1% or 0.5%", param, ctx)
-        if not 0 <= share <= 100:
-            self.fail(f"{value} is not between 0% and 100%", param, ctx)
-        return share
-
-
 def check_stall(trainer: Trainer, limit: float) -> None:
-    """Compare the steps of this process, start-up and evaluations left out, with a limit in percent.
+    """Compare the stall of this process's steps, without start-up and evaluations, with a limit in percent.
 
     Raises:
-        TrainingError: they waited longer.
+        TrainingError: the steps waited longer; the hint names what to change.
     """
     total = trainer.meter.total()
     if total.stall_percent <= limit:

@@ -1,14 +1,12 @@
-"""What `alexnet-train` says before the first step: the recipes there are; the run, its rate and its schedule.
+"""What `alexnet-train` prints before the first step: recipe, data, learning rate, schedule, warnings.
 
-In:  a Trainer.  Out: lines for people.
+In:  a Trainer.  Out: text for the user.
 """
 
-import click
 import numpy as np
 
-from ...model.nets.factory import ALEXNET
+from ...model.nets.options import ALEXNET
 from ...model.recipes.diaries import Diary
-from ...model.recipes.recipe import RECIPES, recipe
 from ...model.recipes.schedules import CLASSES_2012, RATE_2012, OneCycle, Plateau, Steps, first_rate
 from ...model.training.trainer import Trainer
 from ...pipeline.errors import ShardError
@@ -18,7 +16,7 @@ from .. import console
 
 
 def introduction(trainer: Trainer, resume: bool) -> list[str]:
-    """What a run is, in a few lines."""
+    """Return the description of a run, one line each."""
     config, shard_set = trainer.config, trainer.shard_set
     classes = len(shard_set.classes)
     val = f", {shard_set.splits['val'].records:,} in val" if shard_set.has("val") else ""
@@ -31,46 +29,47 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
     ]
     if config.model != ALEXNET:
         lines.append(
-            f"rate {config.rate:.4g}; momentum 0.9, weight decay {trainer.recipe.decay:g}, not of norms and biases; "
-            f"windows of {config.crop}x{config.crop}"
+            f"rate {config.rate:.4g}; momentum 0.9, weight decay {trainer.recipe.decay:g} except for norms and biases; "
+            f"input {config.crop}x{config.crop}"
         )
     elif config.rate == first_rate(classes) and classes < CLASSES_2012:
         lines.append(
             f"rate {config.rate:.4g}: {RATE_2012} x sqrt({classes} / {CLASSES_2012:,}), since the rate of "
-            f"2012 belongs to {CLASSES_2012:,} classes and kills a net of few; --rate overrules"
+            f"2012 is tuned for {CLASSES_2012:,} classes and diverges with few; --rate overrides"
         )
     else:
         lines.append(f"rate {config.rate:.4g}")
-    schedule = trainer.schedule
+    schedule = trainer.state.schedule
     if isinstance(schedule, Diary):
         lines.append(f"the diary of {schedule.source}: {schedule.told(trainer.plan.steps, config.epochs)}")
     elif isinstance(schedule, OneCycle):
-        lines.append(f"one cycle: the rate rises for {schedule.rise:.0%} of the run, and falls to nothing")
+        lines.append(f"one cycle: the rate rises for {schedule.rise:.0%} of the run, then falls to 0")
     elif isinstance(schedule, Steps):
         lines.append("rate/10 after each third of the run")
     elif not shard_set.has("val"):
-        lines.append("the rate stays, since without val no error tells when to lower it")
+        lines.append("constant rate: without val there is no validation error to lower it by")
     elif isinstance(schedule, Plateau):
         waits = f"{schedule.patience} epoch" + ("s" if schedule.patience > 1 else "")
-        lines.append(f"rate/10 when val error has not improved for {waits}, three times")
+        lines.append(f"rate/10 when the validation error has not improved for {waits}, three times")
     if trainer.team.ranks > 1:
         share = -(-config.batch_size // trainer.team.ranks)
         lines.append(
-            f"{trainer.team.ranks} processes, --parallel {config.parallel}: each decodes {share} of the global batch"
-            + ("; each trains a column, on all of it" if config.parallel == "columns" else " and trains on them")
+            f"{trainer.team.ranks} processes, --parallel {config.parallel}: "
+            f"each decodes {share} images of the global batch"
+            + (" and trains one column on all of it" if config.parallel == "columns" else " and trains on them")
         )
     lines += _missing_classes(shard_set)
     if config.init_from:
-        lines.append(f"begins with the weights of {config.init_from}")
+        lines.append(f"initial weights from {config.init_from}")
     if not shard_set.has("val"):
-        lines.append("no photos in val: epochs are not evaluated, and there is no best checkpoint")
+        lines.append("no photos in val: no evaluation after epochs, no best checkpoint")
     if resume:
-        lines.append(f"going on after step {trainer.steps_done:,} (epoch {trainer.epoch + 1})")
+        lines.append(f"resuming after step {trainer.steps_done:,} (epoch {trainer.state.epoch + 1})")
     return [console.plain(line) for line in lines]
 
 
 def _missing_classes(shard_set: ShardSet) -> list[str]:
-    """A warning where classes have no photos to train on; a set without lists is not asked."""
+    """Return a warning if classes have no training photos; nothing for a shard set whose record lists are missing."""
     try:
         empty = [shard_set.classes[k] for k in np.flatnonzero(class_counts(shard_set, "train").per_class == 0)]
     except ShardError:
@@ -79,14 +78,4 @@ def _missing_classes(shard_set: ShardSet) -> list[str]:
         return []
     names = ", ".join(str(name) for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
     are = "classes have" if len(empty) > 1 else "class has"
-    return [f"warning: {len(empty)} {are} no photos to train on, and the net will learn never to say: {names}"]
-
-
-def list_recipes(context: click.Context, option: click.Parameter, wanted: bool) -> None:
-    """Print the table of recipes."""
-    if not wanted:
-        return
-    for name in RECIPES:
-        each = recipe(name)
-        click.echo(f"{name:<14}  {each.summary}" + (f"  [{each.published}]" if each.published else ""))
-    context.exit()
+    return [f"warning: {len(empty)} {are} no training photos and will never be predicted: {names}"]

@@ -9,14 +9,15 @@ from alexnet_dali.model.recipes.schedules import EarlyStop
 from alexnet_dali.model.training.distributed import Team
 from alexnet_dali.pipeline.errors import UsageError
 from alexnet_dali.pipeline.shards import stats
-from alexnet_dali.tools.train.launch import facts, shared_work, world_size
+from alexnet_dali.tools.train.configure import choose_parallelism, world_size
+from alexnet_dali.tools.train.run import facts
 from alexnet_dali.tools.train.run_summary import _missing_classes
 
 CPU = torch.device("cpu")
 
 
 def shared(processes=None, parallel=None, saved=None, model="alexnet", recipe="source2012"):
-    return tuple(shared_work(saved, processes, parallel, CPU, model, recipe).values())
+    return tuple(choose_parallelism(saved, processes, parallel, CPU, model, recipe).values())
 
 
 def saved(processes, parallel):
@@ -48,11 +49,11 @@ def test_as_asked_as_it_was_or_as_the_paper(monkeypatch, asked, found):
 @pytest.mark.parametrize(
     "outside, asked, words",
     [
-        ("", {"processes": 1, "parallel": "data"}, "--parallel data is for several processes"),
+        ("", {"processes": 1, "parallel": "data"}, "--parallel data needs several processes"),
         ("", {"processes": 3, "parallel": "columns"}, "--parallel columns is for 2 processes, not 3"),
         ("1", {"processes": 2}, "--processes 2, but WORLD_SIZE says that 1 were started from outside"),
         ("4", {"processes": 2}, "--processes 2, but WORLD_SIZE says that 4 were started from outside"),
-        ("many", {}, "WORLD_SIZE is 'many', no number"),
+        ("many", {}, "WORLD_SIZE is 'many', not a number"),
     ],
     ids=str,
 )
@@ -101,6 +102,4 @@ def test_a_class_without_photos_to_train_on_is_said(tmp_path):
     shard_set = tiny.few_shards(tmp_path)
     assert _missing_classes(shard_set) == []
     (said,) = _missing_classes(replace(shard_set, classes=(*shard_set.classes, *(f"n{k}" for k in range(1, 7)))))
-    assert said == (
-        "warning: 6 classes have no photos to train on, and the net will learn never to say: n1, n2, n3, n4, n5, ..."
-    )
+    assert said == ("warning: 6 classes have no training photos and will never be predicted: n1, n2, n3, n4, n5, ...")

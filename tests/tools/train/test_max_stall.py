@@ -15,8 +15,8 @@ from alexnet_dali.pipeline.stream import bottleneck
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.pipeline.stream.stall import Elapsed, StageTimes
 from alexnet_dali.tools import console
-from alexnet_dali.tools.train.cli import train
-from alexnet_dali.tools.train.progress import Percent, check_stall
+from alexnet_dali.tools.train.cli import Percent, train
+from alexnet_dali.tools.train.progress import check_stall
 
 SHORT = ("--device", "cpu", "--epochs", 2, "--batch-size", 2, "--log-every", 2)  # of three steps each
 
@@ -70,13 +70,13 @@ def test_percentages(text, share):
 
 @pytest.mark.parametrize("text", ["", "%", "one", "1%%", "-1", "100.1%", "nan", "inf", "1/2"])
 def test_no_percentages(text, run_train):
-    with pytest.raises(click.BadParameter, match=r"is no percentage such as 1%|is not between 0% and 100%"):
+    with pytest.raises(click.BadParameter, match=r"is not a percentage such as 1%|is not between 0% and 100%"):
         Percent().convert(text, None, None)
 
 
 def test_a_wrong_percentage_is_told_before_anything_begins(few, tmp_path, run_train):
     code, out, err = run_train("--shards", few.root, "--run", tmp_path / "run", "--max-stall", "much", *SHORT)
-    assert (code, out) == (2, "") and "--max-stall" in err and "'much' is no percentage such as 1% or 0.5%" in err
+    assert (code, out) == (2, "") and "--max-stall" in err and "'much' is not a percentage such as 1% or 0.5%" in err
     assert not (tmp_path / "run").exists()
 
 

@@ -114,7 +114,7 @@ def test_without_tensorboard_nothing_is_written_and_without_wandb_it_is_said(few
 
 
 def test_neither_is_imported_where_it_is_not_used():
-    asked = "import sys, alexnet_dali.tools.train.cli; print([n for n in ('wandb', 'tensorboard') if n in sys.modules])"
+    asked = "import sys, alexnet_dali.tools.train.run; print([n for n in ('wandb', 'tensorboard') if n in sys.modules])"
     said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
 

@@ -14,7 +14,7 @@ import tiny
 import torch
 from alexnet_dali.model.recipes.recipe import RECIPES
 from alexnet_dali.model.training import checkpoint, metrics
-from alexnet_dali.model.training.evaluate import evaluate
+from alexnet_dali.model.training.evaluate import EvalOptions, evaluate
 from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shards import stats
@@ -84,8 +84,8 @@ def test_training_says_what_it_does(few, tmp_path, run_command):
     assert re.fullmatch(r".+/shards: 6 photos of 4 classes, 3 in val", lines[1])
     assert lines[2] == f"2 epochs of 3 steps; global batch 2, fp32 on cpu, run {run}"
     assert lines[3] == (
-        "rate 0.0006325: 0.01 x sqrt(4 / 1,000), since the rate of 2012 belongs to 1,000 classes and kills a net of "
-        "few; --rate overrules"
+        "rate 0.0006325: 0.01 x sqrt(4 / 1,000), since the rate of 2012 is tuned for 1,000 classes and diverges with "
+        "few; --rate overrides"
     )
     assert lines[4] == (
         "the diary of params 145, ILSVRC-2012: epoch 1 rate x 0.1; epoch 1 rate x 0.01; epoch 1 conv1 x 0.001, "
@@ -135,13 +135,13 @@ def test_a_rate_that_was_asked_for_is_used(few, tmp_path, run_command):
         train, "--shards", few.root, "--run", run, *SHORT, "--rate", 0.002, "--steps", 1, "--recipe", "paper"
     )
     assert code == 0 and "\nrate 0.002\n" in out
-    assert "rate/10 when val error has not improved for 1 epoch, three times" in out
+    assert "rate/10 when the validation error has not improved for 1 epoch, three times" in out
     config = checkpoint.load(run / "last.pt")["config"]
     assert (config["rate"], config["recipe"], config["steps"]) == (0.002, "paper", 1)
 
 
 def test_the_rate_of_1000_classes_needs_no_reason(few, tmp_path, run_command, monkeypatch):
-    monkeypatch.setattr("alexnet_dali.tools.train.cli.first_rate", lambda classes: 0.01)
+    monkeypatch.setattr("alexnet_dali.tools.train.configure.first_rate", lambda classes: 0.01)
     monkeypatch.setattr("alexnet_dali.tools.train.run_summary.first_rate", lambda classes: 0.01)
     monkeypatch.setattr("alexnet_dali.tools.train.run_summary.CLASSES_2012", 4)
     code, out, _ = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--steps", 1)
@@ -203,7 +203,7 @@ def test_the_modern_recipe_brings_its_rate_and_precision(few, tmp_path, run_comm
         train, "--shards", few.root, "--run", run, *SHORT, "--recipe", "modern", "--steps", 1, "--batch-size", 4
     )
     assert code == 0 and "\nrate 0.01\n" in out and "bf16 on cpu" in out
-    assert "one cycle: the rate rises for 20% of the run, and falls to nothing" in out
+    assert "one cycle: the rate rises for 20% of the run, then falls to 0" in out
     config = checkpoint.load(run / "last.pt")["config"]
     assert (config["rate"], config["precision"], config["recipe"]) == (0.01, "bf16", "modern")
 
@@ -214,12 +214,12 @@ def test_a_run_begins_with_the_weights_of_another(few, trained, tmp_path, run_co
     options = ("--shards", few.root, "--run", run, "--device", "cpu", "--batch-size", 6, "--recipe", "six-conv")
     code, out, _ = run_command(train, *options, "--init-from", trained, "--steps", 1)
     best = (trained / "best.pt").resolve()
-    assert code == 0 and f"begins with the weights of {best}" in out and "54 epochs of 1 steps" in out
+    assert code == 0 and f"initial weights from {best}" in out and "54 epochs of 1 steps" in out
     assert "the diary of params 146-2012-2011" in out
     saved = checkpoint.load(run / "last.pt")
     assert (saved["config"]["init_from"], saved["config"]["epochs"]) == (str(best), 54)
     code, out, _ = run_command(train, "--run", run, "--resume", "--device", "cpu", "--steps", 2)
-    assert code == 0 and "the diary of params 146-2012-2011" in out and "going on after step 1" in out
+    assert code == 0 and "the diary of params 146-2012-2011" in out and "resuming after step 1" in out
     code, _, err = run_command(train, "--run", run, "--resume", "--device", "cpu", "--init-from", trained / "last.pt")
     assert code == 2 and f"--init-from was {best}, not {(trained / 'last.pt').resolve()}" in err
 
@@ -259,7 +259,7 @@ def test_an_empty_val_is_said_and_has_no_best(tmp_path, run_command):
     unseen = tiny.few_shards(tmp_path, val=0)
     run = tmp_path / "run"
     code, out, _ = run_command(train, "--shards", unseen.root, "--run", run, *SHORT)
-    assert code == 0 and "no photos in val: epochs are not evaluated, and there is no best checkpoint" in out
+    assert code == 0 and "no photos in val: no evaluation after epochs, no best checkpoint" in out
     assert "in val" not in out.splitlines()[1] and "val loss" not in out and "best " not in out.splitlines()[-1]
     assert not (run / "best.pt").exists() and (run / "last.pt").exists()
     assert all("val_loss" not in line for line in metrics.read(run / "metrics.jsonl"))
@@ -304,7 +304,7 @@ def test_a_run_is_not_written_over(few, trained, run_command):
 
 def test_nothing_to_resume(few, tmp_path, run_command):
     code, _, err = run_command(train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--resume")
-    assert code == 2 and f"{tmp_path / 'run'}: nothing to resume there (no last.pt)" in err
+    assert code == 2 and f"{tmp_path / 'run'}: no last.pt to resume from" in err
     assert "begin one without --resume" in err and not (tmp_path / "run").exists()
 
 
@@ -330,13 +330,13 @@ def test_resume_refuses_other_options_by_name(trained, run_command, options, tol
 def test_resume_of_a_finished_run_has_nothing_to_do(trained, run_command):
     before = bytes_of(trained)
     code, out, _ = run_command(train, "--run", trained, "--device", "cpu", "--resume")
-    assert code == 0 and f"{trained}: all 6 steps are done; more with --epochs or --steps" in out
+    assert code == 0 and f"{trained}: all 6 steps are done; continue with more --epochs or --steps" in out
     assert bytes_of(trained) == before
 
 
 def test_resume_with_more_epochs_goes_on(copied, run_command):
     code, out, _ = run_command(train, "--run", copied, "--device", "cpu", "--resume", "--epochs", 3, "--log-every", 1)
-    assert code == 0 and "going on after step 6 (epoch 3)" in out
+    assert code == 0 and "resuming after step 6 (epoch 3)" in out
     assert json.loads((copied / "config.json").read_text())["epochs"] == 3
     assert [line["step"] for line in metrics.read(copied / "metrics.jsonl")] == [2, 3, 4, 6, 6, 7, 8, 9, 9]
 
@@ -353,7 +353,7 @@ def test_resume_stays_on_its_device(copied, run_command, monkeypatch):
     """A run of the CPU does not move to a GPU because there is one."""
     asked = []
     monkeypatch.setattr(
-        "alexnet_dali.tools.train.cli.pick_device", lambda name: asked.append(name) or torch.device("cpu")
+        "alexnet_dali.tools.train.run.pick_device", lambda name: asked.append(name) or torch.device("cpu")
     )
     run_command(train, "--run", copied, "--resume")
     run_command(train, "--run", copied, "--resume", "--device", "auto")
@@ -390,7 +390,7 @@ def test_a_run_that_is_a_file(few, tmp_path, run_command):
 
 def test_resume_on_another_set_of_the_same_classes(copied, shards, run_command):
     code, _, err = run_command(train, "--run", copied, "--device", "cpu", "--resume", "--shards", shards.root)
-    assert code == 1 and f"{copied / 'last.pt'}: was trained on another shard set than {shards.root}" in err
+    assert code == 1 and f"{copied / 'last.pt'}: trained on another shard set than {shards.root}" in err
     assert "name its own with --shards" in err
 
 
@@ -496,7 +496,7 @@ def test_kill_9_then_resume_is_the_undisturbed_run(few, trained, tmp_path, run_c
     killed_at = checkpoint.load(run / "last.pt")["steps_done"]
     assert 1 <= killed_at < 6
     code, out, _ = run_command(train, "--run", run, "--device", "cpu", "--resume")
-    assert code == 0 and f"going on after step {killed_at} (epoch {1 + killed_at // 3})" in out
+    assert code == 0 and f"resuming after step {killed_at} (epoch {1 + killed_at // 3})" in out
     assert_same_run(run, trained)
     assert checkpoint.load(run / "best.pt")["epoch"] == checkpoint.load(trained / "best.pt")["epoch"]
 
@@ -518,7 +518,7 @@ def test_a_signal_finishes_the_step_and_saves(few, trained, tmp_path, run_comman
     steps = checkpoint.load(run / "last.pt")["steps_done"]
     assert 1 <= steps < 6
     advice = f"alexnet-train --run {run} --resume"
-    assert err.splitlines() == [f"stopped and saved after step {steps}; go on with: {advice}"]
+    assert err.splitlines() == [f"stopped and saved after step {steps}; continue with: {advice}"]
     # Exactly as advised, with one word more: this machine may have a GPU.
     ended, _, _ = run_command(train, *advice.split()[1:], "--device", "cpu", "--log-every", 2)
     assert ended == 0
@@ -545,7 +545,7 @@ def test_eval_says_and_writes_the_error(few, trained, tmp_path, run_command, vie
     code, out, err = run_command(evaluate_runs, trained, "--views", views, "--json", file, "--device", "cpu")
     assert (code, err) == (0, "")
     net = load_trained(trained / "best.pt").net
-    expected = evaluate([net], few, stats.load_stats(few), views=views)
+    expected = evaluate([net], few, stats.load_stats(few), options=EvalOptions(views=views))
     result = json.loads(file.read_text())
     assert result == {
         "runs": [str(trained / "best.pt")],
@@ -568,10 +568,13 @@ def test_eval_resizes_before_the_views_are_cut(few, trained, tmp_path, run_comma
     code, out, _ = run_command(evaluate_runs, trained, "--resize", 232, "--views", 5, "--json", file, "--device", "cpu")
     assert code == 0 and "5 views of 232x232\n" in out
     net = load_trained(trained / "best.pt").net
-    expected = evaluate([net], few, stats.load_stats(few), views=5, resize=232, mean="rgb")
+    expected = evaluate([net], few, stats.load_stats(few), options=EvalOptions(views=5, resize=232, mean="rgb"))
     result = json.loads(file.read_text())
     assert (result["resize"], result["loss"]) == (232, pytest.approx(expected.loss, rel=1e-5))
-    assert abs(result["loss"] - evaluate([net], few, stats.load_stats(few), views=5, mean="rgb").loss) > 1e-6
+    assert (
+        abs(result["loss"] - evaluate([net], few, stats.load_stats(few), options=EvalOptions(views=5, mean="rgb")).loss)
+        > 1e-6
+    )
 
 
 @pytest.mark.parametrize("options", [["--views", "3"], ["--views", "10", "--resize", "200"]])
@@ -768,4 +771,23 @@ def test_class_names_command_no_terminal(few, tmp_path, run_command):
     (copy / "dataset.json").write_text(json.dumps(manifest))
     code, out, err = run_command(train, "--shards", copy, "--run", tmp_path / "run", *SHORT, "--steps", 1)
     assert code == 0, err
-    assert "never to say: \\x1b[2J\\x1b]0;owned\\x07" in out and "\x1b" not in out + err
+    assert "never be predicted: \\x1b[2J\\x1b]0;owned\\x07" in out and "\x1b" not in out + err
+
+
+def test_help_needs_neither_torch_nor_dali():
+    code = "import sys, alexnet_dali.tools.train.cli; print([n for n in ('torch', 'nvidia.dali') if n in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "[]\n"
+
+
+@pytest.mark.parametrize("option", ["--rate", "--lr"])
+def test_the_learning_rate_has_two_names(option):
+    context = train.make_context("alexnet-train", [option, "0.5"])
+    assert context.params["rate"] == 0.5
+
+
+@pytest.mark.parametrize("wing", ["train", "prep", "bench", "demo", "figures"])
+def test_a_wing_runs_as_a_module(wing):
+    """As torchrun starts it; docs/training.md."""
+    command = [sys.executable, "-m", f"alexnet_dali.tools.{wing}", "--version"]
+    assert "version" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

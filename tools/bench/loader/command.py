@@ -10,6 +10,7 @@ import click
 from ....pipeline.errors import StreamError, UsageError
 from ....pipeline.files import write_json
 from ....pipeline.workers import available_cores, worker_pool
+from ... import options
 from ...output_guard import check_outputs
 from ..timing import as_json, machine, row, table
 from .cases import CASES, CROP, Case
@@ -20,16 +21,16 @@ RECORDS = 10_000  # of a large set: all forms of so many take 7 GB
 
 
 @click.command("loader")
-@click.option("--shards", type=click.Path(path_type=Path), default="out", show_default=True, help="The shard set.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows to a file.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the rows as a PNG; needs matplotlib.")
+@options.shards()
+@options.json_file("Write the rows to a file.")
+@options.path("--plot", help="Draw the rows as a PNG; needs matplotlib.")
 @click.option("--cases", help="Measure these alone, separated by commas.  [default: all that are installed]")
-@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Images a batch.")
+@options.batch_size
 @click.option("--batches", type=click.IntRange(1), help="Batches a round, at least.  [default: 40, or four a core]")
 @click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="Of a round, at least.")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds after the warm-up.")
+@options.repeats
 @click.option("--records", type=click.IntRange(1), default=RECORDS, show_default=True, help="Of a larger set, so many.")
-@click.option("--workers", type=click.IntRange(1), help="Threads or processes of each loader.  [default: one a core]")
+@options.workers("Threads or processes of each loader")
 @click.option(
     "--decode", type=click.Choice(["auto", "threads", "dali"]), default="auto", show_default=True, help="In ours."
 )

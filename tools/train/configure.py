@@ -1,0 +1,153 @@
+"""From the options of `alexnet-train` to the Config of a new or a resumed run.
+
+In:  the options' values, which of them were given, the run's last checkpoint.  Out: a Config.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...model.nets.options import ALEXNET, COLUMNS
+from ...model.recipes.config import Config, default_precision, resumed
+from ...model.recipes.recipe import recipe
+from ...model.recipes.schedules import first_rate
+from ...model.recipes.setup import crop_for, first_rate_for, recipe_for
+from ...model.training import checkpoint as checkpoints
+from ...model.training.parallel import check_parallel, default_parallel
+from ...pipeline.errors import UsageError
+from ...pipeline.shards.manifest import ShardSet
+from ..process import PARENT
+
+# Options that become fields of the Config as they are; the others are resolved first.
+DIRECT = ("model", "crop", "epochs", "steps", "batch_size", "rate", "schedule", "precision", "decode", "seed")
+DIRECT += ("log_every", "save_every", "early_stop", "recipe")
+
+
+def last_checkpoint(run: Path) -> dict:
+    """Load the checkpoint from which a run is resumed.
+
+    Raises:
+        UsageError: the folder has none.
+        TrainingError: the file is damaged or belongs to another program.
+    """
+    if not (run / "last.pt").exists():
+        raise UsageError(
+            f"{run}: no last.pt to resume from",
+            "name the run's folder with --run, or start a new run without --resume",
+        )
+    return checkpoints.check_run(checkpoints.load(run / "last.pt"), run / "last.pt")
+
+
+def new_config(options: dict[str, Any], shard_set: ShardSet, device: torch.device) -> Config:
+    """Return the configuration of a new run: the options, and the recipe's value where an option was not given.
+
+    Raises:
+        UsageError: an option out of its range, or options that contradict each other.
+    """
+    name, model, init_from = options["recipe"], options["model"], options["init_from"]
+    parallelism = choose_parallelism(None, options["processes"], options["parallel"], device, model, name)
+    chosen = recipe(name)
+    chosen = chosen.with_weights() if init_from else chosen
+    classes, batch_size = len(shard_set.classes), options["batch_size"] or chosen.batch_size
+    crop = crop_for(model, options["crop"] or 0, shard_set.size, chosen)
+    chosen = recipe_for(model, crop, chosen, options["schedule"] or "")
+    rate = chosen.rate or first_rate(classes) if model == ALEXNET else first_rate_for(model, classes, batch_size)
+    return Config(
+        shards=str(shard_set.root.resolve()),
+        recipe=name,
+        device=str(device),
+        decode=options["decode"],
+        seed=options["seed"],
+        steps=options["steps"],
+        log_every=options["log_every"],
+        save_every=options["save_every"],
+        epochs=options["epochs"] or chosen.epochs,
+        batch_size=batch_size,
+        rate=options["rate"] if options["rate"] is not None else rate,
+        precision=options["precision"] or chosen.precision or default_precision(device),
+        model=model,
+        **parallelism,
+        schedule=chosen.schedule,
+        early_stop=options["early_stop"],
+        init_from=_checkpoint_of(init_from) if init_from else "",
+        crop=crop,
+    )
+
+
+def resumed_config(
+    saved: dict, options: dict[str, Any], given: set[str], shard_set: ShardSet, device: torch.device
+) -> Config:
+    """Return the configuration of a resumed run: the checkpoint's, changed by the options that were given.
+
+    Args:
+        saved: the run's last checkpoint.
+        given: names of the options that were given.
+    Raises:
+        UsageError: an option was given that a resumed run cannot change.
+    """
+    changes = {name: options[name] for name in DIRECT if name in given}
+    if options["init_from"]:  # accepted if the run was started from it
+        changes["init_from"] = _checkpoint_of(options["init_from"])
+    if "epochs" in changes and "steps" not in changes:
+        changes["steps"] = 0  # an earlier --steps must not end the additional epochs
+    changes |= choose_parallelism(
+        saved, options["processes"], options["parallel"], device, options["model"], options["recipe"]
+    )
+    changes |= {"shards": str(shard_set.root.resolve()), "device": str(device)}
+    return resumed(saved["config"], changes)
+
+
+def choose_parallelism(
+    saved: dict | None, processes: int | None, parallel: str | None, device: torch.device, model: str, name: str
+) -> dict[str, Any]:
+    """Return the fields `processes` and `parallel`: as requested, as in the checkpoint, or one process per GPU.
+
+    Args:
+        saved: the checkpoint of a resumed run, or None.
+        processes, parallel: the options' values, None where they were not given.
+        model, name: the net and the recipe.
+    Raises:
+        UsageError: a number of processes or a mode that the net or the environment does not allow.
+    """
+    outside = world_size()
+    if outside and os.environ.get(PARENT) is None and processes not in (None, outside):
+        raise UsageError(
+            f"--processes {processes}, but WORLD_SIZE says that {outside} were started from outside",
+            "with torchrun leave --processes out; otherwise unset WORLD_SIZE",
+        )
+    before = saved["config"] if saved else {}
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    if outside:
+        processes = outside
+    elif processes is None:
+        processes = before.get("processes") or (2 if parallel == "columns" else gpus or 1)
+        if gpus and processes > gpus:  # the run was started on several machines
+            processes = gpus
+    model, name = before.get("model", model), before.get("recipe", name)
+    chosen = parallel or default_parallel(processes, model, recipe(name))
+    if parallel is None and processes == before.get("processes"):
+        chosen = before["parallel"]
+    if processes == 1 and parallel is not None:
+        raise UsageError(f"--parallel {parallel} needs several processes", f"add --processes {COLUMNS}")
+    if processes > 1:
+        columns = recipe(name).net.columns if model == ALEXNET else 1
+        check_parallel(chosen, processes, name if model == ALEXNET else model, columns)
+    return {"processes": processes, "parallel": chosen if processes > 1 else "alone"}
+
+
+def world_size() -> int:
+    """Return the number of processes that torchrun or launch.py has started; 0 if neither has.
+
+    Raises:
+        UsageError: WORLD_SIZE is not a number.
+    """
+    value = os.environ.get("WORLD_SIZE", "0")
+    if not value.isdigit():
+        raise UsageError(f"WORLD_SIZE is {value!r}, not a number", "unset it, or start with torchrun")
+    return int(value)
+
+
+def _checkpoint_of(run: Path) -> str:
+    return str(checkpoints.run_checkpoint(run).resolve())
