@@ -1,4 +1,4 @@
-"""`alexnet-bench`: how fast this is, beside the limit and beside others, in one run. Each command has its own file."""
+"""`alexnet-bench`: a group of commands, each imported when it is called."""
 
 import click
 
@@ -15,7 +15,7 @@ COMMANDS = {
 @click.group(cls=console.LazyGroup, commands_at=COMMANDS, context_settings=options.SETTINGS)
 @options.version
 def bench():
-    """Measure against the limit and against other programs, in one run, case after case, round after round.
+    """Measure against the limit and against other programs, in interleaved rounds of one run.
 
     \b
     Examples:
@@ -25,7 +25,7 @@ def bench():
 
 
 def main() -> None:
-    """Entry of the console script."""
+    """Run the console script."""
     console.ensure_utf8()
     console.run(bench)
 

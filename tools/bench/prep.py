@@ -1,4 +1,7 @@
-"""`alexnet-bench prep`: the offline stage against the limit that the decoder sets, and against other ways."""
+"""`alexnet-bench prep`: the offline stage compared with the decoder's limit and with other implementations.
+
+In:  photos, or a shard set built from photos.  Out: a table, and a JSON file.
+"""
 
 import importlib.util
 import json
@@ -28,35 +31,36 @@ from ..output_guard import check_outputs
 from . import prep_cases
 from .timing import Row, as_json, machine, peak_of, ratio, rounds, row, table
 
-CHUNK = 50  # photos a task: small enough that all workers end together
-OF_RECORDS = ("pca-stats", "verify", "limit-records")  # cases over the finished set, whose photos are small
-DISTINCT = 500  # photos kept in memory by each process; more come from going round again
+CHUNK = 50  # photos per task: small enough that all workers finish at about the same time
+OF_RECORDS = ("pca-stats", "verify", "limit-records")  # cases that read the finished shard set, not the photos
+DISTINCT = 500  # photos that each process keeps in memory; they are repeated up to --photos
 
 
 @click.command("prep")
 @click.argument("source", type=options.PATH, required=False)
-@click.option("--shards", type=options.PATH, default="out", help="Without SOURCE: the photos of this set.")
-@click.option("--photos", "total", type=click.IntRange(100), default=4000, show_default=True, help="Photos a round.")
+@click.option("--shards", type=options.PATH, default="out", help="Without SOURCE: this set's photos.")
+@click.option("--photos", "total", type=click.IntRange(100), default=4000, show_default=True, help="Photos per round.")
 @options.repeats
 @options.workers()
-@options.json_file("Write the rows to a file.")
-def bench_prep(source, shards, total, repeats, workers, json_file):
+@options.json_file()
+@options.force
+def bench_prep(source, shards, total, repeats, workers, json_file, force):
     """Measure build-lmdb, pca-stats and verify on the photos of SOURCE.
 
-    build-lmdb is timed as a command, start-up, hashing and LMDB included; so is FFCV's writer, where it is installed.
-    The limit (libjpeg-turbo decoding plus encoding alone), Pillow and OpenCV are timed without reading or writing a
-    file and with their processes started. Everything is written below the system's temporary folder.
+    build-lmdb is timed as a whole command, with start-up, hashing and LMDB; so is FFCV's writer, if it is installed.
+    The limit (only libjpeg-turbo's decoding and encoding), Pillow and OpenCV are timed in running processes, without
+    reading or writing files. Everything is written to the system's temporary folder.
 
     \b
     Example:
       alexnet-bench prep /data/imagenet --json prep.json
     """
-    check_outputs([(json_file, ".json")])
+    check_outputs([(json_file, ".json")], force)
     workers = workers or available_cores()
     found = find_photos(source) if source else find_again(_manifest(shards))
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder, worker_pool(workers) as pool:
         bench = _Bench(Path(folder), found, total, workers, pool)
-        click.echo(f"{machine()}\n{bench.distinct:,} photos of {found.root}, {total:,} a round, {workers} workers")
+        click.echo(f"{machine()}\n{bench.distinct:,} photos of {found.root}, {total:,} per round, {workers} workers")
         rates = rounds(bench.cases(), repeats)
         peaks = {"build-lmdb": bench.peak, "build-lmdb-tenth": bench.peak_of_a_tenth()}
     rows = [row(case, measured, peaks.get(case, 0)) for case, measured in rates.items()]
@@ -66,11 +70,11 @@ def bench_prep(source, shards, total, repeats, workers, json_file):
     ours = {case: ratio(rates["build-lmdb"], rates[case]) for case in rates if case not in OF_RECORDS}
     click.echo(table(rows[:-1], {"of its limit": against, "ours to it": ours}))
     click.echo(
-        f"memory of a worker at its peak: {peaks['build-lmdb'] / 1e6:,.0f} MB with {total:,} photos, "
+        f"peak memory of a worker: {peaks['build-lmdb'] / 1e6:,.0f} MB with {total:,} photos, "
         f"{peaks['build-lmdb-tenth'] / 1e6:,.0f} MB with {total // 10:,}"
     )
     if "ffcv" not in rates:
-        click.echo("not installed, so not measured: ffcv")
+        click.echo("not installed and not measured: ffcv")
     if json_file:
         write_json(json_file, as_json(rows))
 
@@ -78,32 +82,32 @@ def bench_prep(source, shards, total, repeats, workers, json_file):
 def _manifest(shards: Path) -> dict:
     if not (shards / MANIFEST).exists():
         raise UsageError(
-            f"no photos were named, and {shards} is no shard set", "alexnet-bench prep PHOTOS, or --shards DIR"
+            f"no photos are given, and {shards} is not a shard set", "alexnet-bench prep PHOTOS, or --shards DIR"
         )
     open_shard_set(shards)
     return json.loads((shards / MANIFEST).read_text(encoding="utf-8"))
 
 
 class _Bench:
-    """The photos as files in a folder of its own, and the cases over them."""
+    """The photos as files in a temporary folder, and the cases that read them."""
 
     def __init__(self, folder: Path, found: PhotoSource, total: int, workers: int, pool: Executor):
         self._folder, self._total, self._workers, self._pool = folder, total, workers, pool
         self._source = folder / "photos"
         self._kept = str(folder / "distinct")
-        self.distinct = self._lay_out(found)
+        self.distinct = self._write_photos(found)
         self.peak = 0
         self._set: ShardSet | None = None
 
     def cases(self) -> dict[str, Callable[[], int]]:
-        """By name, in the order in which they are run; `pca-stats` and `verify` look at what `build-lmdb` made."""
+        """Return the cases by name, in running order; `pca-stats` and `verify` read the output of `build-lmdb`."""
         cases = {
             "build-lmdb": self._build,
-            "limit": lambda: self._spread(prep_cases.limit),
-            "limit-decode": lambda: self._spread(prep_cases.limit_decode),
-            "pillow-box": lambda: self._spread(prep_cases.pillow_box),
-            "pillow": lambda: self._spread(prep_cases.pillow),
-            "opencv": lambda: self._spread(prep_cases.opencv),
+            "limit": lambda: self._run_in_pool(prep_cases.limit),
+            "limit-decode": lambda: self._run_in_pool(prep_cases.limit_decode),
+            "pillow-box": lambda: self._run_in_pool(prep_cases.pillow_box),
+            "pillow": lambda: self._run_in_pool(prep_cases.pillow),
+            "opencv": lambda: self._run_in_pool(prep_cases.opencv),
             "pca-stats": self._pca_stats,
             "verify": self._verify,
             "limit-records": self._limit_records,
@@ -114,17 +118,17 @@ class _Bench:
         return cases
 
     def peak_of_a_tenth(self) -> int:
-        """A worker's peak with a tenth of the photos."""
+        """Return a worker's peak memory with a tenth of the photos, in bytes."""
         self._build(self._total // 10)
         return self.peak
 
-    def _lay_out(self, found: PhotoSource) -> int:
-        """Copy some photos, evenly chosen, and link to them over and over until there are enough."""
+    def _write_photos(self, found: PhotoSource) -> int:
+        """Copy evenly chosen photos, and link to them repeatedly up to the total; returns the number of copies."""
         photos = [photo for split in found.splits.values() for photo in split if not photo.archive.endswith(PARQUET)]
         if not photos:
-            raise UsageError(f"{found.root}: photos in parquet are not benchmarked", "name a folder or tars of photos")
-        places = np.linspace(0, len(photos) - 1, min(DISTINCT, len(photos), self._total)).astype(int)
-        chosen = [photos[k] for k in places]
+            raise UsageError(f"{found.root}: photos in Parquet files are not benchmarked", "name a folder or tar files")
+        indices = np.linspace(0, len(photos) - 1, min(DISTINCT, len(photos), self._total)).astype(int)
+        chosen = [photos[k] for k in indices]
         kept = Path(self._kept)
         kept.mkdir()
         (self._source / "photos").mkdir(parents=True)
@@ -135,7 +139,7 @@ class _Bench:
         return len(chosen)
 
     def _build(self, total: int = 0) -> int:
-        """The command's work, from the start of the workers to the finished set."""
+        """Run the command's work, from starting the workers to the finished set; returns the number of photos."""
         out = self._folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         source = find_photos(self._source, split="train")
@@ -160,10 +164,10 @@ class _Bench:
         return sum(self._pool.map(prep_cases.limit_records, *zip(*shards, strict=True)))
 
     def _finished(self) -> ShardSet:
-        assert self._set is not None, "build-lmdb comes first"
+        assert self._set is not None, "build-lmdb runs first"
         return self._set
 
-    def _spread(self, work: Callable[[str, int, int], int]) -> int:
+    def _run_in_pool(self, work: Callable[[str, int, int], int]) -> int:
         starts = range(0, self._total, CHUNK)
         stops = [min(start + CHUNK, self._total) for start in starts]
         return sum(self._pool.map(work, [self._kept] * len(stops), starts, stops))

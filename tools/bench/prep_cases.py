@@ -1,7 +1,7 @@
-"""What `alexnet-bench prep` measures: our commands, the limit that the decoder sets, and other people's ways.
+"""The cases of `alexnet-bench prep` that run in worker processes: the decoder's limit and other implementations.
 
-In:  a folder of photos as files.  Out: functions of images, run by worker processes. Those of the limit and of others
-read no file, write none and need no start: what they leave out is in their favour.
+In:  a folder of photo files.  Out: functions that process photos start..stop-1 and return their number.
+The limit and the other implementations read and write no files and need no start-up, which is in their favour.
 """
 
 import io
@@ -23,40 +23,40 @@ SIZE, QUALITY = 256, 95
 
 @lru_cache(maxsize=1)
 def photos(folder: str) -> tuple[bytes, ...]:
-    """The bytes of all photos of a folder, kept by each process."""
+    """Return the bytes of all photos of a folder; each process keeps them."""
     return tuple(path.read_bytes() for path in sorted(Path(folder).iterdir()))
 
 
 @lru_cache(maxsize=1)
 def _crops(folder: str) -> tuple[np.ndarray, ...]:
-    """Their crops: what is left to encode when decoding and resizing are done."""
+    """Return their crops, decoded and resized: uint8 (256, 256, 3) each."""
     return tuple(fit_pixels(decode(photo), SIZE) for photo in photos(folder))
 
 
-def _chosen(folder: str, start: int, stop: int):
+def _photos(folder: str, start: int, stop: int):
     kept = photos(folder)
     return ((kept[k % len(kept)], k % len(kept)) for k in range(start, stop))
 
 
 def limit(folder: str, start: int, stop: int) -> int:
-    """libjpeg-turbo alone: decode the photo, encode the crop that was made before."""
+    """Only libjpeg-turbo: decode the photo, encode the prepared crop."""
     crops = _crops(folder)
-    for photo, k in _chosen(folder, start, stop):
+    for photo, k in _photos(folder, start, stop):
         _decoded(photo)
         simplejpeg.encode_jpeg(crops[k], quality=QUALITY, colorspace="RGB", colorsubsampling="420", fastdct=False)
     return stop - start
 
 
 def limit_decode(folder: str, start: int, stop: int) -> int:
-    """libjpeg-turbo decoding alone."""
-    for photo, _ in _chosen(folder, start, stop):
+    """Only libjpeg-turbo's decoding."""
+    for photo, _ in _photos(folder, start, stop):
         _decoded(photo)
     return stop - start
 
 
 def pillow_box(folder: str, start: int, stop: int) -> int:
-    """Pillow in its best form: the central square resized by `box=`."""
-    for photo, _ in _chosen(folder, start, stop):
+    """Pillow at its fastest: the central square is resized with `box=`."""
+    for photo, _ in _photos(folder, start, stop):
         image = Image.open(io.BytesIO(photo)).convert("RGB")
         width, height = image.size
         short = min(width, height)
@@ -68,7 +68,7 @@ def pillow_box(folder: str, start: int, stop: int) -> int:
 
 def pillow(folder: str, start: int, stop: int) -> int:
     """Pillow as torchvision's Resize and CenterCrop use it."""
-    for photo, _ in _chosen(folder, start, stop):
+    for photo, _ in _photos(folder, start, stop):
         image = Image.open(io.BytesIO(photo)).convert("RGB")
         width, height = image.size
         sides = (SIZE * width // height, SIZE) if width > height else (SIZE, SIZE * height // width)
@@ -79,10 +79,10 @@ def pillow(folder: str, start: int, stop: int) -> int:
 
 
 def opencv(folder: str, start: int, stop: int) -> int:
-    """OpenCV as the authors' own tool: the whole picture resized by area, then cut."""
-    for photo, _ in _chosen(folder, start, stop):
+    """OpenCV, as the authors' tool: the whole picture is resized by area averaging, then cropped."""
+    for photo, _ in _photos(folder, start, stop):
         pixels = cv2.imdecode(np.frombuffer(photo, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        assert pixels is not None  # the photos are ImageNet's
+        assert pixels is not None, "OpenCV decodes ImageNet's photos"
         height, width = pixels.shape[:2]
         short = min(height, width)
         sides = (round(width * SIZE / short), round(height * SIZE / short))
@@ -93,7 +93,7 @@ def opencv(folder: str, start: int, stop: int) -> int:
 
 
 def limit_records(shard: Path, file: ShardFile) -> int:
-    """Decoding alone, of the records of a shard: the limit for `verify` and `pca-stats`."""
+    """Only decode the records of a shard: the limit for `verify` and `pca-stats`."""
     records = Shard(shard, file)
     for index in range(file.records):
         record_pixels(records.value(index))
@@ -101,7 +101,7 @@ def limit_records(shard: Path, file: ShardFile) -> int:
 
 
 def ffcv(folder: str, total: int, workers: int, target: Path) -> int:
-    """FFCV's own writer over the same files, to the same 256x256 crops; start-up included, as in ours."""
+    """FFCV's own writer: the same files to the same 256x256 crops, start-up included, as for build-lmdb."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
@@ -112,7 +112,7 @@ def ffcv(folder: str, total: int, workers: int, target: Path) -> int:
 
 
 class _Squares:
-    """The central squares of photos as an indexed data set of (PIL image, label); FFCV's field makes them smaller."""
+    """The central squares of photos as an indexed data set of (PIL image, label); FFCV's field resizes them."""
 
     def __init__(self, folder: str, total: int):
         self._paths, self._total = sorted(Path(folder).iterdir()), total

@@ -1,6 +1,6 @@
-"""`alexnet-bench table`: tables 1 and 2 of the paper with our runs beneath, and what each part is worth.
+"""`alexnet-bench table`: tables 1 and 2 of the paper with our runs below, and the contribution of each part.
 
-In:  folders of runs and JSON files of alexnet-eval.  Out: text, or JSON. Nothing is evaluated here.
+In:  folders of runs and JSON files of alexnet-eval.  Out: text and JSON. Nothing is evaluated here.
 """
 
 import click
@@ -10,24 +10,25 @@ from ...pipeline.errors import UsageError
 from ...pipeline.files import write_json
 from .. import console, options
 from ..output_guard import check_output
-from .table_rows import Ours, distinct, parts, read_result
+from .table_rows import Ours, Part, distinct, parts, read_result
 
 OTHER: tuple[Row, ...] = (("six-conv, 10,184 classes, half of Fall 2009", 67.4, 40.9, None),)
 TABLES = (
-    ("table1", "Table 1: ILSVRC-2010, test; below it our runs on a split `test`", TABLE_1),
-    ("table2", "Table 2: ILSVRC-2012, val; below it our runs on other splits", TABLE_2),
+    ("table1", "Table 1: ILSVRC-2010, test; below, our runs on a split `test`", TABLE_1),
+    ("table2", "Table 2: ILSVRC-2012, val; below, our runs on other splits", TABLE_2),
     ("other", "Section 6", OTHER),
 )
 
 
 @click.command("table")
 @click.argument("results", metavar="RUN...", nargs=-1, required=True, type=options.PATH)
-@options.json_file("Write the tables to a file too.")
-def print_tables(results, json_file):
-    """Print the paper's tables with ours beneath: of a run's folder its best validation error, one view.
+@options.json_file("Also write the tables to this JSON file.")
+@options.force
+def print_tables(results, json_file, force):
+    """Print the paper's tables with our results below: a run's best validation error, one view.
 
-    Results of alexnet-eval --json may stand among the runs: ten views, ensembles, other splits. What a part is worth
-    is the error without it less that of source2012, both on one shard set, split, number of views and of epochs; of
+    Results of alexnet-eval --json may be given too: ten views, ensembles, other splits. The contribution of a part is
+    the error without it minus that of source2012, for the same shard set, split, number of views and of epochs; with
     several seeds the means are compared.
 
     \b
@@ -35,14 +36,12 @@ def print_tables(results, json_file):
       alexnet-bench table runs/source2012 runs/one-gpu runs/no-lrn
       alexnet-bench table runs/source2012 ten-views.json ensemble.json --json table.json
     """
-    if json_file and not json_file.absolute().parent.is_dir():
-        raise UsageError(f"{json_file}: no such folder to write it to", "make the folder first")
     if json_file:
-        check_output(json_file, ".json")
+        check_output(json_file, ".json", force=force)
     if json_file and json_file.absolute() in [path.absolute() for path in results]:
-        raise UsageError(f"{json_file}: is read, and would be written over", "choose another file for --json")
+        raise UsageError(f"{json_file}: is an input and would be overwritten", "choose another file for --json")
     ours = distinct([read_result(path) for path in results])
-    worth = parts(ours)
+    contributions = parts(ours)
     width = max(len(text) for text in [row[0] for *_, rows in TABLES for row in rows] + [one.name for one in ours])
     for name, title, rows in TABLES:
         click.echo(f"{title}\n{'':<{width}}  top-1  top-5" + ("  top-5 test" if any(row[3] for row in rows) else ""))
@@ -54,12 +53,12 @@ def print_tables(results, json_file):
                 line = f"{one.name:<{width}}{_cell(100 * one.top1_error)}{_cell(top5)}  ours: {one.conditions}"
                 click.echo(console.plain(line))
         click.echo()
-    click.echo(f"What each part is worth, in points of top-1 / top-5\n{'':<{width}}  {'the paper':>12}  {'ours':>12}")
-    for part in worth:
+    click.echo(f"Contribution of each part, in points of top-1 / top-5\n{'':<{width}}  {'the paper':>12}  {'ours':>12}")
+    for part in contributions:
         mine = _points(part.ours_top1, part.ours_top5)
         click.echo(f"{part.name:<{width}}  {part.published or '-':>12}  {mine:>12}  {part.conditions}".rstrip())
     if json_file:
-        write_json(json_file, _as_json(ours, worth))
+        write_json(json_file, _as_json(ours, contributions))
 
 
 def _cell(percent: float | None) -> str:
@@ -72,8 +71,8 @@ def _points(top1: float | None, top5: float | None) -> str:
     return f"{100 * top1:.1f} / " + ("-" if top5 is None else f"{100 * top5:.1f}")
 
 
-def _as_json(ours: list[Ours], worth: list) -> dict:
-    """Errors and differences as shares, 0..1."""
+def _as_json(ours: list[Ours], contributions: list[Part]) -> dict:
+    """Return all tables as JSON; errors and differences are shares, 0..1."""
 
     def share(percent: float | None) -> float | None:
         return None if percent is None else round(percent / 100, 4)
@@ -88,4 +87,4 @@ def _as_json(ours: list[Ours], worth: list) -> dict:
         }
         for name, _, rows in TABLES
     }
-    return {**tables, "parts": [vars(part) for part in worth]}
+    return {**tables, "parts": [vars(part) for part in contributions]}

@@ -1,6 +1,6 @@
-"""Our rows of the paper's tables: what a run, or a result of alexnet-eval, says about itself.
+"""Our rows of the paper's tables, and the contribution of each part of the net and its training.
 
-In:  a run's folder or .pt file, or a JSON file of alexnet-eval.  Out: an `Ours`.
+In:  a run's folder or .pt file, or a JSON file of alexnet-eval.  Out: an `Ours` for each; a `Part` for each part.
 """
 
 import json
@@ -11,24 +11,39 @@ from pathlib import Path
 from statistics import mean
 
 from ...model.nets.factory import ALEXNET
-from ...model.training import checkpoint as checkpoints
 from ...model.training import metrics
-from ...model.weights import trained as trained_nets
+from ...model.training.checkpoint import fits_this_version, run_checkpoint
+from ...model.weights.trained import load
 from ...pipeline.errors import TrainingError, UsageError
+
+WHOLE = "source2012"
+# A part, the recipe without it, and its contribution in points of top-1 / top-5 in the paper (sections 3.2 to 4.2).
+PARTS = (
+    ("two columns, against one-gpu", "one-gpu", "1.7 / 1.2"),
+    ("response normalisation (no-lrn)", "no-lrn", "1.4 / 1.2"),
+    ("overlapping pooling (pool-2x2)", "pool-2x2", "0.4 / 0.3"),
+    ("lighting (no-lighting)", "no-lighting", "over 1 / -"),
+    ("dropout (no-dropout)", "no-dropout", "substantial"),
+    ("random crops (no-crops)", "no-crops", "substantial"),
+    ("columns that talk (no-talk)", "no-talk", ""),
+    ("ReLU, against tanh", "tanh", ""),
+)
+MIDDLE = ("any middle layer", "about 2 / -")
+TEN = ("ten views, against the centre", "1.5 / 1.3")
 
 
 @dataclass(frozen=True)
 class Ours:
-    """One row.
+    """One of our rows: a run, or an ensemble of runs.
 
     Attributes:
         recipes: of each run.
         files: their checkpoints, resolved.
-        top1_error, top5_error: shares, 0..1; top-5 None where only a checkpoint is left.
-        split, views, resize, shards: what was looked at, and how; the shard set by its folder's name.
-        fingerprints: of the photos that each run was trained on; "" where its checkpoint is gone.
-        epochs: that each was trained.
-        evaluated: by alexnet-eval, and not while training.
+        top1_error, top5_error: shares, 0..1; top-5 is None if only a checkpoint exists.
+        split, views, resize, shards: the evaluation; `shards` is the name of the set's folder.
+        fingerprints: of the training photos of each run; "" if its checkpoint does not exist.
+        epochs: of training, for each run.
+        evaluated: by alexnet-eval, not during the training.
     """
 
     recipes: tuple[str, ...]
@@ -45,18 +60,18 @@ class Ours:
 
     @property
     def name(self) -> str:
-        """The row's name: recipes, and how many runs of each."""
+        """The row's name: the recipes and the number of runs of each."""
         counts = {recipe: self.recipes.count(recipe) for recipe in dict.fromkeys(self.recipes)}
         return " + ".join(f"{count} x {recipe}" if count > 1 else recipe for recipe, count in counts.items())
 
     @property
     def table(self) -> str:
-        """Which table it stands below."""
+        """The table below which the row is printed."""
         return "table1" if self.split == "test" else "table2"
 
     @property
     def conditions(self) -> str:
-        """What it was measured on, in words."""
+        """The evaluation and the epochs as text."""
         epochs = ", ".join(str(count) for count in dict.fromkeys(self.epochs) if count)
         return (
             f"{self.shards}/{self.split}, {self.views} view{'s' * (self.views > 1)}"
@@ -65,22 +80,22 @@ class Ours:
         )
 
     def as_json(self) -> dict:
-        """Plain values."""
+        """Return the row as JSON; scripts rely on its keys."""
         return {"row": self.name, **vars(self)}
 
 
 def read_result(path: Path) -> Ours:
-    """Read a run or a result.
+    """Read a run, or a result of alexnet-eval.
 
     Raises:
-        UsageError: nothing there, neither of the two, or a run that was never validated.
+        UsageError: the path does not exist, is neither of the two, or is a run without a validation.
         TrainingError: a checkpoint is damaged.
     """
     return _read_json(path) if path.suffix == ".json" and not path.is_dir() else _read_run(path)
 
 
 def distinct(rows: list[Ours]) -> list[Ours]:
-    """Each once: without what a run said of itself where alexnet-eval says it too."""
+    """Remove duplicates; a result of alexnet-eval replaces the run's own result for the same evaluation."""
     exact = {_measured(row) for row in rows if row.evaluated}
     kept = [row for row in rows if row.evaluated or _measured(row) not in exact]
     return list(dict.fromkeys(kept))
@@ -91,13 +106,13 @@ def _measured(row: Ours) -> tuple:
 
 
 def _read_run(path: Path) -> Ours:
-    file = checkpoints.run_checkpoint(path)
+    file = run_checkpoint(path)
     about = _about(file)
     top1, top5 = about.top1_error, about.top5_error
     if top1 is None:
         raise UsageError(
             f"{path}: has no validation error",
-            "let it train an epoch, over shards that have a split val; or name a result of alexnet-eval --json",
+            "train an epoch on shards with a split val, or name a result of alexnet-eval --json",
         )
     return Ours(
         recipes=(about.recipe,),
@@ -116,7 +131,7 @@ def _read_run(path: Path) -> Ours:
 
 @dataclass(frozen=True)
 class _About:
-    """What a run's checkpoint and its metrics say."""
+    """The properties of a run that its checkpoint and its metrics contain."""
 
     recipe: str
     shards: str
@@ -127,8 +142,8 @@ class _About:
 
 
 def _about(file: Path) -> _About:
-    saved = trained_nets.load(file)
-    with checkpoints.fits_this_version(file):
+    saved = load(file)
+    with fits_this_version(file):
         config, best = saved["config"], saved["best_error"]
         name = config["recipe"] if config.get("model", ALEXNET) == ALEXNET else config["model"]
         name += ", pre-trained" if config.get("init_from") else ""
@@ -143,21 +158,21 @@ def _about(file: Path) -> _About:
 
 
 def _read_json(path: Path) -> Ours:
-    hint = "name a file that alexnet-eval --json wrote, or a run's folder"
+    hint = "name a result of alexnet-eval --json, or a run's folder"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         runs = [Path(run) for run in result["runs"]]
         views, resize, split, shards = (result[name] for name in ("views", "resize", "split", "shards"))
         top1, top5 = (None if result[name] is None else float(result[name]) for name in ("top1_error", "top5_error"))
         if not runs or not all(isinstance(name, str) for name in (split, shards)) or not isinstance(views, int):
-            raise ValueError("runs, split, shards or views are not what it writes")
+            raise ValueError("runs, split, shards or views have a wrong type")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", hint) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a result of alexnet-eval: {type(error).__name__} {error}", hint) from None
     if top1 is None:
-        raise UsageError(f"{path}: of a split without labels, so it has no error", "leave it out")
-    about = [_about_if_there(run) for run in runs]
+        raise UsageError(f"{path}: the split has no labels, so there is no error", "leave it out")
+    about = [_about_or_name(run) for run in runs]
     return Ours(
         recipes=tuple(one.recipe for one in about),
         files=tuple(str(run.resolve()) for run in runs),
@@ -173,35 +188,17 @@ def _read_json(path: Path) -> Ours:
     )
 
 
-def _about_if_there(file: Path) -> _About:
-    """Of a checkpoint that is gone only the name of its folder is left."""
+def _about_or_name(file: Path) -> _About:
+    """Return a checkpoint's properties; only its folder's name if it cannot be read."""
     try:
         return _about(file)
     except (UsageError, TrainingError):
         return _About(file.parent.name or file.stem, "", "", 0, None, None)
 
 
-# --- from tools/bench/table_parts.py
-
-WHOLE = "source2012"
-# The part, the recipe that lacks it, and the points of top-1 / top-5 that the paper says (sections 3.2 to 4.2).
-PARTS = (
-    ("two columns, against one-gpu", "one-gpu", "1.7 / 1.2"),
-    ("response normalisation (no-lrn)", "no-lrn", "1.4 / 1.2"),
-    ("overlapping pooling (pool-2x2)", "pool-2x2", "0.4 / 0.3"),
-    ("lighting (no-lighting)", "no-lighting", "over 1 / -"),
-    ("dropout (no-dropout)", "no-dropout", "substantial"),
-    ("random crops (no-crops)", "no-crops", "substantial"),
-    ("columns that talk (no-talk)", "no-talk", ""),
-    ("ReLU, against tanh", "tanh", ""),
-)
-MIDDLE = ("any middle layer", "about 2 / -")
-TEN = ("ten views, against the centre", "1.5 / 1.3")
-
-
 @dataclass(frozen=True)
 class Part:
-    """One row: differences as shares, positive where the part helps; None where no two runs can be compared."""
+    """The contribution of a part: differences as shares, positive if it helps; None if no two runs are comparable."""
 
     name: str
     published: str
@@ -211,27 +208,27 @@ class Part:
 
 
 def parts(rows: Iterable[Ours]) -> list[Part]:
-    """All rows; of several conditions, a row for each."""
+    """Return the contributions of all parts, one for each condition (shard set, split, views, epochs)."""
     rows = list(rows)
     found: list[Part] = []
     for name, recipe, published in PARTS:
         compared = [
             _difference(name, published, without, whole)
-            for without, whole in ((_of(group, recipe), _of(group, WHOLE)) for group in _alike(rows))
+            for without, whole in ((_of(group, recipe), _of(group, WHOLE)) for group in _comparable(rows))
             if without and whole
         ]
         found += compared or [Part(name, published)]
     found.append(Part(*MIDDLE))
-    centres = {_seen(row): row for row in rows if row.views == 1}
-    pairs = [(centres[_seen(row)], row) for row in rows if row.views == 10 and _seen(row) in centres]
+    centres = {_evaluation(row): row for row in rows if row.views == 1}
+    pairs = [(centres[_evaluation(row)], row) for row in rows if row.views == 10 and _evaluation(row) in centres]
     found += [
         replace(_difference(*TEN, [centre], [ten]), conditions=f"{ten.name}: {ten.conditions}") for centre, ten in pairs
     ] or [Part(*TEN)]
     return found
 
 
-def _alike(rows: list[Ours]) -> list[list[Ours]]:
-    """Single runs that may be compared: trained on equal photos for as many epochs, measured in one way."""
+def _comparable(rows: list[Ours]) -> list[list[Ours]]:
+    """Group single runs with the same training photos, epochs and evaluation."""
     groups: dict[tuple, list[Ours]] = {}
     for row in rows:
         if len(row.recipes) == 1 and row.fingerprints[0]:
@@ -244,7 +241,7 @@ def _of(group: list[Ours], recipe: str) -> list[Ours]:
     return [row for row in group if row.recipes == (recipe,)]
 
 
-def _seen(row: Ours) -> tuple:
+def _evaluation(row: Ours) -> tuple:
     return row.files, row.shards, row.split, row.resize
 
 

@@ -1,4 +1,7 @@
-"""`alexnet-bench train`: a training step of our net, beside torch's normalisation, none, and torchvision's AlexNet."""
+"""`alexnet-bench train`: training steps of our net, of variants of it, and of torchvision's AlexNet.
+
+In:  a shard set.  Out: a table, and a JSON file.
+"""
 
 from contextlib import ExitStack
 from itertools import repeat
@@ -17,11 +20,11 @@ from ...pipeline.stream.streams import train_stream
 from .. import options
 from ..output_guard import check_outputs
 from ..process import pick_device
-from .timing import as_json, machine, ratio, rounds, row, table
+from .timing import as_json, machine, pick, ratio, rounds, row, table
 from .train_cases import NETS, WITH_DATA, Case, Steps, make
 
 NAMES = (*NETS, WITH_DATA)
-# Title of a column, the cases in it, the case that each is divided by.
+# Title of a column, its cases, and the case by which they are divided.
 RATIOS = (
     ("to torch's LRN", ("paper",), "paper-torch-lrn"),
     ("to no LRN", ("paper",), "paper-no-lrn"),
@@ -32,38 +35,39 @@ RATIOS = (
 
 @click.command("train")
 @options.shards()
-@options.json_file("Write the rows and ratios to a file.")
+@options.json_file("Also write the results and their ratios to this JSON file.")
 @click.option("--cases", help=f"Some of {', '.join(NAMES)}, separated by commas.  [default: all]")
-@click.option("--precision", help="Some of fp32, tf32, bf16, separated by commas.  [default: all that the device has]")
+@click.option("--precision", help="Some of fp32, tf32, bf16, separated by commas.  [default: all of the device]")
 @options.batch_size
-@click.option("--steps", type=click.IntRange(1), help="Of a round.  [default: 3; 100 on a GPU]")
+@click.option("--steps", type=click.IntRange(1), help="Steps per round.  [default: 3; 100 on a GPU]")
 @options.repeats
 @click.option(
-    "--compile", "compiled", is_flag=True, help="Each case by torch.compile too; the CPU needs a C++ compiler."
+    "--compile", "compiled", is_flag=True, help="Each case with torch.compile too; needs a C++ compiler on the CPU."
 )
 @click.option("--graphs", is_flag=True, help="Each resident case as a CUDA graph too.")
 @options.device
-def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats, compiled, graphs, device):
-    """Measure training steps, one case after the other, round after round.
+@options.force
+def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats, compiled, graphs, device, force):
+    """Measure training steps of several nets in interleaved rounds.
 
     All cases train on the same pictures in channels_last memory. The paper's net has our response normalisation,
-    torch's own, one a column (paper-torch-lrn), or none (paper-no-lrn); source2012 and no-lrn are the nets of those
-    recipes; torchvision is its `alexnet`. One batch stays in memory; paper-data reads the shard set instead. What its
-    stream made ready while others had their turn counts, which is a few batches: on a GPU take many --steps.
+    torch's own, one per column (paper-torch-lrn), or none (paper-no-lrn); source2012 and no-lrn are the nets of those
+    recipes; torchvision is its `alexnet`. One batch stays in memory; paper-data reads the shard set instead. The few
+    batches that it prefetches during other cases' rounds are counted: on a GPU choose many --steps.
 
     \b
     Examples:
       alexnet-bench train --shards out --json train.json
       alexnet-bench train --cases paper,paper-torch-lrn,paper-no-lrn --precision bf16 --steps 2
     """
-    names = _chosen("case", cases, NAMES)
-    check_outputs([(json_file, ".json")])
+    names = pick("case", cases, NAMES)
+    check_outputs([(json_file, ".json")], force)
     where = pick_device(device)
     on_gpu = where.type == "cuda"
     if graphs and not on_gpu:
-        raise DeviceError("--graphs are CUDA graphs, and no GPU is used here", "leave the option off")
+        raise DeviceError("--graphs needs a GPU", "leave the option out, or use --device cuda")
     has = PRECISIONS if on_gpu else [name for name in PRECISIONS if name != "tf32"]
-    precisions = _chosen("precision", precision, PRECISIONS) if precision else has
+    precisions = pick("precision", precision, PRECISIONS) if precision else has
     for each in precisions:
         check_precision(each, where.type)
     ways = ["eager", *["compile"] * compiled, *["graph"] * graphs]
@@ -72,14 +76,14 @@ def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats,
         for each in precisions
         for way in ways
         for name in names
-        if not (way == "graph" and name == WITH_DATA)  # a graph's batch lies in one place
+        if not (way == "graph" and name == WITH_DATA)  # a CUDA graph reads its batch at a fixed address
     ]
     shard_set = open_shard_set(shards)
     stats = statistics.load_stats(shard_set)
     read = recipe("paper")
     plan = Plan(shard_set.split("train").records, batch_size, size=shard_set.size, augmentation=read.augmentation)
     steps = steps or (100 if on_gpu else 3)
-    head = f"{machine()}\n{_device(where)}, batches of {batch_size}, {steps} steps a round, {repeats} rounds"
+    head = f"{machine()}\n{_device(where)}, batches of {batch_size}, {steps} steps per round, {repeats} rounds"
     click.echo(head)
     with ExitStack() as stack:
         stream = stack.enter_context(
@@ -89,7 +93,7 @@ def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats,
         resident = next(batches)
         if len(resident.labels) < batch_size:
             raise UsageError(
-                f"{shards} has {len(resident.labels)} records to train on, fewer than a batch of {batch_size}",
+                f"{shards}: {len(resident.labels)} training records, fewer than a batch of {batch_size}",
                 "choose a smaller --batch-size",
             )
         nets = {name: make(name, len(shard_set.classes), stats, where) for name in dict.fromkeys(map(_net, chosen))}
@@ -100,7 +104,7 @@ def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats,
         rates = rounds(running, repeats)  # type: ignore[arg-type]
         for name, ran in running.items():
             if not ran.loss.isfinite():
-                raise TrainingError(f"case {name}: the loss is not finite, so its rate means nothing")
+                raise TrainingError(f"case {name}: the loss is not finite, so the rate is meaningless")
     rows = [row(name, measured) for name, measured in rates.items()]
     found = ratios(chosen, rates)
     click.echo(table(rows, found))
@@ -109,7 +113,7 @@ def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats,
 
 
 def ratios(chosen: list[Case], rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """By title and case: its rate to that of the case that RATIOS names, at the same precision, run the same way."""
+    """Return the ratios of RATIOS by title and case, each within the same precision and way of running."""
     found: dict[str, dict[str, float]] = {}
     for title, names, other in RATIOS:
         for case in chosen:
@@ -121,16 +125,6 @@ def ratios(chosen: list[Case], rates: dict[str, list[float]]) -> dict[str, dict[
 
 def _net(case: Case) -> str:
     return "paper" if case.has_data else case.net
-
-
-def _chosen(what: str, asked: str | None, names: tuple[str, ...]) -> list[str]:
-    if asked is None:
-        return list(names)
-    wanted = [name.strip() for name in asked.split(",")]
-    for name in wanted:
-        if name not in names:
-            raise UsageError(f"no {what} is called {name!r}", f"choose from {', '.join(names)}")
-    return [name for name in names if name in wanted]
 
 
 def _device(device: torch.device) -> str:

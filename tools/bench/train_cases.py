@@ -1,13 +1,13 @@
-"""What `alexnet-bench train` measures: nets, and how their steps are run; every case's name says both.
+"""The cases of `alexnet-bench train`: a net, a precision and a way of running it; the case's name contains all three.
 
-In:  a case, a batch or a stream of them.  Out: a function that trains some steps and returns the images it did.
-A case's step is the trainer's: masks, forward, loss, backward, the net's own update rule.
+In:  a case, one batch or a stream of batches.  Out: a function that trains some steps and returns the number of images.
+The steps are the trainer's: masks, forward, loss, backward, the net's own update rule.
 
-    paper-bf16            our net, on one batch that stays where it is
-    paper-data-bf16       the same from a shard set, with masks drawn for every step
-    paper-torch-lrn-bf16  torch.nn.LocalResponseNorm, one a column, in place of ours
+    paper-bf16            our net, on one batch that stays in memory
+    paper-data-bf16       the same from a shard set, with new masks for each step
+    paper-torch-lrn-bf16  torch.nn.LocalResponseNorm, one per column, instead of ours
     paper-bf16-compile, paper-bf16-graph
-                          the same by torch.compile, and as one CUDA graph a step
+                          the same with torch.compile, and with one CUDA graph per step
 """
 
 from collections.abc import Callable, Iterator
@@ -31,13 +31,13 @@ TORCHVISION = "torchvision"
 NETS = ("source2012", "paper", "no-lrn", "paper-no-lrn", "paper-torch-lrn", TORCHVISION)
 WITH_DATA = "paper-data"
 RATE = 1e-5  # so small that hundreds of steps on one batch stay finite
-WARM = 3  # steps before a CUDA graph is taken
+WARM = 3  # steps before a CUDA graph is captured
 
 
 class TorchNorm(nn.Module):
-    """torch's own response normalisation of as many columns as ours has, with the same sum, constant and power.
+    """torch's response normalisation, one per column, with the sum, constant and power of ours.
 
-    torch divides alpha by the size: 5e-4 there is the text's 1e-4.
+    torch divides alpha by the size: its 5e-4 is the paper's 1e-4.
     """
 
     def __init__(self, scale: float, size: int, constant: float, columns: int):
@@ -52,7 +52,7 @@ class TorchNorm(nn.Module):
 
 @dataclass(frozen=True)
 class Case:
-    """One row.
+    """One case.
 
     Attributes:
         net: of NETS, or WITH_DATA.
@@ -66,7 +66,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As scripts rely on it."""
+        """The case's name; scripts rely on it."""
         return f"{self.net}-{self.precision}" + ("" if self.way == "eager" else f"-{self.way}")
 
     @property
@@ -76,7 +76,7 @@ class Case:
 
 
 def make(name: str, classes: int, stats: Stats, device: torch.device) -> tuple[Net, torch.optim.Optimizer]:
-    """A net of NETS with the update rule of its recipe, channels last."""
+    """Make a net of NETS, channels last, with the update rule of its recipe."""
     model = "torchvision:alexnet" if name == TORCHVISION else ALEXNET
     own = name if name in ("source2012", "no-lrn") else "paper"
     chosen = recipe_for(model, 224, recipe(own))
@@ -95,11 +95,11 @@ def make(name: str, classes: int, stats: Stats, device: torch.device) -> tuple[N
 
 
 class Steps:
-    """A case, ready to be called.
+    """A case as a function that trains some steps.
 
     Args:
-        batches: without end; the resident batch again and again, or a stream.
-        steps: of a call.
+        batches: endless; the resident batch repeated, or a stream.
+        steps: per call.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Steps:
         self.loss = torch.zeros(())
 
     def __call__(self) -> int:
-        """Train; the images that it took."""
+        """Train `steps` steps and return the number of images."""
         set_precision(self.case.precision)
         images = 0
         for _ in range(self.steps):
@@ -130,7 +130,7 @@ class Steps:
                 self.replay()
             else:
                 self._step(batch, self._masks(batch))
-        self.optimizer.zero_grad()  # the memory is the next case's
+        self.optimizer.zero_grad()  # frees the gradients' memory for the next case
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return images
@@ -155,14 +155,14 @@ class Steps:
         self.loss = loss.detach()
 
     def _graph(self, batch: Batch) -> Callable[[], None]:
-        """A whole step as one CUDA graph: no kernel waits for Python."""
+        """Capture a whole step as one CUDA graph, without Python between its kernels."""
         kept = self._masks(batch)
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(aside):
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
             for _ in range(WARM):
                 self._step(batch, kept)
-        torch.cuda.current_stream(self.device).wait_stream(aside)
+        torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._step(batch, kept)

@@ -1,6 +1,6 @@
-"""What a net answers to each photo of a split, and which photos are worth a look.
+"""The predictions of a net for each photo of a split, and the selection of photos to show.
 
-In:  batches, as evaluate's `see` gets them.  Out: arrays by photo, and photos picked from them.
+In:  a run as opened.  Out: its evaluation; arrays by photo, and photos picked from them.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ...model.recipes.config import default_precision
-from ...model.training.evaluate import Result, See, evaluate, most_probable
+from ...model.training.evaluate import EvalOptions, Result, See, evaluate, most_probable
 from ...model.training.precision import set_precision
 from .. import console
 from .open_run import Opened
@@ -19,16 +19,49 @@ TOP = 5
 PICKS = ("mixed", "best", "worst", "random")
 
 
+def evaluate_run(opened: Opened, split: str, see: See, views: int = 1, without_labels: bool = False) -> Result:
+    """Evaluate a run's net on a split.
+
+    Args:
+        see: called with each batch's records, labels and probabilities.
+        views: test views per photo, 1 or 10.
+        without_labels: accept unlabelled photos; the errors are NaN then.
+    Raises:
+        ShardError: the split does not exist, or has unlabelled photos that are not accepted.
+    """
+    precision = default_precision(opened.device)
+    set_precision(precision)
+    recipe = opened.trained.recipe
+    options = EvalOptions(
+        views=views,
+        crop=recipe.crop,
+        mean=recipe.mean,
+        device=opened.device,
+        precision=precision,
+        allow_unlabelled=without_labels,
+    )
+    with console.progress("evaluating photos", opened.shard_set.split(split).records) as advance:
+
+        def see_and_count(records, labels, probabilities) -> None:
+            see(records, labels, probabilities)
+            advance(len(records))
+
+        nets = [opened.trained.net]
+        result = evaluate(nets, opened.shard_set, opened.trained.stats, split, options, see=see_and_count)
+    assert result is not None, "no `stop` was passed"
+    return result
+
+
 @dataclass(frozen=True)
 class Answer:
-    """One photo's.
+    """The predictions for one photo.
 
     Attributes:
-        record: its index in the split.
-        label: what it shows; -1 where nobody knows.
-        own: the probability of that; NaN where nobody knows.
-        labels, probabilities: of the most probable classes, the first first.
-        why: it was picked.
+        record: its number in the split.
+        label: its class; -1 if unlabelled.
+        own: the probability of that class, 0..1; NaN if unlabelled.
+        labels, probabilities: the most probable classes, in descending order.
+        why: the reason it was picked.
     """
 
     record: int
@@ -40,16 +73,20 @@ class Answer:
 
 
 class Answers:
-    """Keeps the most probable labels of all photos: give its `see` to `evaluate`. 100 bytes a photo."""
+    """Collects the most probable labels of all photos, 100 bytes per photo; pass its `see` to `evaluate`."""
 
     def __init__(self):
         self._rows: list[tuple[np.ndarray, ...]] = []
 
     def see(self, records: np.ndarray, labels: Tensor, probabilities: Tensor) -> None:
-        """Keep a batch's.
+        """Keep the predictions for a batch.
 
+        Args:
+            records: int64 (n,), record numbers of the split.
+            labels: int64 (n,), -1 for unlabelled photos.
+            probabilities: float32 (n, classes), 0..1.
         Raises:
-            TrainingError: the probabilities are not numbers.
+            TrainingError: the probabilities are not finite.
         """
         best = most_probable(probabilities, TOP)
         own = probabilities.gather(1, labels.clamp_min(0)[:, None])[:, 0].where(labels >= 0, math.nan)
@@ -57,12 +94,12 @@ class Answers:
         self._rows.append((records, *(one.cpu().numpy() for one in kept)))
 
     def pick(self, how: str = "mixed", count: int = 8, seed: int = 0) -> list[Answer]:
-        """Pick photos: `best`, the surest and right; `worst`, the surest and wrong; `random`; `mixed`, some of each.
+        """Pick photos: `best`, most confident and right; `worst`, most confident and wrong; `random`; or `mixed`.
 
-        Of the best and worst each class has its first before any has its second.
+        Best and worst photos are taken class by class: the first of each class before the second of any.
 
         Returns:
-            At most `count`; none where a net is never right, or never wrong. A photo without a label is neither.
+            At most `count` photos; empty if there is no right, or no wrong, prediction. Unlabelled photos are neither.
         """
         records, labels, own, best, probabilities = (np.concatenate(rows) for rows in zip(*self._rows, strict=True))
         sure, right = probabilities[:, 0], best[:, 0] == labels
@@ -91,45 +128,12 @@ class Answers:
 
 
 def _surest(photos: np.ndarray, sure: np.ndarray, labels: np.ndarray) -> list[int]:
-    """The surest photo of each class, the surest first; then each class's second, and so on."""
+    """Order photos: the most confident of each class, by confidence; then each class's second, and so on."""
     ordered = photos[np.argsort(-sure[photos], kind="stable")].tolist()
     seen: dict[int, int] = {}
     rounds = []
-    for place, photo in enumerate(ordered):
+    for rank, photo in enumerate(ordered):
         label = int(labels[photo])
         seen[label] = seen.get(label, 0) + 1
-        rounds.append((seen[label], place, photo))
+        rounds.append((seen[label], rank, photo))
     return [photo for _, _, photo in sorted(rounds)]
-
-
-# --- from tools/figures/passes.py
-
-
-def evaluate_run(opened: Opened, split: str, see: See, views: int = 1, without_labels: bool = False) -> Result:
-    """Look at every photo of a split.
-
-    Args:
-        without_labels: a split without labels will do; it has no errors.
-    Raises:
-        ShardError: no such split, or photos without a label where they are needed.
-    """
-    precision = default_precision(opened.device)
-    set_precision(precision)
-    recipe = opened.trained.recipe
-    with console.progress("looking at photos", opened.shard_set.split(split).records) as advance:
-        result = evaluate(
-            [opened.trained.net],
-            opened.shard_set,
-            opened.trained.stats,
-            split=split,
-            views=views,
-            crop=recipe.crop,
-            mean=recipe.mean,
-            device=opened.device,
-            precision=precision,
-            see=see,
-            without_labels=without_labels,
-            advance=advance,
-        )
-    assert result is not None, "nobody asked the pass to stop"
-    return result

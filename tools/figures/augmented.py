@@ -1,8 +1,8 @@
-"""One photo out of the stream that training reads, again and again: as each epoch's plan draws it.
+"""One record read from the training stream once per epoch, as the plan augments it.
 
-In:  a shard set, its statistics, a recipe, a record.  Out: pictures as NumPy arrays.
-Where a record stands in an epoch the plan knows; a plan's draws are the same for every batch size, so the stream
-begins at that place with a batch of one.
+In:  a shard set, its statistics, a recipe, a record number.  Out: pictures as NumPy arrays.
+A plan's draws do not depend on the batch size, so the stream is started at the record's position in the epoch with
+a batch of one.
 """
 
 import shutil
@@ -32,22 +32,22 @@ from ...pipeline.stream.stream import Batch
 from ...pipeline.stream.streams import train_stream
 
 SCALES = ("none", "stddev", "eigenvalue")
-GAUSSIANS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # along the first component; 95 of 100 draws lie between
+GAUSSIANS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # along the first component; 95% of the draws lie within
 
 
 @dataclass(frozen=True)
 class Varied:
-    """A photo and what becomes of it; pictures are (height, width, 3), RGB.
+    """A photo and its augmented versions; pictures are (height, width, 3), RGB.
 
     Attributes:
-        stored: uint8, as it lies in the shard.
-        windows: left, top, width and height in `stored`, pixels, one an epoch.
-        crops, flips: uint8 pictures cut from these, and whether they are reflected.
-        lit: uint8, by scale, one for each of GAUSSIANS.
-        offsets: float (5, 3), by scale: what is added to red, green and blue.
-        mean, mean_words: uint8, what is subtracted, and its name.
-        less_mean: float32, the first epoch's crop less the mean.
-        seen: float32, the same as the recipe has it, with its light.
+        stored: uint8 0..255, as stored in the shard.
+        windows: left, top, width and height in `stored`, in pixels, one for each epoch.
+        crops, flips: uint8 pictures cut from these windows, and whether they are reflected.
+        lit: uint8 pictures with lighting, by scale, one for each of GAUSSIANS.
+        offsets: float (5, 3), by scale: the values added to red, green and blue.
+        mean, mean_words: uint8, the mean that is subtracted, and its name.
+        less_mean: float32, the first epoch's crop minus the mean.
+        seen: float32, the same with the recipe's lighting and scaling: the input of the net.
     """
 
     stored: np.ndarray
@@ -63,15 +63,20 @@ class Varied:
 
 
 def vary(shard_set: ShardSet, stats: Stats, recipe: Recipe, record: int, seed: int = 0, epochs: int = 8) -> Varied:
-    """Follow a training record through some epochs.
+    """Read a training record as it is augmented in the first epochs.
 
+    Args:
+        seed: of the plan.
+        epochs: number of epochs.
     Raises:
-        UsageError: there is no such record.
-        ShardError: it is damaged.
+        UsageError: the record does not exist.
+        ShardError: the record is damaged.
     """
     count = shard_set.split("train").records
     if record >= count:
-        raise UsageError(f"--record {record:,}: {shard_set.root} has {count:,} to train on", f"choose 0 to {count - 1}")
+        raise UsageError(
+            f"--record {record:,}: {shard_set.root} has {count:,} training records", f"choose 0 to {count - 1}"
+        )
     plan = Plan(count, 1, seed, shard_set.size, recipe.augmentation)
     stored = np.asarray(ShardDataset(shard_set)[record][0])
     windows, crops, flips = [], [], []
@@ -110,46 +115,49 @@ def vary(shard_set: ShardSet, stats: Stats, recipe: Recipe, record: int, seed: i
 
 @contextmanager
 def set_of_one(photo: Path | None, shard_set: ShardSet) -> Iterator[ShardSet]:
-    """A set that holds this photo alone, made as the other was; of none, the other itself.
+    """Yield a temporary set with this photo as its only record, built with the other set's options.
 
+    Args:
+        photo: the photo's file; None yields `shard_set` itself.
     Raises:
-        UsageError, SourceError: no such file, or not a photo.
+        UsageError, SourceError: the file does not exist, or is not a photo.
     """
     if photo is None:
         yield shard_set
         return
     if not photo.is_file():
-        raise UsageError(f"{photo}: no such photo", "name a picture's file")
+        raise UsageError(f"{photo}: no such photo", "name a picture file")
     made = {name: shard_set.manifest[name] for name in ("quality", "exif", "max_pixels", "accept_truncated")}
     options = BuildOptions(size=shard_set.size, fit=shard_set.fit, encoding=shard_set.encoding, **made)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as executor:
-        place = Path(folder) / "photos" / "train" / "photo"
-        place.mkdir(parents=True)
-        # Builds find photos by their names, so a name that they know.
-        shutil.copyfile(photo, place / "photo.jpg")
-        yield build_shards(find_photos(place.parent.parent, val_share=0.0), Path(folder) / "set", options, executor)[0]
+        class_folder = Path(folder) / "photos" / "train" / "photo"
+        class_folder.mkdir(parents=True)
+        shutil.copyfile(photo, class_folder / "photo.jpg")  # builds recognise photos by their suffix
+        yield build_shards(
+            find_photos(class_folder.parent.parent, val_share=0.0), Path(folder) / "set", options, executor
+        )[0]
 
 
 def _one(
     shard_set: ShardSet, stats: Stats | None, plan: Plan, record: int, epoch: int, *, light: Lighting, **options
 ) -> Batch:
-    """The record alone, as an epoch has it."""
+    """Return a batch of this record only, as an epoch augments it."""
     order = permutation(plan.records, plan.seed, epoch)
-    place = int(np.flatnonzero(order == record)[0])
+    position = int(np.flatnonzero(order == record)[0])
     with train_stream(
-        shard_set, stats, plan, epoch=epoch, step=place, light=light, threads=1, decode="threads", **options
+        shard_set, stats, plan, epoch=epoch, step=position, light=light, threads=1, decode="threads", **options
     ) as stream:
         batch = next(iter(stream))
-    assert batch.records.tolist() == [record], "the plan says where it stands"
+    assert batch.records.tolist() == [record], "the plan determines its position"
     return batch
 
 
 def _window(plan: BatchPlan, stored: np.ndarray, size: int, recipe: Recipe) -> tuple[int, int, int, int]:
-    """Where a crop lies in the stored picture."""
+    """Return a crop's left, top, width and height in the stored picture, in pixels."""
     height, width = stored.shape[:2]
     if plan.resized is not None:
         resized = recipe.augmentation.resized
-        assert resized is not None, "drawn where it is asked for"
+        assert resized is not None, "the plan has draws only if the recipe has an option"
         found = resized_windows(plan.resized, np.array([height]), np.array([width]), resized)
         left, top, wide, tall = (int(one[0]) for one in found)
         return left, top, wide, tall

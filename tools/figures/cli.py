@@ -1,8 +1,8 @@
-"""`alexnet-figures`: a group of commands, each imported when it is asked for."""
+"""`alexnet-figures`: a group of commands, each imported when it is called."""
 
 import click
 
-from .. import console
+from .. import console, options
 
 COMMANDS = {
     "kernels": "figures.kernels:kernels",
@@ -21,14 +21,10 @@ COMMANDS = {
 }
 
 
-@click.group(
-    cls=console.LazyGroup,
-    commands_at=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(package_name="alexnet-dali")
+@click.group(cls=console.LazyGroup, commands_at=COMMANDS, context_settings=options.SETTINGS)
+@options.version
 def figures():
-    """Draw what a run learned, as PNG and SVG; search among its training photos; write a report.
+    """Draw figures of a run as PNG and SVG, search its training photos, write a report.
 
     \b
     Examples:
@@ -39,6 +35,6 @@ def figures():
 
 
 def main() -> None:
-    """Entry of the console script."""
+    """Run the console script."""
     console.ensure_utf8()
     console.run(figures)

@@ -1,6 +1,6 @@
-"""`alexnet-figures predictions`: photos and the five labels that the net finds most probable (paper, figure 4, left).
+"""`alexnet-figures predictions`: photos and their five most probable labels (paper, figure 4, left).
 
-In:  a run and its shard set.  Out: a sheet of photos, bars below each; the right label's bar in another colour.
+In:  a run and its shard set.  Out: a sheet of photos with bars below each; the correct label's bar is coloured.
 """
 
 import math
@@ -15,6 +15,7 @@ from ...pipeline.errors import UsageError
 from ...pipeline.shards.datum import central_square
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.stream.dataset import ShardDataset
+from .. import options
 from .answers import PICKS, Answer, Answers, evaluate_run
 from .open_run import folder_for, of_a_run, open_run
 from .sheet import MARGIN, Sheet, text_width
@@ -24,22 +25,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, ACROSS, GAP = 2.1, 4, 0.3  # inches of a photo; photos in a row; inches between them
-CAPTION, ROW, BAR = 0.62, 0.25, 0.055  # inches: the true label, an answer, its bar
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@of_a_run
-@click.option("--pick", type=click.Choice(PICKS), default="mixed", show_default=True, help="Which photos.")
-@click.option("--count", type=click.IntRange(1, 100), default=8, show_default=True, help="How many.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random ones.")
-@click.option(
-    "--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Averaged, as alexnet-eval."
+CAPTION, ROW, BAR = 0.62, 0.25, 0.055  # inches: the true label, a prediction, its bar
+VIEWS = click.option(
+    "--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Test views to average."
 )
+
+
+@click.command(context_settings=options.SETTINGS)
+@of_a_run
+@click.option("--pick", type=click.Choice(PICKS), default="mixed", show_default=True, help="Which photos to draw.")
+@click.option("--count", type=click.IntRange(1, 100), default=8, show_default=True, help="Number of photos.")
+@options.seed("Seed of the random choice.")
+@VIEWS
 @DARK_OPTION
 def predictions(run, out, shards, split, device, pick, count, seed, views, dark):
     """Draw photos with RUN's five most probable labels as bars: figure 4 of the paper, left.
 
-    best: the surest and right, worst: the surest and wrong, each class in turn; mixed: some of each and some at random.
+    best: most confident and right, worst: most confident and wrong, class by class; mixed: of each, and random ones.
 
     \b
     Examples:
@@ -51,12 +53,12 @@ def predictions(run, out, shards, split, device, pick, count, seed, views, dark)
     result = evaluate_run(opened, split, answers.see, int(views), without_labels=True)
     picked = answers.pick(pick, count, seed)
     if not picked:
-        never = {"best": "right", "worst": "wrong"}[pick]
-        raise UsageError(f"{run}: not one photo of {split} is known to be {never}", "choose another --pick")
+        outcome = {"best": "right", "worst": "wrong"}[pick]
+        raise UsageError(f"{run}: no prediction for {split} is known to be {outcome}", "choose another --pick")
     about = about_words(result, split, int(views))
     photos = stored_photos(opened.shard_set, split, [one.record for one in picked])
     write(
-        lambda look: draw(photos, picked, opened.names, opened.shard_set.classes, about, look),
+        lambda theme: draw(photos, picked, opened.names, opened.shard_set.classes, about, theme),
         folder_for(run, out),
         "predictions",
         dark,
@@ -64,10 +66,10 @@ def predictions(run, out, shards, split, device, pick, count, seed, views, dark)
 
 
 def about_words(result: Result, split: str, views: int) -> str:
-    """What was looked at, and with which error, in a sentence."""
+    """Describe the evaluated photos and the error in a sentence."""
     errors = f"top-1 error {100 * result.top1_error:.1f}%, top-5 error {100 * result.top5_error:.1f}%"
     if math.isnan(result.top1_error):
-        errors = "not all have labels, so no error"
+        errors = "some are unlabelled, so no error"
     return f"{result.images:,} photos of {split}, {views} view{'s' * (views != 1)}: {errors}."
 
 
@@ -77,13 +79,13 @@ def draw(
     names: Sequence[str],
     folders: Sequence[str],
     about: str = "",
-    look: Theme = LIGHT,
+    theme: Theme = LIGHT,
 ) -> "Figure":
-    """Draw photos and what they are taken for.
+    """Draw photos and their predictions.
 
     Args:
-        photos: uint8 (side, side, 3), one an answer.
-        names, folders: of the classes, for people and as they are stored.
+        photos: uint8 (side, side, 3), one for each answer.
+        names, folders: of the classes: display names, and names as stored.
         about: a sentence below the title.
     """
     top = max(len(one.labels) for one in answers)
@@ -91,10 +93,10 @@ def draw(
     tall = WIDTH + CAPTION + top * ROW + 0.38
     rows = -(-len(answers) // ACROSS)
     width = 2 * MARGIN + max(across, 2) * WIDTH + (max(across, 2) - 1) * GAP
-    sheet = Sheet(width, 0.95 + rows * tall, look)
+    sheet = Sheet(width, 0.95 + rows * tall, theme)
     sheet.head(f"The {top} most probable labels", about)
-    for place, (photo, answer) in enumerate(zip(photos, answers, strict=True)):
-        x, y = MARGIN + place % ACROSS * (WIDTH + GAP), 0.95 + place // ACROSS * tall
+    for number, (photo, answer) in enumerate(zip(photos, answers, strict=True)):
+        x, y = MARGIN + number % ACROSS * (WIDTH + GAP), 0.95 + number // ACROSS * tall
         sheet.picture(x, y, photo, WIDTH)
         _caption(sheet, x, y + WIDTH, answer, names, folders)
         for row, (label, share) in enumerate(zip(answer.labels, answer.probabilities, strict=True)):
@@ -103,38 +105,38 @@ def draw(
 
 
 def stored_photos(shard_set: ShardSet, split: str, records: Sequence[int]) -> list[np.ndarray]:
-    """The central squares of some records, uint8 (size, size, 3)."""
+    """Return the central squares of records: uint8 (size, size, 3) each."""
     dataset = ShardDataset(shard_set, split)
     return [central_square(np.asarray(dataset[record][0]), shard_set.size) for record in records]
 
 
 def _caption(sheet: Sheet, x: float, y: float, answer: Answer, names: Sequence[str], folders: Sequence[str]) -> None:
-    """What the photo shows, by name and by number, and what probability it was given; or that nobody knows."""
+    """Draw the true class's name and number and its predicted probability, or that the photo is unlabelled."""
     known = answer.label >= 0
     name, folder = (names[answer.label], folders[answer.label]) if known else ("no label", "")
     why = text_width(answer.why, 6.5)
     sheet.text(x, y + 0.2, name, 10, weight="bold", room=WIDTH - why - 0.08)
-    sheet.text(x + WIDTH, y + 0.2, answer.why, 6.5, color=sheet.look.faint, align="right")
+    sheet.text(x + WIDTH, y + 0.2, answer.why, 6.5, color=sheet.theme.faint, align="right")
     if not known:
         return
     numbers = f"label {answer.label}" + (f" · {folder}" if folder != name else "")
     given = f"given {percent(answer.own)}"
-    sheet.text(x, y + 0.37, numbers, 7, color=sheet.look.faint, room=WIDTH - text_width(given, 7) - 0.08)
-    sheet.text(x + WIDTH, y + 0.37, given, 7, color=sheet.look.faint, align="right")
+    sheet.text(x, y + 0.37, numbers, 7, color=sheet.theme.faint, room=WIDTH - text_width(given, 7) - 0.08)
+    sheet.text(x + WIDTH, y + 0.37, given, 7, color=sheet.theme.faint, align="right")
 
 
 def _answer(sheet: Sheet, x: float, y: float, label: int, name: str, share: float, right: bool) -> None:
-    look, weight = sheet.look, "bold" if right else "normal"
+    theme, weight = sheet.theme, "bold" if right else "normal"
     number = 0.06 + text_width("0" * max(2, len(str(label))), 6.5)
-    sheet.text(x + number - 0.06, y, str(label), 6.5, color=look.faint, align="right")
+    sheet.text(x + number - 0.06, y, str(label), 6.5, color=theme.faint, align="right")
     sheet.text(
-        x + number, y, name, 8, color=look.right if right else look.ink, weight=weight, room=WIDTH - number - 0.5
+        x + number, y, name, 8, color=theme.right if right else theme.ink, weight=weight, room=WIDTH - number - 0.5
     )
-    sheet.text(x + WIDTH, y, percent(share), 7.5, color=look.right if right else look.faint, align="right")
-    sheet.bar(x, y + 0.045, WIDTH, BAR, look.grid)
-    sheet.bar(x, y + 0.045, WIDTH * share, BAR, look.right if right else look.wrong)
+    sheet.text(x + WIDTH, y, percent(share), 7.5, color=theme.right if right else theme.faint, align="right")
+    sheet.bar(x, y + 0.045, WIDTH, BAR, theme.grid)
+    sheet.bar(x, y + 0.045, WIDTH * share, BAR, theme.right if right else theme.wrong)
 
 
 def percent(share: float) -> str:
-    """A probability in few letters."""
+    """Format a probability, 0..1, in few characters."""
     return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"

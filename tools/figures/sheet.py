@@ -1,7 +1,7 @@
-"""A sheet to lay a figure out on, in inches from its upper left corner, as a person would with a ruler.
+"""A sheet: a figure laid out in inches from its upper left corner.
 
-In:  words, pixels, places.  Out: a matplotlib Figure.
-Pictures lie on whole pixels of the PNG and are resized beforehand, so that nothing blurs them a second time; the SVG
+In:  text, pixels, positions.  Out: a matplotlib Figure.
+Pictures are resized beforehand and placed on whole pixels of the PNG, so that they are resampled only once; the SVG
 embeds the same pixels.
 """
 
@@ -20,57 +20,61 @@ MARGIN = 0.3  # inches
 
 
 class Sheet:
-    """An empty figure of `width` x `height` inches; `figure` is what was drawn."""
+    """A figure of `width` x `height` inches.
 
-    def __init__(self, width: float, height: float, look: Theme):
-        self.width, self.height, self.look = _whole(width), _whole(height), look
-        self.figure = new_figure(self.width, self.height, look)
+    Attributes:
+        figure: the matplotlib Figure.
+    """
+
+    def __init__(self, width: float, height: float, theme: Theme):
+        self.width, self.height, self.theme = _whole(width), _whole(height), theme
+        self.figure = new_figure(self.width, self.height, theme)
 
     def head(self, title: str, about: str = "") -> None:
-        """The title, and a sentence below it; they take 0.85 inches."""
+        """Draw the title and a sentence below it; they take 0.85 inches."""
         room = self.width - 2 * MARGIN
         self.text(MARGIN, 0.42, title, 13, weight="bold", room=room)
         if about:
-            self.text(MARGIN, 0.66, about, 8, color=self.look.faint, room=room)
+            self.text(MARGIN, 0.66, about, 8, color=self.theme.faint, room=room)
 
     def text(
         self,
         x: float,
         y: float,
-        words: str,
+        text: str,
         points: float = 8,
         color: str = "",
         weight: str = "normal",
         align: str = "left",
         room: float = 0,
     ) -> None:
-        """Words with their baseline at y; shortened to `room` inches where that is not 0."""
-        words = printable(words)  # matplotlib cannot draw, nor measure, what no encoding has
+        """Draw text with its baseline at y; shortened to `room` inches unless that is 0."""
+        text = printable(text)  # matplotlib cannot draw or measure invalid Unicode
         self.figure.text(
             x / self.width,
             1 - y / self.height,
-            shorten(words, room, points, weight) if room else words,
+            shorten(text, room, points, weight) if room else text,
             fontsize=points,
-            color=color or self.look.ink,
+            color=color or self.theme.ink,
             weight=weight,
             ha=align,
             va="baseline",
-            parse_math=False,  # a class may be called $100
+            parse_math=False,  # a class name may contain $
         )
 
     def axes(self, x: float, y: float, width: float, height: float) -> "Axes":
-        """Axes without frame and ticks, on the paper's colour."""
+        """Return axes without frame and tick marks, in the paper's colour."""
         x, y, width, height = (_whole(one) for one in (x, y, width, height))
-        place = x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
-        axes = self.figure.add_axes(place, facecolor=self.look.paper)
+        box = x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
+        axes = self.figure.add_axes(box, facecolor=self.theme.paper)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        axes.tick_params(length=0, labelsize=7.5, colors=self.look.faint)
+        axes.tick_params(length=0, labelsize=7.5, colors=self.theme.faint)
         axes.set_axisbelow(True)
         return axes
 
     def picture(self, x: float, y: float, pixels: np.ndarray, width: float) -> "Axes":
-        """A picture, uint8 (height, width, 3), so many inches wide; its axes count its own pixels."""
+        """Draw a picture, uint8 (height, width, 3), `width` inches wide; returns its axes, in the picture's pixels."""
         tall, wide = pixels.shape[:2]
         target = round(width * DPI), max(1, round(width * DPI * tall / wide))
         axes = self.axes(x, y, target[0] / DPI, target[1] / DPI)
@@ -80,7 +84,7 @@ class Sheet:
         return axes
 
     def bar(self, x: float, y: float, width: float, height: float, color: str) -> None:
-        """A filled rectangle."""
+        """Draw a filled rectangle."""
         from matplotlib.patches import Rectangle
 
         self.figure.add_artist(
@@ -95,30 +99,35 @@ class Sheet:
         )
 
 
-def text_width(words: str, points: float, weight: str = "normal") -> float:
-    """How many inches words take."""
+def text_width(text: str, points: float, weight: str = "normal") -> float:
+    """Return the width of a text in inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family="sans-serif", size=points, weight=weight)
-    return text_to_path.get_text_width_height_descent(printable(words), font, ismath=False)[0] / 72
+    return text_to_path.get_text_width_height_descent(printable(text), font, ismath=False)[0] / 72
 
 
-def shorten(words: str, room: float, points: float, weight: str = "normal") -> str:
-    """The words, or as many of their letters as there is room for, in inches, and an ellipsis."""
-    room += 1e-6  # where the room was measured by these very words
-    if text_width(words, points, weight) <= room:
-        return words
-    low, high = 0, len(words)
-    while low < high:  # the longest that fits
+def shorten(text: str, room: float, points: float, weight: str = "normal") -> str:
+    """Return the text, or as many of its letters as fit into `room` inches and an ellipsis."""
+    room += 1e-6  # the room may have been measured from this very text
+    if text_width(text, points, weight) <= room:
+        return text
+    low, high = 0, len(text)
+    while low < high:  # the longest prefix that fits
         middle = (low + high + 1) // 2
-        if text_width(words[:middle].rstrip() + "…", points, weight) <= room:
+        if text_width(text[:middle].rstrip() + "…", points, weight) <= room:
             low = middle
         else:
             high = middle - 1
-    return words[:low].rstrip() + "…"
+    return text[:low].rstrip() + "…"
+
+
+def rgb(color: str) -> list[int]:
+    """Return the red, green and blue of a colour `#rrggbb`, 0..255."""
+    return [int(color[k : k + 2], 16) for k in (1, 3, 5)]
 
 
 def _whole(inches: float) -> float:
-    """Inches of a whole number of pixels."""
+    """Round inches to whole pixels."""
     return round(inches * DPI) / DPI

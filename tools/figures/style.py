@@ -1,7 +1,7 @@
-"""How all figures look, and how they are saved: one set of colours for light paper, one for dark.
+"""The style of all figures, and how they are saved: one set of colours for light paper, one for dark.
 
 In:  a matplotlib Figure.  Out: NAME.png and NAME.svg.
-Figures are drawn without pyplot: nothing is kept between two of them, and no display is needed.
+Figures are made without pyplot: no global state, no display.
 """
 
 import os
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 160
+DARK_OPTION = click.option("--dark", is_flag=True, help="Draw on a dark background; the files are NAME-dark.")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Theme:
     """Colours of a figure.
 
     Attributes:
-        paper, ink, faint, grid: background, words, small words, grid lines.
-        right, wrong: of a label that is the photo's, and of others.
-        lines: of the curves of several runs, in order; told apart by those who see no red or green too.
+        paper, ink, faint, grid: background, text, small text, grid lines.
+        right, wrong: bars of the correct label, and of other labels.
+        lines: curves of several runs, in order; distinguishable with red-green colour blindness.
     """
 
     paper: str
@@ -61,53 +62,45 @@ DARK = Theme(
 )
 
 
-def new_figure(width: float, height: float, look: Theme = LIGHT) -> "Figure":
-    """An empty figure of so many inches."""
+def new_figure(width: float, height: float, theme: Theme = LIGHT) -> "Figure":
+    """Return an empty figure; width and height in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DPI, facecolor=look.paper)
+    return Figure(figsize=(width, height), dpi=DPI, facecolor=theme.paper)
 
 
 def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
-    """Write folder/name.png and folder/name.svg, whole or not at all; the folder is made.
+    """Write folder/name.png and folder/name.svg atomically; create the folder.
 
-    Words stay words in the SVG, and two drawings of one run are one file: no date, no random ids.
+    Text stays text in the SVG. The same figure gives the same bytes: no dates, no random ids.
 
     Returns:
         The two files.
     Raises:
         UsageError: `folder` is a file.
-        NotWrittenError: it, or a figure, cannot be written.
+        NotWrittenError: the folder or a figure cannot be written.
     """
     import matplotlib
     from matplotlib.text import Text
 
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: a file, not a folder for figures", "name another with --out")
+        raise UsageError(f"{folder}: a file, not a folder for figures", "choose another folder with --out")
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for words in figure.findobj(Text):  # names of runs and folders may be what no encoding has
-        if (shown := printable(words.get_text())) != words.get_text():
-            words.set_text(shown)
+    for text in figure.findobj(Text):  # names of runs and folders may not be valid Unicode
+        if (shown := printable(text.get_text())) != text.get_text():
+            text.set_text(shown)
     files = []
-    for form, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": "alexnet-figures"})):
+    for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": "alexnet-figures"})):
         target = folder / f"{name}.{form}"
-        draw = partial(figure.savefig, format=form, metadata=about, facecolor=figure.get_facecolor())
+        draw = partial(figure.savefig, format=form, metadata=metadata, facecolor=figure.get_facecolor())
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
-            write_atomically(target, draw, part=f"{os.getpid()}.part")  # two commands may draw one figure
+            write_atomically(target, draw, part=f"{os.getpid()}.part")  # two commands may draw the same figure
         files.append(target)
     return files
 
 
-# --- from tools/figures/saved.py
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-DARK_OPTION = click.option("--dark", is_flag=True, help="For a dark page; the files are called NAME-dark.")
-
-
 def write(draw: Callable[[Theme], "Figure"], folder: Path, name: str, dark: bool) -> None:
-    """Draw, save as PNG and SVG, and say so."""
+    """Draw a figure, save it as NAME.png and NAME.svg (NAME-dark if `dark`) and print the files' names."""
     for file in save(draw(DARK if dark else LIGHT), folder, name + "-dark" * dark):
         click.echo(str(file))

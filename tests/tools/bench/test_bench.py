@@ -40,12 +40,12 @@ def test_prep_measures_every_case(call, photos, shards, tmp_path):
             assert 0 < rows[case]["min"] <= rows[case]["images_per_second"] <= rows[case]["max"]
             assert said.count(f"\n{case} ") == 1
         assert 10e6 < rows["build-lmdb"]["peak_bytes"] < 1e9 and 10e6 < rows["build-lmdb-tenth"]["peak_bytes"] < 1e9
-        assert "80 photos of" in said and "memory of a worker at its peak" in said
+        assert "80 photos of" in said and "peak memory of a worker" in said
 
 
 def test_without_photos_it_says_what_is_missing(call, tmp_path):
     code, _, aside = call("prep", "--shards", tmp_path)
-    assert code == 2 and f"no photos were named, and {tmp_path} is no shard set" in aside
+    assert code == 2 and f"no photos are given, and {tmp_path} is not a shard set" in aside
 
 
 def test_rounds_run_in_turn_and_the_first_is_not_counted():

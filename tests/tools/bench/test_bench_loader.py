@@ -100,7 +100,7 @@ def test_every_case_is_measured_and_the_missing_are_named(call, shards, tmp_path
     assert "failed" not in said
     missing = [name for name in ("litdata", "webdataset", "mosaicml-streaming", "ffcv") if is_missing(name)]
     if missing:
-        line = next(line for line in said.splitlines() if line.startswith("not installed, so not measured: "))
+        line = next(line for line in said.splitlines() if line.startswith("not installed and not measured: "))
         assert sorted(line.partition(": ")[2].split(", ")) == sorted(missing)
     else:
         assert "not installed" not in said
@@ -260,7 +260,7 @@ BROKEN = {
 
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
-    """Rivals that are installed and do not work stand before any that do."""
+    """Competitors that are installed but broken, before any that work."""
     for name, text in BROKEN.items():
         (tmp_path / "broken" / name).mkdir(parents=True)
         (tmp_path / "broken" / name / "__init__.py").write_text(text)
@@ -274,21 +274,21 @@ def before_others(folder):
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
-def test_rivals_that_fail_are_told_and_the_others_measured(call, broken, shards, tmp_path):
+def test_competitors_that_fail_are_reported_and_the_others_measured(call, broken, shards, tmp_path):
     file = tmp_path / "loader.json"
     cases = "streaming-f32,ffcv-raw-u8,limit-decode"
     code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--cases", cases, "--json", file)
     assert code == 0, aside
     assert [row["case"] for row in json.loads(file.read_text())] == ["limit-decode"]
     assert (
-        "failed, so not measured: streaming-f32 (ImportError: libnothing.so.7: cannot open shared object file)" in said
+        "failed and not measured: streaming-f32 (ImportError: libnothing.so.7: cannot open shared object file)" in said
     )
-    assert "failed, so not measured: ffcv-raw-u8 (its process ended with signal SIGABRT: about to abort)" in said
+    assert "failed and not measured: ffcv-raw-u8 (its process ended with signal SIGABRT: about to abort)" in said
     assert "not installed" not in said
 
 
-def test_a_rival_that_hangs_is_given_up(broken, forms):
-    with pytest.raises(LoaderFailedError, match=r"nothing heard of it for 3 s"):
+def test_a_competitor_that_hangs_is_given_up(broken, forms):
+    with pytest.raises(LoaderFailedError, match=r"no answer for 3 s"):
         LoaderProcess("litdata-f32", forms, 8, 2, patience=3)
     assert_nobody_is_left(forms)
 
@@ -331,8 +331,8 @@ def test_ours_failing_is_an_error(call, shards, tmp_path, monkeypatch):
     (tmp_path / "nvidia" / "__init__.py").write_text("raise ImportError('no driver')")
     cases = "ours-jpeg-f32,limit-decode"
     code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--cases", cases)
-    assert code == 1 and "error: our own failed: ours-jpeg-f32" in aside
-    assert "failed, so not measured: ours-jpeg-f32 (" in said and "\nlimit-decode " in said
+    assert code == 1 and "error: our own loader failed: ours-jpeg-f32" in aside
+    assert "failed and not measured: ours-jpeg-f32 (" in said and "\nlimit-decode " in said
 
 
 def test_cold_rounds(call, shards, tmp_path):
@@ -397,11 +397,11 @@ def test_ratios_are_of_the_same_round():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--cases", "ours-jpeg-f32,fast"), "no case is called 'fast'"),
+        (("--cases", "ours-jpeg-f32,fast"), "unknown case 'fast'"),
         (("--cold", "--batch-size", 8, "--workers", 2), "--cold needs 80 records, the set has 60"),
-        (("--json", "nowhere/loader.json"), "nowhere/loader.json: no such folder to write it to"),
-        (("--batch-size", 40, "--workers", 2), "60 records are no batch of 40 for each of 2 workers"),
-        (("--plot", "nowhere/loader.png"), "nowhere/loader.png: no such folder to write it to"),
+        (("--json", "nowhere/loader.json"), "nowhere/loader.json: its folder does not exist"),
+        (("--batch-size", 40, "--workers", 2), "60 records are fewer than a batch of 40 for each of 2 workers"),
+        (("--plot", "nowhere/loader.png"), "nowhere/loader.png: its folder does not exist"),
     ],
 )
 def test_what_cannot_be_meant(call, shards, arguments, words):
@@ -442,7 +442,7 @@ def test_killed_it_leaves_no_process_behind(shards, tmp_path):
 def test_bars_of_any_rows(tmp_path):
     from alexnet_dali.tools.bench.loader.bar_chart import draw
 
-    draw([Row("ours-raw-u8", 10.0, 9.0, 11.0)], "a machine", tmp_path / "one.png")  # no limit, no rival
+    draw([Row("ours-raw-u8", 10.0, 9.0, 11.0)], "a machine", tmp_path / "one.png")  # no limit, no competitor
     with Image.open(tmp_path / "one.png") as picture:
         assert picture.format == "PNG"
 

@@ -138,13 +138,13 @@ def test_what_is_no_result(run, call, tmp_path):
     code, _, err = call(tmp_path / "none.json")
     assert code == 2 and "none.json: no such file" in err
     code, _, err = call(written(tmp_path / "bare.json", [run], top1_error=None, top5_error=None))
-    assert code == 2 and "a split without labels, so it has no error" in err
+    assert code == 2 and "the split has no labels, so there is no error" in err
     code, _, err = call(tmp_path / "none")
     assert code == 2 and "no such checkpoint" in err
     code, _, err = call(run, "--json", tmp_path / "none" / "a.json")
-    assert code == 2 and "no such folder" in err
+    assert code == 2 and "its folder does not exist" in err
     code, _, err = call(tmp_path / "bare.json", "--json", tmp_path / "bare.json")
-    assert code == 2 and "would be written over" in err
+    assert code == 2 and "is an input and would be overwritten" in err
 
 
 def test_a_run_that_was_never_validated(tmp_path, call):

@@ -37,7 +37,7 @@ def test_every_case_is_measured(call, shards, tmp_path):
     for name, row in rows.items():
         assert 0 < row["min"] <= row["images_per_second"] <= row["max"]
         assert said.count(f"\n{name} ") == 1
-    assert "batches of 2, 1 steps a round, 1 rounds" in found["machine"]
+    assert "batches of 2, 1 steps per round, 1 rounds" in found["machine"]
     for precision in ("fp32", "bf16"):
         paper = rows[f"paper-{precision}"]["images_per_second"]
         assert found["ratios"]["to torch's LRN"][f"paper-{precision}"] == pytest.approx(
@@ -91,11 +91,11 @@ def test_a_round_trains_the_net(monkeypatch, shards):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--cases", "paper,alexnet"], "no case is called 'alexnet'"),
-        (["--precision", "fp16"], "no precision is called 'fp16'"),
+        (["--cases", "paper,alexnet"], "unknown case 'alexnet'"),
+        (["--precision", "fp16"], "unknown precision 'fp16'"),
         (["--precision", "tf32", "--device", "cpu"], "--precision tf32 needs a GPU"),
-        (["--batch-size", "100", "--device", "cpu"], "60 records to train on, fewer than a batch of 100"),
-        (["--json", "none/train.json"], "none/train.json: no such folder to write it to"),
+        (["--batch-size", "100", "--device", "cpu"], "60 training records, fewer than a batch of 100"),
+        (["--json", "none/train.json"], "none/train.json: its folder does not exist"),
     ],
 )
 def test_what_cannot_be_meant(call, shards, options, message):
@@ -105,4 +105,4 @@ def test_what_cannot_be_meant(call, shards, options, message):
 
 def test_graphs_need_a_gpu(call, shards):
     code, _, aside = call("train", "--shards", shards.root, "--graphs", "--device", "cpu")
-    assert code == 1 and "--graphs are CUDA graphs" in aside
+    assert code == 1 and "--graphs needs a GPU" in aside

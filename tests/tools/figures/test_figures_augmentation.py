@@ -80,7 +80,7 @@ def test_a_photo_of_ones_own(shards, tmp_path):
 def test_mistakes(shards, call, tmp_path):
     (tmp_path / "text.jpg").write_text("no photo")
     for options, code, said in (
-        ([], 2, "neither a run nor a shard set"),
+        ([], 2, "neither a run nor a shard set is given"),
         (["--shards", tmp_path / "none"], 2, "no shard set there"),
         (["--shards", shards.root, "--record", 60], 2, "--record 60"),
         (["--shards", shards.root, "--photo", tmp_path / "none.jpg"], 2, "none.jpg: no such photo"),

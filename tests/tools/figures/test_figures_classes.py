@@ -39,13 +39,13 @@ def test_the_matrix_is_counted(tally, tmp_path):
 
 
 def test_errors_are_sorted_and_classes_without_photos_left_out(tally, tmp_path):
-    figure = per_class.draw(tally.errors(), ["zero", "one", "two", "three"], look=DARK)
+    figure = per_class.draw(tally.errors(), ["zero", "one", "two", "three"], theme=DARK)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths[:3] == [0.5, 0.5, 0.0] and len(widths) == 6
     _, svg = save(figure, tmp_path, "per-class")
     words = words_of(svg)
     assert [word for word in words if word in ("zero", "one", "two", "three")] == ["zero", "one", "two"]
-    assert "7 photos of val: top-1 42.9%, top-5 0.0% over all." in words
+    assert "7 photos of val: mean top-1 42.9%, top-5 0.0%." in words
 
 
 def thousand():

@@ -93,8 +93,8 @@ def test_names_are_told_apart():
 
 def test_mistakes(tmp_path, call):
     code, _, err = call(tmp_path)
-    assert code == 2 and f"{tmp_path / FILE}: no metrics there" in err and "try: name a folder" in err
-    for content, said in ((b"", "empty"), (b'{"kind": "st', "not one whole line"), (b"\xff\xfe", "not one whole line")):
+    assert code == 2 and f"{tmp_path / FILE}: no metrics found" in err and "try: name a run's folder" in err
+    for content, said in ((b"", "empty"), (b'{"kind": "st', "no complete line"), (b"\xff\xfe", "no complete line")):
         (tmp_path / FILE).write_bytes(content)
         code, _, err = call(tmp_path)
         assert code == 1 and f"{FILE}: {said}" in err

@@ -129,8 +129,8 @@ def test_two_checkpoints_by_name(run, call, tmp_path):
         (["nowhere"], 2, "nowhere: no such checkpoint"),
         (["RUN", "--epochs", "3,12"], 2, "no kernels of epoch 3"),
         (["RUN", "--epochs", "x"], 2, "--epochs x: not numbers"),
-        (["RUN", "RUN", "--epochs", "1"], 2, "--epochs 1 of 2 runs"),
-        (["RUN", "--animation"], 2, "--animation of one checkpoint stands still"),
+        (["RUN", "RUN", "--epochs", "1"], 2, "--epochs 1 is given with 2 runs"),
+        (["RUN", "--animation"], 2, "--animation needs more than one checkpoint"),
     ],
 )
 def test_mistakes(run, call, options, code, said):
@@ -143,13 +143,13 @@ def test_damaged_and_foreign_files(run, call, tmp_path):
     (own / "kernels").mkdir(parents=True)
     saved = torch.load(run / "last.pt", weights_only=True)
     torch.save(saved, own / "last.pt")
-    assert "no kernels of its epochs there" in call(own, "--epochs", "1")[2]
+    assert "no kernels of its epochs found" in call(own, "--epochs", "1")[2]
     (own / "kernels" / "00001.npy").write_bytes(b"no array")
     code, _, err = call(own, "--epochs", 1)
-    assert code == 2 and "no kernels of its epochs there" in err
+    assert code == 2 and "no kernels of its epochs found" in err
     torch.save(saved | {"model": {"a": torch.zeros(4, 1, 3, 3)}}, own / "last.pt")
     code, _, err = call(own)
-    assert code == 2 and "does not begin with kernels over red, green and blue" in err
+    assert code == 2 and "is not a convolution over RGB" in err
 
 
 def test_smoothness_tells_noise_from_edges():

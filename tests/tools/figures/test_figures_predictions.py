@@ -100,10 +100,10 @@ def test_a_set_without_labels(run, shards, call, tmp_path):
     code, _, err = call(*options, "--count", 5)
     assert code == 0, err
     words = (tmp_path / "predictions.svg").read_text()
-    assert words.count(">no label<") == 5 and "20 photos of test, 1 view: not all have labels, so no error." in words
+    assert words.count(">no label<") == 5 and "20 photos of test, 1 view: some are unlabelled, so no error." in words
     assert all(words.count(f">{name}<") == 5 for name in shards.classes), "the net's classes, once below each photo"
     code, _, err = call(*options, "--pick", "worst")
-    assert code == 2 and "not one photo of test is known to be wrong" in err
+    assert code == 2 and "no prediction for test is known to be wrong" in err
 
 
 def test_percent():
@@ -143,7 +143,7 @@ def test_the_photos_are_the_records(run, shards, call, tmp_path, monkeypatch):
     [
         (["nowhere"], 2, "nowhere"),
         (["RUN", "--split", "test"], 1, "no records in a split 'test'"),
-        (["RUN", "--shards", "nowhere"], 2, "say where it is with --shards"),
+        (["RUN", "--shards", "nowhere"], 2, "name its folder with --shards"),
     ],
 )
 def test_mistakes(run, call, options, code, said):

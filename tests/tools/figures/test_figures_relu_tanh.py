@@ -34,7 +34,7 @@ def small_set(tmp_path_factory):
     return build_set(folder / "photos", folder / "shards", size=32)
 
 
-def laboratory(shard_set, folder: Path, epochs=3, **changes) -> SmallNetTrainer:
+def trainer_of(shard_set, folder: Path, epochs=3, **changes) -> SmallNetTrainer:
     folder.mkdir(exist_ok=True)
     rest = {name: changes.pop(name) for name in ("report", "stop") if name in changes}
     settings = Settings(changes.pop("rates", (0.001,)), epochs, **changes)
@@ -82,10 +82,10 @@ def test_words_of_the_ablation():
     assert norm_words(0.11, 0.1101) == "Normalisation makes no difference: 11.0%"
 
 
-@pytest.mark.parametrize("look", [LIGHT, DARK], ids=["light", "dark"])
-def test_figures_hold_the_curves_the_target_and_the_words(look):
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_figures_hold_the_curves_the_target_and_the_words(theme):
     relu, tanh = Line("ReLU", 0.01, [0.8, 0.4, 0.2]), Line("tanh", 0.003, [0.9, 0.8, 0.5, 0.3, 0.2])
-    figure = draw_race(relu, tanh, (2.75, 4.5), 0.25, 60, "about", look)
+    figure = draw_race(relu, tanh, (2.75, 4.5), 0.25, 60, "about", theme)
     (axes,) = figure.axes
     solid, dashed, level, *marks = axes.lines
     assert list(solid.get_ydata()) == pytest.approx([80, 40, 20]) and solid.get_linestyle() == "-"
@@ -94,7 +94,7 @@ def test_figures_hold_the_curves_the_target_and_the_words(look):
     assert set(level.get_ydata()) == {25} and [mark.get_xdata()[0] for mark in marks] == [2.75, 4.5]
     assert any("1.6 times sooner" in text.get_text() for text in figure.texts)
     assert _within(figure)
-    figure = draw_norm(Line("without", 0.01, [0.5, 0.13]), Line("with", 0.01, [0.5, 0.11]), "about", look)
+    figure = draw_norm(Line("without", 0.01, [0.5, 0.13]), Line("with", 0.01, [0.5, 0.11]), "about", theme)
     assert any("2.0 points less" in text.get_text() for text in figure.texts)
     assert _within(figure)
 
@@ -117,7 +117,7 @@ def test_no_picture_is_reflected_or_moved(small_set, tmp_path, monkeypatch):
     monkeypatch.setattr(
         small_net_trainer, "train_stream", lambda *given, **rest: plans.append(given[2]) or train_stream(*given, **rest)
     )
-    laboratory(small_set, tmp_path, epochs=1, seed=4).train(Variant("relu"), 0.001, 1)
+    trainer_of(small_set, tmp_path, epochs=1, seed=4).train(Variant("relu"), 0.001, 1)
     plain = next(plans[0].batches())
     varied = next(Plan(24, 128, 4, 32, Augmentation(32)).batches())
     assert varied.flip.any() and not plain.flip.any() and not plain.left.any()
@@ -126,14 +126,14 @@ def test_no_picture_is_reflected_or_moved(small_set, tmp_path, monkeypatch):
 
 def test_a_stopped_net_goes_on_to_the_same_weights(small_set, tmp_path):
     kind = Variant("with", norm=True, decay=True)
-    whole = laboratory(small_set, tmp_path / "whole", validate=True).train(kind, 0.003, 2)
+    whole = trainer_of(small_set, tmp_path / "whole", validate=True).train(kind, 0.003, 2)
     steps = iter([False, False, True])
     with pytest.raises(Stopped):
-        laboratory(small_set, tmp_path / "cut", validate=True, stop=lambda: next(steps)).train(kind, 0.003, 2)
+        trainer_of(small_set, tmp_path / "cut", validate=True, stop=lambda: next(steps)).train(kind, 0.003, 2)
     kept = checkpoint.load(tmp_path / "cut" / "with-0.003.pt")["curve"]
     assert len(kept["errors"]) == 1
     said = []
-    again = laboratory(small_set, tmp_path / "cut", validate=True, report=lambda c, s: said.append(s > 0))
+    again = trainer_of(small_set, tmp_path / "cut", validate=True, report=lambda c, s: said.append(s > 0))
     assert again.train(kind, 0.003, 2) == whole
     assert said == [False, True] and len(whole.errors) == len(whole.val_errors) == 2
     one, two = (checkpoint.load(tmp_path / run / "with-0.003.pt") for run in ("whole", "cut"))
@@ -144,7 +144,7 @@ def test_a_stopped_net_goes_on_to_the_same_weights(small_set, tmp_path):
 @pytest.mark.parametrize("decay", [False, True])
 def test_the_first_step_is_the_papers_rule(small_set, tmp_path, decay):
     """v = -rate (g + decay w); twice the rate and no decay for biases; the layer file's decay only where asked."""
-    lab = laboratory(small_set, tmp_path, epochs=1)
+    lab = trainer_of(small_set, tmp_path, epochs=1)
     lab.train(Variant("a", decay=decay), 0.002, 1)
     velocity = checkpoint.load(tmp_path / "a-0.002.pt")["velocity"]
     net = SmallNet(classes=4)
@@ -162,16 +162,16 @@ def test_the_first_step_is_the_papers_rule(small_set, tmp_path, decay):
 
 
 def test_a_rate_that_breaks_is_out_and_the_next_best_is_taken(small_set, tmp_path):
-    lab = laboratory(small_set, tmp_path, rates=(1e30, 0.001), try_epochs=2)
+    lab = trainer_of(small_set, tmp_path, rates=(1e30, 0.001), try_epochs=2)
     ((best, tried),) = lab.compare([Variant("relu")])
     assert best.rate == 0.001 and [each.broken for each in tried] == [True, False]
 
 
 def test_a_call_that_wants_less_than_is_kept_gives_what_it_alone_would(small_set, tmp_path):
-    laboratory(small_set, tmp_path, epochs=4).train(Variant("relu"), 0.001, 4)
+    trainer_of(small_set, tmp_path, epochs=4).train(Variant("relu"), 0.001, 4)
     kept = checkpoint.load(tmp_path / "relu-0.001.pt")["curve"]["errors"]
-    assert laboratory(small_set, tmp_path, epochs=2).train(Variant("relu"), 0.001, 2).errors == kept[:2]
-    high = laboratory(small_set, tmp_path, epochs=4, target=0.99).train(Variant("relu"), 0.001, 4)
+    assert trainer_of(small_set, tmp_path, epochs=2).train(Variant("relu"), 0.001, 2).errors == kept[:2]
+    high = trainer_of(small_set, tmp_path, epochs=4, target=0.99).train(Variant("relu"), 0.001, 4)
     assert high.errors == kept[:1]
 
 
@@ -181,7 +181,9 @@ def test_relu_vs_tanh_draws_and_draws_again_without_training(small_set, tmp_path
     code, out, err = in_process(figures, *asked)
     assert code == 0, err
     assert "Neither reaches 1% within 3 epochs" in out
-    assert re.search(r"relu: best at 0\.00[13], the last of --rates; a (larger|smaller) one may be better still", err)
+    assert re.search(
+        r"relu: the best rate, 0\.00[13], is at the edge of --rates; a (larger|smaller) rate may be better", err
+    )
     assert re.search(r"relu, rate 0\.001, epoch 1: training error [\d.]+%, [\d.]+ s; at most \d+ s left", err)
     assert len(re.findall(r"epoch \d+: ", err)) == 2 * (2 + 2)
     results = json.loads((tmp_path / "f" / "relu-vs-tanh.json").read_text())
@@ -201,7 +203,7 @@ def test_relu_vs_tanh_draws_and_draws_again_without_training(small_set, tmp_path
     assert (tmp_path / "f" / "relu-vs-tanh.png").read_bytes() == first, "the light one stays"
     assert json.loads((tmp_path / "f" / "relu-vs-tanh.json").read_text()) == results
     code, _, err = in_process(figures, *asked, "--seed", 1)
-    assert code == 2 and "holds nets of other seed" in err and "another --out" in err
+    assert code == 2 and "contains nets with other seed" in err and "another --out" in err
 
 
 def test_lrn_draws(small_set, tmp_path, in_process):
@@ -226,7 +228,7 @@ def test_a_set_without_statistics_is_told_how_to_get_them(tmp_path, in_process):
     shard_set = build_set(tmp_path / "photos", tmp_path / "shards", size=32)
     (shard_set.root / "stats.npz").unlink()
     code, _, err = in_process(figures, "lrn", "--shards", shard_set.root, "--out", tmp_path / "f")
-    assert code == 1 and "no statistics there yet" in err and "pca-stats" in err
+    assert code == 1 and "no statistics yet" in err and "pca-stats" in err
     code, _, err = in_process(figures, "lrn", "--shards", tmp_path / "nowhere", "--out", tmp_path / "f")
     assert code == 2 and "no shard set there" in err
 
@@ -234,7 +236,7 @@ def test_a_set_without_statistics_is_told_how_to_get_them(tmp_path, in_process):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--rates", "0.1,fast"), "'0.1,fast' is not numbers with commas between them"),
+        (("--rates", "0.1,fast"), "'0.1,fast' is not a list of comma-separated numbers"),
         (("--rates", "0.1,-1"), "a rate of -1 is not a number above 0"),
         (("--rates", "nan"), "a rate of nan is not a number above 0"),
         (("--rates", "0.1,0.1"), "a rate is there twice"),

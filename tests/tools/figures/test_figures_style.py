@@ -14,11 +14,11 @@ from faults import Faults
 from PIL import Image
 
 
-def example(look=LIGHT):
-    sheet = Sheet(3, 2, look)
+def example(theme=LIGHT):
+    sheet = Sheet(3, 2, theme)
     sheet.head("A title of $5", "what it is about")
     sheet.picture(0.5, 1, np.full((4, 4, 3), (255, 0, 0), np.uint8), 0.5)
-    sheet.bar(1.5, 1, 1, 0.5, look.right)
+    sheet.bar(1.5, 1, 1, 0.5, theme.right)
     return sheet.figure
 
 

@@ -20,8 +20,8 @@ from alexnet_dali.tools.evaluate import evaluate_runs
 from alexnet_dali.tools.figures import answers
 from alexnet_dali.tools.figures.cli import figures
 from alexnet_dali.tools.figures.open_run import open_run
-from alexnet_dali.tools.figures.report import facts
-from alexnet_dali.tools.figures.report.report import report
+from alexnet_dali.tools.figures.report import facts, pictures
+from alexnet_dali.tools.figures.report import report as report_module
 from alexnet_dali.tools.figures.small_nets import command
 from alexnet_dali.tools.train.cli import train
 from conftest import build_set
@@ -170,10 +170,10 @@ def test_the_result_is_that_of_the_evaluation(run, page, in_process, tmp_path):
     assert f"This runshards/val, 20 photos, centre view{100 * result['top1_error']:.1f}%0.0%" in page.said
     assert "The paper, one netILSVRC-2012 val, 50,000 photos, ten views40.7%18.2%" in page.said
     assert (
-        "do not compare with the paper's: shards is not ImageNet. Guessing among its 4 classes is wrong 75%"
+        "cannot be compared with the paper's: shards is not ImageNet. The error of guessing is 75% with its 4 classes"
         in page.said
     )
-    assert "Of 4 classes all are among the first five, so the top-5 error says nothing." in page.said
+    assert "With 4 classes the top-5 error is always zero and not meaningful." in page.said
 
 
 def test_what_was_trained_on_what(run, hostile, page):
@@ -189,10 +189,10 @@ def test_what_was_trained_on_what(run, hostile, page):
         f"({best['steps_done']} steps in all)",
     ):
         assert words in page.said, words
-    assert "What is different from what ran in 2012" not in page.said
+    assert "Differences from the program of 2012" not in page.said
     course = metrics.read(run / "metrics.jsonl")
     speed = facts.speed(course, 8)
-    assert f"{speed.images_per_second:,.0f} images a second; the net waited for data in" in page.said
+    assert f"{speed.images_per_second:,.0f} images/s; training waited for data during" in page.said
 
 
 def test_the_command_trains_the_same_run_again(run, hostile, page, in_process, tmp_path):
@@ -223,7 +223,7 @@ def test_neighbours_once_there_is_an_index(run, page, call, in_process, tmp_path
     assert str(copy) in words and in_process(figures, *words, "--device", "cpu")[0] == 0
     passed = []
     real = answers.evaluate
-    monkeypatch.setattr(answers, "evaluate", lambda *a, **k: passed.append(k["views"]) or real(*a, **k))
+    monkeypatch.setattr(answers, "evaluate", lambda *a, **k: passed.append(a[4].views) or real(*a, **k))
     code, out, _ = call(copy, "--views", "10", "--out", tmp_path / "ten.html")
     assert (code, out) == (0, f"{tmp_path / 'ten.html'}\n")
     ten = Page((tmp_path / "ten.html").read_text())
@@ -231,12 +231,12 @@ def test_neighbours_once_there_is_an_index(run, page, call, in_process, tmp_path
     assert "neighbours" in ten.figures and "20 photos, ten views" in ten.said
     assert "centre view" not in ten.said
     (copy / "index" / "index.json").write_text("{}")
-    assert isinstance(stale(copy), report.Missing)
+    assert isinstance(stale(copy), pictures.Missing)
 
 
 def stale(run):
     opened = open_run(run, None, "cpu")
-    return report.report_pictures.of_neighbours(opened, "val")
+    return pictures.of_neighbours(opened, "val")
 
 
 RACE = {
@@ -259,7 +259,7 @@ def test_figure_1_where_it_was_trained(run, page, call, tmp_path, monkeypatch):
     folder = tmp_path / "figures"
     folder.mkdir()
     code, _, err = call(run, "--figure1", folder, "--out", tmp_path / "page.html")
-    assert code == 2 and f"{folder}: no finished relu-vs-tanh there" in err
+    assert code == 2 and f"{folder}: no relu-vs-tanh results found" in err
     drawn, real = [], command.draw_race
     monkeypatch.setattr(command, "draw_race", lambda *given: drawn.append(given) or real(*given))
     (folder / "relu-vs-tanh.json").write_text(json.dumps(RACE))
@@ -285,8 +285,8 @@ def test_figure_1_where_it_was_trained(run, page, call, tmp_path, monkeypatch):
 )
 def test_figure_1_of_a_damaged_file(tmp_path, text):
     (tmp_path / "relu-vs-tanh.json").write_text(text)
-    found = report.report_pictures.of_race(tmp_path / "relu-vs-tanh.json")
-    assert isinstance(found, report.Missing) and "relu-vs-tanh.json: damaged" in found.why
+    found = pictures.of_race(tmp_path / "relu-vs-tanh.json")
+    assert isinstance(found, pictures.Missing) and "relu-vs-tanh.json: damaged" in found.why
 
 
 def test_a_run_without_photos_held_out(hostile, call, tmp_path):
@@ -296,7 +296,7 @@ def test_a_run_without_photos_held_out(hostile, call, tmp_path):
     assert not (run / "best.pt").exists()
     assert call(run)[0] == 0
     page = Page((run / "report.html").read_text())
-    assert "shards has no photos in val, so nothing was measured." in page.said and "This run" not in page.said
+    assert "shards has no photos in split val, so nothing was measured." in page.said and "This run" not in page.said
     assert "last.pt, after 1 epoch" in page.said and not [one for one in commands(page) if "alexnet-eval" in one]
     assert page.figures == ["curves", "kernels", "kernels-learned", "kernels-epochs", "augmentation"]
     assert len(set(page.names)) == len(page.names)
@@ -307,9 +307,9 @@ def test_a_run_without_photos_held_out(hostile, call, tmp_path):
 @pytest.mark.parametrize(
     "damage, said",
     [
-        (lambda file: file.unlink(), "no metrics there"),
-        (lambda file: file.write_bytes(bytes(range(128, 256))), "not one whole line of metrics in it"),
-        (lambda file: file.write_text('{"kind": "epoch", "epoch": 1, "step": "x"}\n'), "not one whole line"),
+        (lambda file: file.unlink(), "no metrics found"),
+        (lambda file: file.write_bytes(bytes(range(128, 256))), "no complete line of metrics"),
+        (lambda file: file.write_text('{"kind": "epoch", "epoch": 1, "step": "x"}\n'), "no complete line"),
     ],
 )
 def test_metrics_that_are_gone_or_damaged(run, tmp_path, damage, said):
@@ -318,9 +318,9 @@ def test_metrics_that_are_gone_or_damaged(run, tmp_path, damage, said):
     for name in ("best.pt", "metrics.jsonl"):
         shutil.copy(run / name, copy / name)
     damage(copy / "metrics.jsonl")
-    course = report.course_of(open_run(copy, None, "cpu"))
-    drawn = report.report_pictures.of_course(course)
-    assert isinstance(drawn, report.Missing) and said in drawn.why
+    course = report_module.course_of(open_run(copy, None, "cpu"))
+    drawn = pictures.of_course(course)
+    assert isinstance(drawn, pictures.Missing) and said in drawn.why
 
 
 def test_another_net(call, tmp_path):
@@ -331,7 +331,7 @@ def test_another_net(call, tmp_path):
     assert call(run / "last.pt", "--out", tmp_path / "page.html")[0] == 0
     page = Page((tmp_path / "page.html").read_text())
     assert "resnet18 on shards" in page.said and "The net is resnet18, not the paper's." in page.said
-    assert "no metrics there: no curves, no speed." in page.said and "Throughput" not in page.said
+    assert "no metrics found; curves and throughput are left out." in page.said and "Throughput" not in page.said
     assert {"kernels", "predictions", "confusion"} <= set(page.figures) and "curves" not in page.figures
     (line,) = [part for part in commands(page) if part.startswith("alexnet-train")]
     assert "--model resnet18 --crop 224" in line
@@ -340,9 +340,9 @@ def test_another_net(call, tmp_path):
 
 def test_what_cannot_be_a_page(run, call, tmp_path):
     code, _, err = call(run, "--out", tmp_path)
-    assert code == 2 and f"{tmp_path}: a folder, not a file to write" in err
+    assert code == 2 and f"{tmp_path}: a folder, not a file" in err
     code, _, err = call(run, "--out", tmp_path / "none" / "a.html")
-    assert code == 2 and "no such folder to write it to" in err
+    assert code == 2 and "its folder does not exist" in err
     code, _, err = call(tmp_path / "nobody")
     assert code == 2 and "try: " in err
     copy = tmp_path / "run"

@@ -1,9 +1,9 @@
-"""What `alexnet-bench loader` measures: every case's name, its form of the crops, what it gives and what it needs.
+"""The cases of `alexnet-bench loader`: names, input formats, outputs, requirements.
 
-In:  the folder of forms (loader_sets.py).  Out: loaders, each an iterable of batches; ours, DALI's own reader and the
-limit are here, other people's in rivals.py. All cut a random 224x224 window and flip half of the pictures; `f32` less
-the mean RGB, float32 (n, 3, 224, 224) of -255..255; `u8` as they are, uint8. Whether the channels lie last in memory
-is each loader's own choice.
+In:  the folder of crops that data.py writes.  Out: loaders, each an iterable of batches; ours, DALI's own reader and
+the limit are here, the others in competitors.py. All crop a random 224x224 window and flip half of the pictures:
+`f32`, minus the mean RGB, float32 (n, 3, 224, 224), -255..255; `u8`, unchanged, uint8 (n, 3, 224, 224), 0..255. The
+memory layout, channels first or last, is each loader's choice.
 """
 
 import importlib
@@ -26,15 +26,15 @@ CROP = 224
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table.
+    """One case, a row of the table.
 
     Attributes:
-        name: as scripts rely on it.
-        form: `jpeg` or `raw`, what is stored.
-        output: `f32`, `u8`, or nothing: the limit decodes and that is all.
+        name: scripts rely on it.
+        form: stored format, `jpeg` or `raw`.
+        output: `f32`, `u8`, or "" for the limit, which only decodes.
         make: `module:function` of this package, from a Job to an iterable of batches.
-        files: the form on disk that it reads; the same as `form` where its own program writes one from that.
-        module: what must be importable, and `package`: what pip calls that.
+        files: the format on disk that it reads; `form` if its own writer converts that.
+        module, package: the module that must be importable, and its name for pip.
     """
 
     name: str
@@ -47,23 +47,30 @@ class Case:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is this project's."""
+        """Whether it is this project's loader."""
         return self.name.startswith("ours-")
 
     @property
     def is_installed(self) -> bool:
-        """Whether it can be measured here."""
+        """Whether its module is installed."""
         return not self.module or importlib.util.find_spec(self.module) is not None
 
     def loader(self, job: "Job") -> Iterable[Any]:
-        """Make it, in the process in which it is measured."""
+        """Make the loader, in the process that measures it."""
         module, name = self.make.split(":")
         return getattr(importlib.import_module(f".{module}", __package__), name)(job)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A case, the folder of forms, images a batch, how many threads or processes may work, and who decodes in ours."""
+    """A case with its settings.
+
+    Attributes:
+        folder: of the crops in all formats.
+        batch_size: images per batch.
+        workers: threads or processes of the loader.
+        decode: decoder of our cases.
+    """
 
     case: Case
     folder: Path
@@ -72,11 +79,11 @@ class Job:
     decode: str = "auto"
 
     def crops(self) -> ShardSet:
-        """Our shard set of the case's form."""
+        """Open our shard set of the case's format."""
         return open_shard_set(self.folder / self.case.form)
 
     def mean(self) -> np.ndarray:
-        """What is subtracted: float64 (3,), RGB, 0..255."""
+        """Return the mean colour that is subtracted: float64 (3,), RGB, 0..255."""
         from ....pipeline.shards import stats
 
         return stats.load_stats(self.crops()).mean_rgb
@@ -102,7 +109,7 @@ CASES = {case.name: case for case in _table()}
 
 
 def ours(job: Job) -> Iterable[Any]:
-    """Our stream as a training loop has it, without the lighting, which the others do not do."""
+    """Our training stream, without the lighting, which the other loaders lack."""
     from ....pipeline.plan.lighting import Lighting
     from ....pipeline.plan.plan import Plan
     from ....pipeline.shards import stats
@@ -122,15 +129,14 @@ def ours(job: Job) -> Iterable[Any]:
 
 
 def native_caffe(job: Job) -> Iterator[Any]:
-    """DALI's own Caffe reader over the same shards, then crop_mirror_normalize, as its documentation has it.
+    """DALI's own Caffe reader over the same shards, then crop_mirror_normalize, as in its documentation.
 
-    Ours cuts bytes and has `fn.normalize` go over whole rows; behind this reader that is no faster (measured).
-
-    Its shuffle is a buffer of 1,024 records, the default; shards are read from the first to the last.
+    Our way, cropping bytes and normalising whole rows with `fn.normalize`, is not faster with this reader (measured).
+    The shuffle is the default buffer of 1,024 records; shards are read in order.
     """
     import torch
 
-    dali: Any = importlib.import_module("nvidia.dali")  # of whose operators and constants mypy knows nothing
+    dali: Any = importlib.import_module("nvidia.dali")  # mypy does not know its operators and constants
     fn, types = dali.fn, dali.types
     crops = job.crops()
 
@@ -155,14 +161,14 @@ def native_caffe(job: Job) -> Iterator[Any]:
 
     pipeline = graph()
     pipeline.build()
-    while True:  # it has no epochs
+    while True:  # without epochs
         windows, labels = pipeline.run()
-        images = torch.from_dlpack(windows.as_tensor())  # without a copy, as ours
+        images = torch.from_dlpack(windows.as_tensor())  # no copy, as in ours
         yield images.permute(0, 3, 1, 2), torch.from_dlpack(labels.as_tensor())
 
 
 def limit_decode(job: Job) -> Iterator[int]:
-    """libjpeg-turbo alone, a process for each core, every record into the same memory: no loader decodes faster."""
+    """Only libjpeg-turbo, one process per worker, decoding into one buffer: an upper limit for all loaders."""
     crops = job.crops()
     records = crops.split(SPLIT).records
     starts = [start % records for start in range(0, records * job.batch_size, job.batch_size)]
@@ -179,19 +185,19 @@ def limit_decode(job: Job) -> Iterator[int]:
 def _decode(root: Path, records: np.ndarray) -> int:
     import simplejpeg
 
-    feed, pixels = _opened(root)
-    for payload in feed.read(records).data:
+    reader, pixels = _opened(root)
+    for payload in reader.read(records).data:
         simplejpeg.decode_jpeg(payload, colorspace="RGB", buffer=pixels)
     return len(records)
 
 
 @lru_cache(maxsize=1)
 def _opened(root: Path) -> tuple[RecordReader, np.ndarray]:
-    """The set, opened once in each process, and the memory for a picture."""
+    """Open the set once per process, and allocate the buffer for a picture."""
     crops = open_shard_set(root)
     return RecordReader(crops, SPLIT), np.empty((crops.size, crops.size, 3), np.uint8)
 
 
 def images_of(batch: Any) -> Any:
-    """The pictures of a batch of ours, or of a pair of pictures and labels."""
+    """Return the images of one of our batches, or of a pair (images, labels)."""
     return batch.images if hasattr(batch, "images") else batch[0]

@@ -1,4 +1,4 @@
-"""FFCV over the crops: its own writer, then its own loader. Imported only where FFCV is.
+"""FFCV over the crops: its own writer and loader. Imported only if FFCV is installed.
 
 In:  a Job.  Out: an iterable of (images, labels) batches.
 """
@@ -21,11 +21,11 @@ _JPEG = 0  # IMAGE_MODES["jpg"]
 
 
 def loader(job: Job) -> Loader:
-    """As many threads as cores, the page cache, a true random order, its compiled normalisation.
+    """FFCV's loader with all workers, the page cache, a full shuffle and its compiled normalisation.
 
-    It has no random crop: of its decoders, RandomResizedCrop with a single scale cuts the same windows and resizes 224
-    to 224. NormalizeImage before ToTensor runs compiled and in parallel, in a quarter of the time of Convert and
-    torchvision's Normalize behind ToTensor, which some examples show.
+    It has no random crop, so RandomResizedCrop with a fixed scale crops the same windows and resizes 224 to 224.
+    NormalizeImage before ToTensor is compiled and parallel, and takes a quarter of the time of Convert and
+    torchvision's Normalize after ToTensor, as in some of its examples.
     """
     crops = job.crops()
     encoded = crops.encoding == "jpeg"
@@ -54,7 +54,7 @@ def loader(job: Job) -> Loader:
 
 
 class _StoredJpeg(RGBImageField):
-    """Takes a JPEG file as it is: FFCV's own field would encode the pixels once more, 8% larger."""
+    """Stores a JPEG file unchanged: FFCV's own field would encode the pixels again, 8% larger."""
 
     def __init__(self, side: int):
         super().__init__(write_mode="jpg")
@@ -72,13 +72,13 @@ class _Records:
 
     def __init__(self, crops: ShardSet):
         self._crops = crops
-        self._feed: RecordReader | None = None
+        self._reader: RecordReader | None = None
 
     def __len__(self) -> int:
         return self._crops.split(SPLIT).records
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        if self._feed is None:  # opened in the process that reads
-            self._feed = RecordReader(self._crops, SPLIT)
-        payloads = self._feed.read(np.array([index]))
+        if self._reader is None:  # opened in the process that reads
+            self._reader = RecordReader(self._crops, SPLIT)
+        payloads = self._reader.read(np.array([index]))
         return payloads.data[0], int(payloads.labels[0])

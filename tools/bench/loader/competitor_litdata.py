@@ -1,4 +1,4 @@
-"""LitData over the crops: its own writer, then its own loader. Imported only where LitData is.
+"""LitData over the crops: its own writer and loader. Imported only if LitData is installed.
 
 In:  a Job.  Out: an iterable of (images, labels) batches.
 """
@@ -17,7 +17,7 @@ from .data import SPLIT
 
 
 def loader(job: Job) -> litdata.StreamingDataLoader:
-    """JPEG items in chunks of 64 MB, which it decodes to tensors itself, by torchvision; its own DataLoader."""
+    """LitData's loader over JPEG items in chunks of 64 MB, which it decodes to tensors with torchvision."""
     target, work = job.folder / "litdata", str(job.folder / "litdata.work")
     os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = work
     litdata.optimize(
@@ -34,13 +34,13 @@ def loader(job: Job) -> litdata.StreamingDataLoader:
 
 
 def _stored(sample: tuple[str, int]) -> dict[str, Any]:
-    """A JPEG file as it is, and its label."""
+    """Return an unchanged JPEG file and its label."""
     path, label = sample
     return {"image": litdata.Jpeg(path=path), "label": label}
 
 
 class _Pair:
-    """An item to a window and a label."""
+    """Maps an item to a window and a label."""
 
     def __init__(self, transforms: v2.Compose):
         self._transforms = transforms

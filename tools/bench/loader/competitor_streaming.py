@@ -1,4 +1,4 @@
-"""MosaicML Streaming over the crops: its own writer, then its own data set. Imported only where it is.
+"""MosaicML Streaming over the crops: its own writer and data set. Imported only if it is installed.
 
 In:  a Job.  Out: an iterable of (images, labels) batches.
 """
@@ -15,9 +15,9 @@ from .data import crops_of
 
 
 def loader(job: Job) -> DataLoader:
-    """MDS shards of 64 MB, its default, that lie here already, so that nothing is downloaded; its default shuffle.
+    """MDS shards of the default 64 MB on the local disk, so that nothing is downloaded; its default shuffle.
 
-    JPEG files as bytes, decoded by torchvision, which takes less time than its own `jpeg`, which is Pillow's.
+    JPEG files are stored as bytes and decoded by torchvision, which is faster than its `jpeg` type, which uses Pillow.
     """
     target = job.folder / "streaming"
     with streaming.MDSWriter(out=str(target), columns={"image": "bytes", "label": "int"}) as writer:
@@ -30,7 +30,7 @@ def loader(job: Job) -> DataLoader:
 
 
 class _Windows(streaming.StreamingDataset):
-    """Its documentation's way to transforms: a subclass."""
+    """Applies the transforms, in a subclass as in its documentation."""
 
     def __init__(self, folder: Path, batch_size: int, decode: Decode):
         super().__init__(local=str(folder), shuffle=True, batch_size=batch_size)

@@ -1,10 +1,10 @@
-"""Other people's loaders, each as its own documentation has it for speed: torchvision, WebDataset, what all share.
+"""Other loaders, each configured for speed by its own documentation: torchvision, WebDataset, and shared transforms.
 
 In:  a Job.  Out: an iterable of (images, labels) batches.
-What holds for all: as many workers as cores, which live on from epoch to epoch; a full shuffle where the loader has
-one; the stored JPEG bytes, decoded by libjpeg-turbo; pixels of 0..255 less the mean, so nothing is divided. Where the
-documentation leaves a choice, the one that took the least processor time a picture was taken. With DataLoader's
-workers it shows the transforms inside the workers, picture by picture, and so they are here.
+In all of them: as many workers as ours, persistent over epochs; a full shuffle if the loader has one; the stored JPEG
+bytes, decoded by libjpeg-turbo; pixels of 0..255 minus the mean, without a division. If the documentation leaves a
+choice, the one with the least processor time per picture is used. The transforms run in DataLoader's workers, picture
+by picture, as the documentation shows.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from .data import SPLIT
 
 
 def torchvision_pil(job: Job) -> Iterable[Any]:
-    """ImageFolder, Pillow, the v2 transforms on tensors, which its documentation prefers to those on PIL images."""
+    """ImageFolder, Pillow, and v2 transforms on tensors, which its documentation prefers to those on PIL images."""
     return _data_loader(job, ImageFolder(job.folder / "files" / SPLIT, windows(job), allow_empty=True))
 
 
@@ -33,10 +33,10 @@ def torchvision_decode(job: Job) -> Iterable[Any]:
 
 
 def webdataset(job: Job) -> Iterable[Any]:
-    """Shards drawn with replacement and a buffer of 1,000 pictures, its documented shuffle; batches made by workers.
+    """WebDataset with its documented shuffle: shards drawn with replacement, a buffer of 1,000 pictures.
 
-    It leaves decoding to its user: torchvision's takes less time than its `decode("pil")`, and torch's collation,
-    which writes into shared memory at once, less than its own.
+    Batches are made by the workers. torchvision's decoder is faster than `decode("pil")`, and torch's collation, which
+    writes directly into shared memory, is faster than its own.
     """
     import webdataset as wds
 
@@ -63,7 +63,7 @@ def _data_loader(job: Job, dataset: ImageFolder) -> DataLoader:
 
 
 def windows(job: Job) -> v2.Compose:
-    """uint8 until nothing is left but the numbers' own work, as torchvision's page on performance says."""
+    """Return the transforms; uint8 as long as possible, as torchvision's performance guide recommends."""
     return v2.Compose(
         [
             v2.ToImage(),
@@ -77,7 +77,7 @@ def windows(job: Job) -> v2.Compose:
 
 
 class Decode:
-    """JPEG bytes to a float32 window; a class, as DataLoader may have to send it to its workers."""
+    """Decodes JPEG bytes to a float32 window; a class, because DataLoader may have to pickle it for its workers."""
 
     def __init__(self, transforms: v2.Compose):
         self._transforms = transforms

@@ -1,14 +1,14 @@
-"""The same crops in every loader's form: what `alexnet-bench loader` lays out before it measures.
+"""The same crops in the format of each loader, written before `alexnet-bench loader` measures.
 
-In:  a shard set of 256x256 JPEG records.  Out: below one folder, of the train split's first shards,
+In:  a shard set of 256x256 JPEG records.  Out: in one folder, from the first shards of the training split,
 
     jpeg/   the set itself, its shards linked, with statistics
-    raw/    its records decoded once: the same pixels, nothing lost since
+    raw/    its records decoded: the same pixels
     files/  the JPEG files in class folders, byte for byte, for ImageFolder
-    tars/   the same files in tars, for webdataset
+    tars/   the same files in tar files, for WebDataset
 
-A shard is a random sample of all classes, so the first few are one too. FFCV's, LitData's and MosaicML's forms are
-written by their own programs (rival_*.py).
+A shard is a random sample of all classes, and so are the first few. FFCV's, LitData's and MosaicML's formats are
+written by their own programs (competitor_*.py).
 """
 
 import os
@@ -29,36 +29,40 @@ from ....pipeline.shards.records_csv import listing_of
 
 SPLIT = "train"
 FORMS = ("jpeg", "raw", "files", "tars")
-EXPORTS = {"files": "folder", "tars": "webdataset"}  # what pipeline/shards/export.py calls them
+EXPORTS = {"files": "folder", "tars": "webdataset"}  # their names in pipeline/shards/export.py
 
 
 def open_crops(root: Path, crop: int) -> ShardSet:
     """Open a set that the benchmark can use.
 
+    Args:
+        crop: side of the windows in pixels.
     Raises:
-        UsageError: it is not of JPEG squares, or they are no larger than the crop.
-        ShardError: it has no records to train on.
+        UsageError: its records are not JPEG squares larger than the crop.
+        ShardError: it has no training records.
     """
     shard_set = open_shard_set(root)
     if shard_set.encoding != "jpeg" or shard_set.fit != "crop" or shard_set.size <= crop:
         raise UsageError(
-            f"{root}: records of --encoding {shard_set.encoding} --fit {shard_set.fit} --size {shard_set.size}, but "
+            f"{root}: built with --encoding {shard_set.encoding} --fit {shard_set.fit} --size {shard_set.size}, but "
             f"loaders are compared on JPEG squares larger than {crop}",
-            "build a set with alexnet-prep build-lmdb and its defaults; the bench makes the raw form itself",
+            "build a set with alexnet-prep build-lmdb and its defaults; the benchmark makes the raw pixels itself",
         )
     shard_set.split(SPLIT)
     return shard_set
 
 
 def lay_out(shard_set: ShardSet, folder: Path, records: int, forms: set[str], pool: Executor) -> ShardSet:
-    """Write the forms that are asked for; `jpeg` always.
+    """Write the requested formats; `jpeg` always.
 
     Args:
-        records: as many whole shards as hold this many.
+        folder: an empty folder.
+        records: least number of records; whole shards are taken.
+        forms: names of FORMS.
     Returns:
-        The set of `jpeg`.
+        The shard set in `jpeg`.
     Raises:
-        UsageError: no room for it.
+        UsageError: the disk is too small.
     """
     chosen = _first_shards(shard_set, records)
     jpeg = folder / "jpeg"
@@ -85,7 +89,7 @@ def lay_out(shard_set: ShardSet, folder: Path, records: int, forms: set[str], po
 
 
 def crops_of(shard_set: ShardSet) -> Iterator[tuple[memoryview, int]]:
-    """The payload and the label of every record, in order."""
+    """Yield the payload and the label of every record, in order."""
     for path, file in shard_set.split(SPLIT).shards:
         shard = Shard(path, file)
         for index in range(file.records):
@@ -94,7 +98,7 @@ def crops_of(shard_set: ShardSet) -> Iterator[tuple[memoryview, int]]:
 
 
 def data_files(shard_set: ShardSet) -> list[Path]:
-    """The files that hold a set's records."""
+    """Return the files that contain a set's records."""
     return [path / "data.mdb" for path, _ in shard_set.split(SPLIT).shards]
 
 
@@ -109,7 +113,7 @@ def _first_shards(shard_set: ShardSet, records: int) -> list[tuple[Path, ShardFi
 
 
 def _describe(shard_set: ShardSet, root: Path, encoding: str, files: list[ShardFile]) -> ShardSet:
-    """Write the dataset.json of a form that has these shards, and open it."""
+    """Write the dataset.json of a set with these shards, and open the set."""
     manifest = dict(shard_set.manifest)
     shards = [
         {**entry, "records": file.records, "bytes": file.bytes, "sha256": file.sha256}
@@ -122,7 +126,7 @@ def _describe(shard_set: ShardSet, root: Path, encoding: str, files: list[ShardF
 
 
 def _write_raw(path: Path, file: ShardFile, target: Path) -> ShardFile:
-    """Decode a shard; runs in any process."""
+    """Decode a shard into another; runs in a worker process."""
     shard = Shard(path, file)
 
     def values() -> Iterator[bytes]:
@@ -146,11 +150,12 @@ def _check_room(crops: ShardSet, folder: Path, forms: set[str]) -> None:
     split = crops.split(SPLIT)
     small = sum(file.bytes for _, file in split.shards)
     large = split.records * crops.size**2 * datum.CHANNELS
-    # Every form once more for a program that writes beside; FFCV's two raw cases share a file.
+    # Every format twice: the other loaders' writers make copies. FFCV's two raw cases share a file.
     needed = 2 * small * len(forms - {"raw"}) + 2 * large * ("raw" in forms)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
-            f"{folder}: the forms of {split.records:,} records need {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free",
+            f"{folder}: {split.records:,} records need {needed / 1e9:.1f} GB in all formats, but only "
+            f"{free / 1e9:.1f} GB are free",
             "measure fewer with --records or --cases, or set TMPDIR to a larger disk",
         )

@@ -1,6 +1,6 @@
-"""The rounds of `alexnet-bench loader`: every case in turn, round after round, then ours cold.
+"""The rounds of `alexnet-bench loader`: all cases in turn, round after round, then ours with a cold page cache.
 
-In:  cases and the forms of the crops.  Out: images a second by case and round; which cases failed, and why.
+In:  cases and the folder of crops.  Out: images per second by case and round; the failed cases and the reasons.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import click
 from ....pipeline.errors import UsageError
 from ....pipeline.shards.manifest import ShardSet, open_shard_set
 from ... import console
-from ..timing import ratio
+from ..timing import ratio, show_round
 from .cases import CASES, CROP, Case
 from .data import SPLIT, data_files
 from .page_cache import drop, sequential_rate
@@ -20,20 +20,21 @@ from .process import LoaderFailedError, LoaderProcess, lead_of
 
 Rates = dict[str, list[float]]
 T = TypeVar("T")
-STAYED = 0.01  # share of a dropped set that may have stayed in memory without a remark
+STAYED = 0.01  # share of a dropped set that may stay in memory without a remark
 
 
 class Run:
-    """One run over crops that lie ready.
+    """The measurement of all cases over the prepared crops.
 
     Args:
-        folder: of the forms.
-        batches: of a round, at least.
+        folder: of the crops in all formats.
+        crops: the set in our format.
+        batches: least number per round.
         workers: threads or processes of each loader.
-        decode: who decodes in our cases.
+        decode: decoder of our cases.
 
     Attributes:
-        remarks: what people must know about the figures, a line each.
+        remarks: notes on the results, a line each.
         failed: the cases that failed.
     """
 
@@ -42,7 +43,7 @@ class Run:
         self._batch_size, self._batches, self._workers = batch_size, batches, workers
         self.remarks: list[str] = []
         self.failed: list[Case] = []
-        self._decode, self._chosen = decode, dict[str, str]()  # as asked, and by case once it is chosen
+        self._decode, self._chosen = decode, dict[str, str]()  # as requested, and by case once chosen
 
     def __str__(self) -> str:
         split = self._crops.split(SPLIT)
@@ -53,19 +54,19 @@ class Run:
         )
 
     def warm(self, cases: Sequence[Case], repeats: int, seconds: float) -> Rates:
-        """Measure with everything in the page cache, as far as it goes in.
+        """Measure with a warm page cache.
 
         Args:
-            seconds: of a round, at least.
+            seconds: least length of a round.
         Returns:
-            The rates of those that did not fail.
+            The rates of the cases that did not fail, images per second.
         """
         processes: dict[str, LoaderProcess] = {}
         rates: Rates = {case.name: [] for case in cases}
         try:
             for case in cases:
                 click.echo(f"starting {case.name}", err=True)
-                process = self._told(case, self._process, case)
+                process = self._try(case, self._process, case)
                 if process is None:
                     continue
                 processes[case.name] = process
@@ -76,11 +77,11 @@ class Run:
                 for case in cases:
                     if case.name not in processes:
                         continue
-                    rate = self._told(case, processes[case.name].round, self._batches, seconds)
+                    rate = self._try(case, processes[case.name].round, self._batches, seconds)
                     if rate is None:
                         processes.pop(case.name).close()
                         continue
-                    _say(number, case.name, rate)
+                    show_round(number, case.name, rate)
                     if number:
                         rates[case.name].append(rate)
         finally:
@@ -91,12 +92,12 @@ class Run:
         return {name: rates[name] for name in rates if name in processes}
 
     def cold(self, cases: Sequence[Case], repeats: int) -> Rates:
-        """Measure with the set dropped from the page cache before each round, and the disk itself.
+        """Measure with the set dropped from the page cache before each round, and measure the disk.
 
-        Each round is a new process, since mapped pages stay; it ends before any record is read twice.
+        Each round is a new process, because mapped pages cannot be dropped; it ends before a record is read twice.
 
         Returns:
-            Rates as `NAME-cold`, and as `disk-jpeg` or `disk-raw` what reading the files from end to end gives.
+            The rates as `NAME-cold`, and the sequential read rate as `disk-jpeg` or `disk-raw`, images per second.
         """
         forms = list(dict.fromkeys(case.form for case in cases))
         names = [f"disk-{form}" for form in forms] + [f"{case.name}-cold" for case in cases]
@@ -109,27 +110,27 @@ class Run:
                 stayed = max(stayed, drop(files))
                 rate = sequential_rate(files) * records / sum(path.stat().st_size for path in files)
                 rates[f"disk-{form}"].append(rate)
-                _say(number, f"disk-{form}", rate)
+                show_round(number, f"disk-{form}", rate)
             for case in list(cases):
                 stayed = max(stayed, drop(self._files(case.form)[0]))
-                cold = self._told(case, self._once, case, batches)
+                cold = self._try(case, self._once, case, batches)
                 if cold is None:
                     del rates[f"{case.name}-cold"]
                     cases.remove(case)
                     continue
                 rates[f"{case.name}-cold"].append(cold)
-                _say(number, f"{case.name}-cold", cold)
+                show_round(number, f"{case.name}-cold", cold)
         if stayed > STAYED:
-            self.remarks.append(f"not quite cold: {stayed:.0%} of a set could not be dropped from memory")
+            self.remarks.append(f"not entirely cold: {stayed:.0%} of a set could not be dropped from memory")
         return rates
 
     def _files(self, form: str) -> tuple[list[Path], int]:
-        """The files of our set of a form, and the records in them."""
+        """Return the files of our set in a format, and its number of records."""
         shard_set = open_shard_set(self._folder / form)
         return data_files(shard_set), shard_set.split(SPLIT).records
 
     def _process(self, case: Case) -> LoaderProcess:
-        # Who decodes is chosen once: choosing reads records, which would be cold no more.
+        # The decoder is chosen once: the choice reads records, which brings them into the page cache.
         decode = self._chosen.get(case.name, self._decode)
         return LoaderProcess(case.name, self._folder, self._batch_size, self._workers, decode)
 
@@ -140,19 +141,19 @@ class Run:
         finally:
             process.close()
 
-    def _told(self, case: Case, action: Callable[..., T], *arguments: Any) -> T | None:
-        """Do something with a loader; where that fails, say so and go on without it."""
+    def _try(self, case: Case, action: Callable[..., T], *arguments: Any) -> T | None:
+        """Call a function of a loader; if it fails, add a remark and return None."""
         try:
             return action(*arguments)
         except LoaderFailedError as error:
             self.failed.append(case)
-            self.remarks.append(f"failed, so not measured: {case.name} ({error})")
+            self.remarks.append(f"failed and not measured: {case.name} ({error})")
             click.echo(self.remarks[-1], err=True)
             return None
 
 
 def unread(records: int, batch_size: int, workers: int) -> int:
-    """Batches that are left of an epoch when the lead has been taken, and the first one, which is looked at."""
+    """Return the batches of an epoch after the uncounted ones and the first, which is checked."""
     return records // batch_size - lead_of(workers) - 1
 
 
@@ -164,14 +165,14 @@ def check_cold(records: int, batch_size: int, workers: int) -> None:
     """
     if unread(records, batch_size, workers) < 1:
         raise UsageError(
-            f"--cold needs {(lead_of(workers) + 2) * batch_size:,} records, the set has {records:,}: what is read "
-            f"twice is not cold",
+            f"--cold needs {(lead_of(workers) + 2) * batch_size:,} records, the set has {records:,}: records that are "
+            f"read twice are not cold",
             "choose a smaller --batch-size, or a larger set",
         )
 
 
 def ratios(rates: Rates) -> dict[str, dict[str, float]]:
-    """The columns of ratios, each of the same round: to the limit, ours to others, cold to what is possible."""
+    """Return the columns of ratios within a round: to the limit, ours to others, cold to min(warm, disk)."""
     columns: dict[str, dict[str, float]] = {}
     for name, measured in rates.items():
         case = CASES.get(name)
@@ -185,7 +186,3 @@ def ratios(rates: Rates) -> dict[str, dict[str, float]]:
             possible = [min(pair) for pair in zip(rates[warm.name], rates[f"disk-{warm.form}"], strict=True)]
             columns.setdefault("of warm or disk", {})[name] = ratio(measured, possible)
     return columns
-
-
-def _say(number: int, name: str, rate: float) -> None:
-    click.echo(f"{'round ' + str(number) if number else 'warm-up'}: {name} {rate:,.0f} images/s", err=True)

@@ -1,6 +1,6 @@
-"""What a report says in words and numbers: the run, its result beside the paper's, its speed, the commands.
+"""The text and numbers of a report: the run, its result beside the paper's, its throughput, the commands.
 
-In:  a run as opened, its checkpoint, its metrics.  Out: plain values for the template. Nothing is drawn here.
+In:  a run as opened, its checkpoint, its metrics.  Out: plain values for the template; no figures.
 """
 
 import importlib.metadata
@@ -24,15 +24,15 @@ from ..open_run import Opened
 
 PAPER = next(row for row in TABLE_2 if row[0] == "1 CNN")
 CENTRE = next(row for row in TABLE_1 if row[0].startswith("CNN, centre"))
-IMAGENET, WORDNET = 1000, re.compile(r"n\d{8}")  # classes, and what their folders are called
-PUBLISHED = re.compile(r"([\d.]+) / ([\d.]+) (.+)")  # as recipes have it: 40.7 / 18.2 val 2012, ten views
+IMAGENET, WORDNET = 1000, re.compile(r"n\d{8}")  # number of classes, and the pattern of their folder names
+PUBLISHED = re.compile(r"([\d.]+) / ([\d.]+) (.+)")  # format in recipes: 40.7 / 18.2 val 2012, ten views
 WAITS = {"disk_percent": "disk", "decode_percent": "decoding", "graph_percent": "graph", "copy_percent": "copying"}
-ELSEWHERE = {"name", "summary", "published", "epochs", "batch_size", "rate", "precision", "schedule"}  # told as facts
+SHOWN_AS_FACTS = {"name", "summary", "published", "epochs", "batch_size", "rate", "precision", "schedule"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of results: errors in percent, None where nobody has them; `ours`, of this run."""
+    """A row of results: errors in percent, None if unknown; `ours` marks this run."""
 
     name: str
     conditions: str
@@ -43,13 +43,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a run was.
+    """The throughput of a run.
 
     Attributes:
-        images_per_second: of training, all processes.
-        stall_percent: of that time was waiting for data.
-        waits: what was waited for, and its part of the time in percent; {} where that was not measured.
-        seconds: of training and validation, of the epochs that have ended.
+        images_per_second: in training, all processes together.
+        stall_percent: share of the training time spent waiting for data, in percent.
+        waits: cause of the waiting to its share of the time in percent; {} if not measured.
+        seconds: of training and validation, over the completed epochs.
     """
 
     images_per_second: float
@@ -59,20 +59,23 @@ class Speed:
 
 
 def config_of(opened: Opened, saved: dict) -> Config:
-    """The run's configuration, complete.
+    """Return the run's complete configuration.
 
+    Args:
+        saved: the checkpoint's content.
     Raises:
-        TrainingError: it is of another version.
+        TrainingError: it was written by another version.
     """
     with fits_this_version(opened.trained.file):
         return resumed(saved["config"], {})
 
 
 def facts(opened: Opened, saved: dict, config: Config, measured: str) -> list[tuple[str, str]]:
-    """What was trained on what: names and values.
+    """Return names and values that describe the net, its data and its training.
 
     Args:
-        measured: the split that was looked at.
+        saved: the checkpoint's content.
+        measured: the evaluated split.
     """
     shard_set, chosen = opened.shard_set, opened.trained.recipe
     photos = [f"{split.records:,} {name}" for name, split in shard_set.splits.items() if split.records]
@@ -82,7 +85,7 @@ def facts(opened: Opened, saved: dict, config: Config, measured: str) -> list[tu
         ("Shard set", str(shard_set.root)),
         ("Photos", f"{', '.join(photos)}; {shard_set.size}x{shard_set.size}, {shard_set.encoding}"),
         ("Classes", f"{len(shard_set.classes):,}: {_some(opened.names)}"),
-        ("Length", _length(config, saved)),
+        ("Length", _length(config)),
         ("Batch", f"{config.batch_size:,} photos"),
         ("Rate", f"{config.rate:.4g}; schedule {config.schedule or chosen.schedule}"),
         ("Precision", f"{config.precision} on {config.device}"),
@@ -92,40 +95,40 @@ def facts(opened: Opened, saved: dict, config: Config, measured: str) -> list[tu
         ("Checkpoint", f"{opened.trained.file.name}, {_when(saved)}"),
     ]
     if config.init_from:
-        rows.insert(2, ("Began with", f"the weights of {config.init_from}"))
-    trained_on = saved.get("shards")  # an export need not say
+        rows.insert(2, ("Initialised from", str(config.init_from)))
+    trained_on = saved.get("shards")  # optional in an export
     if trained_on and shard_set.has("train") and trained_on != shard_set.split("train").fingerprint():
-        rows.insert(3, ("Trained on", f"{config.shards}: other photos than those of this page's {measured}"))
+        rows.insert(3, ("Trained on", f"{config.shards}: not the photos of this page's {measured}"))
     built = shard_set.manifest.get("versions") or {}
-    rows.append(("Page made by", ", ".join(f"{name} {version}" for name, version in versions().items())))
+    rows.append(("Page written by", ", ".join(f"{name} {version}" for name, version in versions().items())))
     if built:
-        rows.append(("Shards made by", ", ".join(f"{name} {version}" for name, version in built.items())))
+        rows.append(("Shards written by", ", ".join(f"{name} {version}" for name, version in built.items())))
     return rows
 
 
 def differences(saved: dict, config: Config) -> list[tuple[str, str, str]]:
-    """What the recipe has otherwise than source2012, field by field: name, here, there."""
-    here, there = saved["recipe"], recipe("source2012").described()
+    """Return the fields in which the recipe differs from source2012: name, this run's value, source2012's value."""
+    here, source = saved["recipe"], recipe("source2012").described()
     rows = [
-        (name, here[name], there[name])
-        for name in there
-        if name in here and name not in ELSEWHERE | {"net"} and _plain(here[name]) != _plain(there[name])
+        (name, here[name], source[name])
+        for name in source
+        if name in here and name not in SHOWN_AS_FACTS | {"net"} and _plain(here[name]) != _plain(source[name])
     ]
     if config.model == ALEXNET:
         rows += [
-            (f"net: {name}", here["net"][name], there["net"][name])
-            for name in there["net"]
-            if name in here["net"] and here["net"][name] != there["net"][name]
+            (f"net: {name}", here["net"][name], source["net"][name])
+            for name in source["net"]
+            if name in here["net"] and here["net"][name] != source["net"][name]
         ]
     return [(name.replace("_", " "), _plain(one), _plain(other)) for name, one, other in rows]
 
 
 def results(opened: Opened, config: Config, result: Result | None, split: str, views: int) -> list[Row]:
-    """This run's errors, and the paper's to stand beside them."""
+    """Return the rows of the result table: this run's errors and the paper's."""
     rows = []
     if result is not None:
-        said = f"{opened.shard_set.root.name}/{split}, {result.images:,} photos, {views_in_words(views)}"
-        rows.append(Row("This run", said, 100 * result.top1_error, 100 * result.top5_error, True))
+        conditions = f"{opened.shard_set.root.name}/{split}, {result.images:,} photos, {views_in_words(views)}"
+        rows.append(Row("This run", conditions, 100 * result.top1_error, 100 * result.top5_error, True))
     own = opened.trained.recipe.published if config.model == ALEXNET else ""
     found = PUBLISHED.fullmatch(own)
     if found and float(found[1]) != PAPER[1]:
@@ -139,36 +142,36 @@ def results(opened: Opened, config: Config, result: Result | None, split: str, v
 
 
 def comparison(opened: Opened, config: Config, result: Result | None, views: int) -> str:
-    """Whether the two may be compared at all, in a sentence or two."""
+    """Return sentences on how far the run's errors can be compared with the paper's; "" without restriction."""
     shard_set = opened.shard_set
     name, classes = shard_set.root.name, len(shard_set.classes)
-    said = []
+    sentences = []
     if not is_imagenet(shard_set):
-        said.append(
-            f"These errors do not compare with the paper's: {name} is not ImageNet. Guessing among its {classes:,} "
-            f"class{'es' * (classes != 1)} is wrong {100 * (1 - 1 / classes):.4g}% of the time, among the paper's "
-            f"1,000 it is 99.9%."
+        sentences.append(
+            f"These errors cannot be compared with the paper's: {name} is not ImageNet. The error of guessing is "
+            f"{100 * (1 - 1 / classes):.4g}% with its {classes:,} class{'es' * (classes != 1)}, and 99.9% with the "
+            f"paper's 1,000."
         )
     elif result is not None and views != 10:
-        said.append(
-            "The paper's 40.7% and 18.2% are of ten views, which are about 1.5 points better than the centre's."
+        sentences.append(
+            "The paper's 40.7% and 18.2% are for ten views, which are about 1.5 points better than the centre view."
         )
     if config.model != ALEXNET:
-        said.append(f"The net is {config.model}, not the paper's.")
+        sentences.append(f"The net is {config.model}, not the paper's.")
     elif config.recipe not in ("source2012", "paper") and not opened.trained.recipe.published:
-        said.append(f"The paper has no result for the recipe {config.recipe}: what stands below is its own net's.")
+        sentences.append(f"The paper has no result for the recipe {config.recipe}; its rows are for its own net.")
     if result is not None and classes <= 5:
-        said.append(f"Of {classes} classes all are among the first five, so the top-5 error says nothing.")
-    return " ".join(said)
+        sentences.append(f"With {classes} classes the top-5 error is always zero and not meaningful.")
+    return " ".join(sentences)
 
 
 def is_imagenet(shard_set: ShardSet) -> bool:
-    """Whether the classes look like those of the competition: a thousand, called by WordNet's numbers."""
+    """Return whether the classes are ImageNet's by their form: a thousand, named by WordNet numbers."""
     return len(shard_set.classes) == IMAGENET and all(WORDNET.fullmatch(name) for name in shard_set.classes)
 
 
 def speed(lines: Sequence[dict], batch_size: int) -> Speed | None:
-    """How fast the epochs were that have ended; before the first has, the steps. None where no line says it."""
+    """Return the throughput over the completed epochs, or over the steps before the first; None if not recorded."""
     for kind in ("epoch", "step"):
         before, seconds, images, stalled, tested = 0.0, 0.0, 0.0, 0.0, 0.0
         waits = dict.fromkeys(WAITS, 0.0)
@@ -189,7 +192,7 @@ def speed(lines: Sequence[dict], batch_size: int) -> Speed | None:
 
 
 def train_command(opened: Opened, config: Config, saved: dict) -> tuple[str, ...]:
-    """What trains such a run again, with everything said that a default might change."""
+    """Return the command that repeats the training, with every option whose default may change."""
     folder = opened.trained.file.parent
     words = ["alexnet-train", "--shards", config.shards, "--run", f"{folder}-again", "--recipe", config.recipe]
     if config.model != ALEXNET:
@@ -208,29 +211,29 @@ def train_command(opened: Opened, config: Config, saved: dict) -> tuple[str, ...
 
 
 def evaluate_command(opened: Opened, split: str, views: int) -> tuple[str, ...]:
-    """What measures this page's errors again."""
+    """Return the command that repeats the evaluation."""
     words = ["alexnet-eval", str(opened.run), *_shards(opened), "--split", split, "--views", str(views)]
     return _parts(words)
 
 
 def index_command(opened: Opened) -> tuple[str, ...]:
-    """What makes the index that neighbours are found in."""
+    """Return the command that writes the run's index."""
     return _parts(["alexnet-figures", "index", str(opened.run), *_shards(opened)])
 
 
 def versions() -> dict[str, str]:
-    """Of what made the page."""
+    """Return the versions of the software that writes the page."""
     names = ("alexnet-dali", "torch", "numpy")
     return {**{name: importlib.metadata.version(name) for name in names}, "Python": platform.python_version()}
 
 
 def duration(speed_: Speed | None) -> str:
-    """The time of training in words."""
+    """Return the training time as text."""
     return console.duration(speed_.seconds).replace(" ", "\N{NO-BREAK SPACE}") if speed_ else ""
 
 
 def views_in_words(views: int) -> str:
-    """`the centre view`, `ten views`."""
+    """Return `centre view` or `ten views`."""
     return {1: "centre view", 10: "ten views"}.get(views, f"{views} views")
 
 
@@ -240,7 +243,7 @@ def _shards(opened: Opened) -> list[str]:
 
 
 def _parts(words: Sequence[str]) -> tuple[str, ...]:
-    """A command in parts that a line may not break: an option and its value."""
+    """Split a command into parts without line breaks: an option and its value."""
     parts: list[list[str]] = []
     for word in words:
         if word.startswith("--") or not (parts and parts[-1][0].startswith("--") and len(parts[-1]) == 1):
@@ -250,18 +253,18 @@ def _parts(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _count(saved: dict) -> int:
-    """Numbers that were learned: statistics of batches are not."""
+    """Return the number of learned parameters; batch statistics do not count."""
     learned = saved.get("velocity", {}).keys() & saved["model"].keys() or saved["model"].keys()
     return sum(saved["model"][name].numel() for name in learned)
 
 
-def _length(config: Config, saved: dict) -> str:
-    said = f"{config.epochs:,} epochs" if config.epochs != 1 else "1 epoch"
+def _length(config: Config) -> str:
+    length = f"{config.epochs:,} epochs" if config.epochs != 1 else "1 epoch"
     if config.steps:
-        said += f", ended after {config.steps:,} steps"
+        length += f", ended after {config.steps:,} steps"
     if config.early_stop:
-        said += f"; sooner where {config.early_stop} give no better error"
-    return said
+        length += f"; early stopping after {config.early_stop} without a better error"
+    return length
 
 
 def _when(saved: dict) -> str:
@@ -277,7 +280,7 @@ def _some(names: Sequence[str], most: int = 12) -> str:
 
 
 def _number(line: dict, name: str) -> float:
-    """A value of a line of metrics; 0 where there is none, or something else."""
+    """Return a number of a metrics line; 0 if it is missing or not a number."""
     value = line.get(name)
     return value if isinstance(value, int | float) else 0.0
 

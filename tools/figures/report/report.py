@@ -1,6 +1,6 @@
-"""`alexnet-figures report`: a run on one page: what was trained, its result beside the paper's, every figure.
+"""`alexnet-figures report`: a run as one HTML page: configuration, result beside the paper's, all figures.
 
-In:  a run and its shard set.  Out: one HTML file that asks the network for nothing. One pass over the photos.
+In:  a run and its shard set.  Out: one HTML file that needs no network. The photos are evaluated once.
 """
 
 import datetime
@@ -13,40 +13,40 @@ from click.core import ParameterSource
 
 from ....model.analysis.confusion import Confusion, Tally
 from ....model.training.evaluate import Result
-from ....model.weights import trained as trained_nets
+from ....model.weights.trained import load
 from ....pipeline.errors import TrainingError, UsageError
 from ....pipeline.files import write_atomically
+from ... import options
 from ...output_guard import check_output
 from .. import curves, open_run
 from ..answers import Answers, evaluate_run
 from ..confusion import all_pairs
-from ..open_run import Opened
+from ..open_run import Opened, run_folder
+from ..predictions import VIEWS
 from ..small_nets.command import RACE
-from . import facts as report_parts
-from . import pictures
+from . import facts, pictures
 from .pictures import Drawn, Missing
 
 NAME = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
-ROWS = 1000  # classes of the table, the worst first
+ROWS = 1000  # most classes in the table, the worst first
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(context_settings=options.SETTINGS)
 @open_run.RUN
-@click.option("--out", type=open_run.FOLDER, help="The page.  [default: RUN/report.html]")
-@open_run.SHARDS
+@options.path("--out", help="The page.  [default: RUN/report.html]")
+@options.run_shards
 @open_run.SPLIT
-@click.option(
-    "--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Averaged, as alexnet-eval."
-)
-@click.option("--figure1", type=open_run.FOLDER, help="Folder of relu-vs-tanh's figure.  [default: RUN/figures]")
-@open_run.DEVICE
+@VIEWS
+@options.path("--figure1", help="Folder of relu-vs-tanh's results.  [default: RUN/figures]")
+@options.device
+@options.force
 @click.pass_context
-def report(context, run, out, shards, split, views, figure1, device):
-    """Write RUN as one HTML page: the result beside the paper's, all figures, how fast it was, how to repeat it.
+def report(context, run, out, shards, split, views, figure1, device, force):
+    """Write RUN as one HTML page: result beside the paper's, all figures, throughput, commands to repeat it.
 
-    The page is a single file that needs no network. What a run lacks, an index or photos held out, is said in the
-    figure's place.
+    The page is a single file that needs no network. Where a figure cannot be drawn, for example without an index, the
+    page says why.
 
     \b
     Examples:
@@ -54,32 +54,32 @@ def report(context, run, out, shards, split, views, figure1, device):
       alexnet-figures report runs/source2012 --views 10 --out run.html
       alexnet-figures report runs/source2012 --figure1 figures
     """
-    target = out or (run if run.is_dir() else run.parent) / NAME
-    check_output(target, ".html", ".htm", make=not out)
+    target = out or run_folder(run) / NAME
+    check_output(target, ".html", ".htm", make=not out, force=force)
     race = (figure1 or open_run.folder_for(run, None)) / f"{RACE}.json"
     if figure1 and not race.exists():
         raise UsageError(
-            f"{figure1}: no finished {RACE} there (no {race.name})", f"train it with: alexnet-figures {RACE}"
+            f"{figure1}: no {RACE} results found ({race.name} is missing)", f"create them with: alexnet-figures {RACE}"
         )
     opened = open_run.open_run(run, shards, device)
-    asked = context.get_parameter_source("split") != ParameterSource.DEFAULT
-    if asked:
-        opened.shard_set.split(split)  # says so where there is none
+    if context.get_parameter_source("split") != ParameterSource.DEFAULT:
+        opened.shard_set.split(split)  # raises if the requested split does not exist
     page = page_of(opened, split, int(views), race if race.exists() else None)
     write_atomically(target, page.encode("utf-8", "backslashreplace"))
     click.echo(str(target))
 
 
 def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | None = None) -> str:
-    """A run's page; of a set without that split, a page without answers.
+    """Return a run's page as HTML; without predictions if the set lacks the split.
 
     Args:
-        race: what relu-vs-tanh has written down, of nets that are not the run's.
+        views: test views per photo, 1 or 10.
+        race: the JSON file of relu-vs-tanh, whose nets are not the run's.
     Raises:
-        ShardError, TrainingError: the photos or the checkpoint are damaged; photos without a label.
+        ShardError, TrainingError: the photos or the checkpoint are damaged, or photos are unlabelled.
     """
-    saved = trained_nets.load(opened.trained.file)
-    config = report_parts.config_of(opened, saved)
+    saved = load(opened.trained.file)
+    config = facts.config_of(opened, saved)
     answers, tally = Answers(), Tally(len(opened.shard_set.classes), opened.device)
     result: Result | None = None
     if opened.shard_set.has(split):
@@ -90,8 +90,8 @@ def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | Non
 
         result = evaluate_run(opened, split, see, views)
     course = course_of(opened)
-    measured = None if isinstance(course, Missing) else report_parts.speed(course.lines, config.batch_size)
-    unseen = f"{opened.shard_set.root.name} has no photos in {split}, so nothing was measured."
+    measured = None if isinstance(course, Missing) else facts.speed(course.lines, config.batch_size)
+    unseen = f"{opened.shard_set.root.name} has no photos in split {split}, so nothing was measured."
     answered: list[Drawn] = [Missing("predictions", unseen)]
     classes: list[Drawn] = [Missing("confusion", unseen)]
     near: Drawn = Missing("neighbours", unseen)
@@ -103,13 +103,13 @@ def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | Non
         "title": title_of(opened, config.recipe, config.model),
         "result": result,
         "split": split,
-        "views": report_parts.views_in_words(views),
-        "comparison": report_parts.comparison(opened, config, result, views),
-        "rows": report_parts.results(opened, config, result, split, views),
-        "facts": report_parts.facts(opened, saved, config, split),
-        "differences": report_parts.differences(saved, config),
+        "views": facts.views_in_words(views),
+        "comparison": facts.comparison(opened, config, result, views),
+        "rows": facts.results(opened, config, result, split, views),
+        "facts": facts.facts(opened, saved, config, split),
+        "differences": facts.differences(saved, config),
         "speed": measured,
-        "took": report_parts.duration(measured),
+        "took": facts.duration(measured),
         "course": [pictures.of_course(course)],
         "kernels": pictures.of_kernels(opened),
         "answers": answered,
@@ -119,16 +119,16 @@ def page_of(opened: Opened, split: str = "val", views: int = 1, race: Path | Non
         "augmentation": [pictures.of_augmentation(opened, config.seed)],
         "neighbours": [near],
         "race": [pictures.of_race(race)] if race else [],
-        "train": report_parts.train_command(opened, config, saved),
-        "evaluate": report_parts.evaluate_command(opened, split, views) if result is not None else (),
-        "versions": report_parts.versions(),
+        "train": facts.train_command(opened, config, saved),
+        "evaluate": facts.evaluate_command(opened, split, views) if result is not None else (),
+        "versions": facts.versions(),
         "today": datetime.date.today().isoformat(),
     }
     return render(values)
 
 
 def render(values: dict[str, Any]) -> str:
-    """The page of some values; every word of theirs is escaped."""
+    """Render the page; all values are escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -142,24 +142,24 @@ def render(values: dict[str, Any]) -> str:
 
 
 def course_of(opened: Opened) -> curves.Course | Missing:
-    """How the run went, or why that is not known."""
-    folder = opened.run if opened.run.is_dir() else opened.run.parent
+    """Return the run's metrics, or the reason why they cannot be read."""
+    file = opened.folder / curves.FILE
     try:
-        return curves.read(folder / curves.FILE)
+        return curves.read(file)
     except (UsageError, TrainingError) as error:
-        return Missing("curves", f"{error.message}: no curves, no speed.")
-    except (TypeError, ValueError, KeyError) as error:  # lines of JSON, but not what a run writes
-        return Missing("curves", f"{folder / curves.FILE}: damaged: {error}: no curves, no speed.")
+        return Missing("curves", f"{error.message}; curves and throughput are left out.")
+    except (TypeError, ValueError, KeyError) as error:  # valid JSON, but not a run's metrics
+        return Missing("curves", f"{file}: damaged: {error}; curves and throughput are left out.")
 
 
 def title_of(opened: Opened, recipe_name: str, model: str) -> str:
-    """`modern on imagenette`."""
+    """Return the page's title, for example `modern on imagenette`."""
     name = recipe_name if model == "alexnet" else model
     return f"{name} on {opened.shard_set.root.name}"
 
 
 def rows_of(tally: Tally, opened: Opened) -> list[dict[str, Any]]:
-    """The table of classes, the worst first: names, photos, errors in percent, the most frequent wrong answer."""
+    """Return the table of classes, worst first: names, photos, errors in percent, the most frequent error."""
     first: dict[int, Confusion] = {}
     for one in all_pairs(tally):
         first.setdefault(one.label, one)

@@ -1,7 +1,7 @@
-"""`alexnet-figures neighbours`: photos of a split, and the training photos nearest to each (figure 4, right).
+"""`alexnet-figures neighbours`: photos of a split and the training photos nearest to each (figure 4, right).
 
 In:  a run and its index.  Out: neighbours.png and .svg.
-Near is meant as in the paper: the Euclidean distance of the last hidden layer's activities, not of pixels.
+The distance is the paper's: Euclidean, between activations of the last hidden layer, not between pixels.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,19 @@ from ....model.analysis import features
 from ....model.analysis.nearest import nearest
 from ....pipeline.errors import UsageError
 from ....pipeline.plan.philox import permutation
+from ... import options
 from .. import open_run
-from .. import style as looks
 from ..open_run import Opened
-from ..style import DARK_OPTION, write
-from . import index as vectors
+from ..style import DARK_OPTION, LIGHT, Theme, new_figure, write
+from . import vectors
+from .records import pictures_of, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NEAREST = 6  # of the paper's figure
-CELL, GAP, EDGE, CAPTION = 1.18, 0.30, 0.14, 0.26  # inches: a picture, beside the queries, around all, below a picture
-PIXELS = 180  # of a picture's side in the figure, as in the PNG: an SVG holds 35 of them, 75 kB each
+NEAREST = 6  # as in the paper's figure
+CELL, GAP, EDGE, CAPTION = 1.18, 0.30, 0.14, 0.26  # inches: picture, gap after the queries, margin, caption
+PIXELS = 180  # side of a picture in the figure, as in the PNG: an SVG holds 35 of them, 75 kB each
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Shown:
     Attributes:
         pixels: uint8 (height, width, 3).
         name: of its class, or of its file; "" for none.
-        distance: from the query, in words; "" of the query itself.
-        same: it is of the query's class; None where that is not known.
+        distance: from the query, as text; "" for the query itself.
+        same: whether it is of the query's class; None if that is unknown.
     """
 
     pixels: np.ndarray
@@ -49,24 +50,24 @@ class Shown:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """A row of the figure: a photo, and those nearest to it, the nearest first."""
+    """A row of the figure: a query photo and its neighbours, nearest first."""
 
     query: Shown
     found: Sequence[Shown]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(context_settings=options.SETTINGS)
 @open_run.of_a_run
-@click.option("--index", "index_folder", type=open_run.FOLDER, help="The index.  [default: RUN/index]")
-@click.option("--count", type=click.IntRange(1, 50), default=5, show_default=True, help="Of photos, a row each.")
-@click.option("--records", help="Which photos of the split: 12,7,391.  [default: drawn, each of another class]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
+@options.index_folder
+@click.option("--count", type=click.IntRange(1, 50), default=5, show_default=True, help="Number of photos, a row each.")
+@click.option("--records", help="Record numbers in the split: 12,7,391.  [default: drawn, of different classes]")
+@options.seed("Seed of the draw.")
 @DARK_OPTION
 def neighbours(run, out, shards, split, device, index_folder, count, records, seed, dark):
     """Draw photos of a split and the six training photos nearest to each by the last hidden layer of RUN (figure 4).
 
-    It looks in the index that alexnet-figures index writes. Below a picture stands its class: dark where it is that
-    of the photo on the left, red where it is another.
+    Requires the index that alexnet-figures index writes. Each picture's class is printed below it: dark if it is the
+    class of the photo on the left, red if not.
 
     \b
     Examples:
@@ -75,26 +76,26 @@ def neighbours(run, out, shards, split, device, index_folder, count, records, se
     """
     opened = open_run.open_run(run, shards, device)
     index = vectors.open_index(opened, index_folder)
-    chosen = _named(records, opened, split) if records else draw_records(opened, split, count, seed)
+    chosen = _parse_records(records, opened, split) if records else draw_records(opened, split, count, seed)
     rows = rows_of_split(opened, index, split, chosen)
     same = [one.same for row in rows for one in row.found if one.same is not None]
-    write(lambda look: draw_neighbours(rows, look), open_run.folder_for(run, out), "neighbours", dark)
+    write(lambda theme: draw_neighbours(rows, theme), open_run.folder_for(run, out), "neighbours", dark)
     if same:
         click.echo(f"{sum(same)} of {len(same)} neighbours are of the photo's own class")
 
 
 def rows_of_split(opened: Opened, index: vectors.Index, split: str, records: np.ndarray) -> list[Neighbours]:
-    """Photos of a split with their neighbours, ready to draw.
+    """Return photos of a split with their neighbours, ready to draw.
 
     Args:
-        records: int64 (q,), of the split.
+        records: int64 (q,), record numbers of the split.
     Raises:
         ShardError: a photo, or its shard's CSV, is damaged.
     """
-    pictures = vectors.pictures_of(opened.shard_set, split, records)
-    labels = [row.label for row in vectors.rows_of(opened.shard_set, split, records)]
+    pictures = pictures_of(opened.shard_set, split, records)
+    labels = [row.label for row in rows_of(opened.shard_set, split, records)]
     queries = features.of_pictures(opened.trained, pictures, device=opened.device)
-    # A training photo is nearest to itself, which is no news.
+    # A training photo is its own nearest neighbour; leave it out.
     own = split == vectors.SPLIT
     found, distances = nearest(index.vectors, queries, NEAREST + own)
     rows = []
@@ -106,9 +107,14 @@ def rows_of_split(opened: Opened, index: vectors.Index, split: str, records: np.
 
 
 def shown(opened: Opened, records: np.ndarray, distances: Sequence[str], label: int = -1) -> list[Shown]:
-    """Training photos to draw, with their distances from a photo of class `label`, -1 where that is not known."""
-    pictures = vectors.pictures_of(opened.shard_set, vectors.SPLIT, records)
-    rows, names = vectors.rows_of(opened.shard_set, vectors.SPLIT, records), opened.names
+    """Return training photos to draw, with their distances from a photo of class `label`; -1 if that is unknown.
+
+    Args:
+        records: int64 (n,), record numbers of the training split.
+        distances: n texts.
+    """
+    pictures = pictures_of(opened.shard_set, vectors.SPLIT, records)
+    rows, names = rows_of(opened.shard_set, vectors.SPLIT, records), opened.names
     return [
         Shown(picture, names[row.label], distance, row.label == label if label >= 0 else None)
         for picture, row, distance in zip(pictures, rows, distances, strict=True)
@@ -116,39 +122,39 @@ def shown(opened: Opened, records: np.ndarray, distances: Sequence[str], label: 
 
 
 def draw_records(opened: Opened, split: str, count: int, seed: int) -> np.ndarray:
-    """Photos of a split at random, each of another class as long as there are any: int64 (count,), or fewer."""
+    """Draw photos of a split at random, of different classes while possible: int64 (count,), or fewer."""
     records = opened.shard_set.split(split).records
     order = permutation(records, seed)
-    some = order[: max(count, 20 * count)]  # enough to meet other classes, without every shard's CSV
-    labels = [row.label for row in vectors.rows_of(opened.shard_set, split, some)]
-    met: dict[int, int] = {}  # how often a class was met before
+    some = order[: max(count, 20 * count)]  # enough for different classes, without reading every shard's CSV
+    labels = [row.label for row in rows_of(opened.shard_set, split, some)]
+    seen: dict[int, int] = {}  # photos of each class so far
     turns = []
     for label in labels:
-        turns.append(met.get(label, 0))
-        met[label] = turns[-1] + 1
+        turns.append(seen.get(label, 0))
+        seen[label] = turns[-1] + 1
     return some[np.argsort(turns, kind="stable")[:count]]
 
 
-def draw_neighbours(rows: Sequence[Neighbours], look: looks.Theme = looks.LIGHT) -> "Figure":
-    """Draw a row for each photo: it, a line, and its neighbours from left to right."""
+def draw_neighbours(rows: Sequence[Neighbours], theme: Theme = LIGHT) -> "Figure":
+    """Draw a row for each photo: the photo, a line, and its neighbours from left to right."""
     from matplotlib.lines import Line2D
 
     most = max(len(row.found) for row in rows)
     width = 2 * EDGE + (1 + most) * CELL + GAP
     height = 2 * EDGE + len(rows) * (CELL + CAPTION) + 0.1
-    figure = looks.new_figure(width, height, look)
+    figure = new_figure(width, height, theme)
 
-    def words(x: float, y: float, text: str, colour: str, **style) -> None:
+    def caption(x: float, y: float, text: str, colour: str, **style) -> None:
         figure.text(x / width, y / height, text, color=colour, **{"fontsize": 6.5, "va": "top", **style})
 
     def put(one: Shown, left: float, bottom: float) -> None:
         axes = figure.add_axes((left / width, bottom / height, (CELL - 0.06) / width, (CELL - 0.06) / height))
         axes.imshow(_small(one.pixels), interpolation="none")
         axes.set_axis_off()
-        colour = look.right if one.same is False else look.ink
+        colour = theme.right if one.same is False else theme.ink
         room = 16 if one.distance else 24
-        words(left, bottom - 0.04, _shortened(one.name, room), colour)
-        words(left + CELL - 0.06, bottom - 0.04, one.distance, look.faint, ha="right")
+        caption(left, bottom - 0.04, _shortened(one.name, room), colour)
+        caption(left + CELL - 0.06, bottom - 0.04, one.distance, theme.faint, ha="right")
 
     for place, row in enumerate(rows):
         bottom = height - EDGE - 0.1 - (place + 1) * (CELL + CAPTION) + CAPTION
@@ -156,18 +162,18 @@ def draw_neighbours(rows: Sequence[Neighbours], look: looks.Theme = looks.LIGHT)
         for column, one in enumerate(row.found):
             put(one, EDGE + GAP + (1 + column) * CELL, bottom)
     x = (EDGE + CELL + GAP / 2 - 0.03) / width
-    figure.add_artist(Line2D((x, x), (EDGE / height, 1 - EDGE / height), color=look.grid, linewidth=1.2))
-    words(EDGE, height - EDGE + 0.07, "photo", look.faint)
-    words(EDGE + GAP + CELL, height - EDGE + 0.07, "nearest training photos, with their distances", look.faint)
+    figure.add_artist(Line2D((x, x), (EDGE / height, 1 - EDGE / height), color=theme.grid, linewidth=1.2))
+    caption(EDGE, height - EDGE + 0.07, "photo", theme.faint)
+    caption(EDGE + GAP + CELL, height - EDGE + 0.07, "nearest training photos, with their distances", theme.faint)
     return figure
 
 
-def _named(text: str, opened: Opened, split: str) -> np.ndarray:
+def _parse_records(text: str, opened: Opened, split: str) -> np.ndarray:
     records = opened.shard_set.split(split).records
     try:
         numbers = [int(word) for word in text.split(",")]
     except ValueError:
-        raise UsageError(f"--records {text}: not numbers", "say --records 12,7,391") from None
+        raise UsageError(f"--records {text}: not numbers", "for example --records 12,7,391") from None
     wrong = [number for number in numbers if not 0 <= number < records]
     if wrong:
         raise UsageError(
@@ -177,7 +183,7 @@ def _named(text: str, opened: Opened, split: str) -> np.ndarray:
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:
-    """The central square at the figure's size."""
+    """Return the central square at the figure's size: uint8 (side, side, 3)."""
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
     square = pixels[top : top + side, left : left + side]

@@ -1,6 +1,6 @@
-"""`relu-vs-tanh` and `lrn`: small nets trained on any set of small photos, and how they fared (figure 1, section 3.3).
+"""`relu-vs-tanh` and `lrn`: two small nets trained on small photos and compared (figure 1, section 3.3).
 
-In:  a shard set.  Out: NAME.png, NAME.svg, NAME.json with every curve, and NAME/ with the nets.
+In:  a shard set.  Out: NAME.png, NAME.svg, NAME.json with all curves, and NAME/ with the nets.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RACE = "relu-vs-tanh"
-NAMES = {"relu": "ReLU", "tanh": "tanh"}  # of the kinds, for people
+NAMES = {"relu": "ReLU", "tanh": "tanh"}  # display names of the variants
 RELU, TANH = Variant("relu"), Variant("tanh", activation="tanh")
 WITHOUT, WITH = Variant("without", decay=True), Variant("with", norm=True, decay=True)
 
 
 @click.command(RACE)
 @shared
-@click.option("--target", type=float, default=0.25, show_default=True, help="The training error to reach, 0 to 1.")
+@click.option("--target", type=float, default=0.25, show_default=True, help="Training error to reach, 0 to 1.")
 def relu_vs_tanh(shards, out, device, dark, **options):
-    """Draw figure 1: a four-layer net trained with ReLUs and with tanh, each at its own best rate.
+    """Draw figure 1: a four-layer net trained with ReLUs and with tanh, each at its own best learning rate.
 
-    Every rate is tried for --try-epochs; each net's best goes on until its training error is the target. Ctrl-C keeps
-    whole epochs, and the same command goes on; once all is trained, it draws again.
+    Each rate is tried for --try-epochs; the best is trained on until the training error reaches the target. Ctrl-C
+    keeps complete epochs, and the same command continues; when all is trained, it only draws.
 
     \b
     Examples:
@@ -41,12 +41,7 @@ def relu_vs_tanh(shards, out, device, dark, **options):
       alexnet-figures relu-vs-tanh --shards small
       alexnet-figures relu-vs-tanh --shards small --rates 0.003,0.01 --target 0.4
     """
-    with compared(RACE, shards, out, device, (RELU, TANH), **options) as (
-        shard_set,
-        settings,
-        best,
-        results,
-    ):
+    with compared(RACE, shards, out, device, (RELU, TANH), **options) as (shard_set, settings, best, results):
         target = settings.target
         reached = epochs_to(best[0].errors, target), epochs_to(best[1].errors, target)
         words = race_words((NAMES["relu"], NAMES["tanh"]), reached, target, settings.epochs)
@@ -56,17 +51,17 @@ def relu_vs_tanh(shards, out, device, dark, **options):
         _finish(out, RACE, partial(draw_results, results), results, dark)
 
 
-def draw_results(results: dict, look: Theme = LIGHT) -> "Figure":
-    """Draw figure 1 of what relu-vs-tanh.json says."""
+def draw_results(results: dict, theme: Theme = LIGHT) -> "Figure":
+    """Draw figure 1 from the content of relu-vs-tanh.json."""
     lines = [
         Line(name, curve["rate"], curve["errors"])
-        for kind, name in NAMES.items()
+        for variant, name in NAMES.items()
         for curve in results["curves"]
-        if (curve["kind"], curve["rate"]) == (kind, results["chosen"][kind])
+        if (curve["kind"], curve["rate"]) == (variant, results["chosen"][variant])
     ]
     relu, tanh = lines
     reached = results["epochs_to_target"]["relu"], results["epochs_to_target"]["tanh"]
-    return draw_race(relu, tanh, reached, results["target"], results["settings"]["epochs"], results["about"], look)
+    return draw_race(relu, tanh, reached, results["target"], results["settings"]["epochs"], results["about"], theme)
 
 
 @click.command("lrn")
@@ -74,14 +69,14 @@ def draw_results(results: dict, look: Theme = LIGHT) -> "Figure":
 def lrn(shards, out, device, dark, **options):
     """Draw section 3.3's ablation: the four-layer net with and without response normalisation.
 
-    As relu-vs-tanh, but with the layer file's weight decay, and by validation error; both nets train all epochs.
+    Like relu-vs-tanh, but with the 2012 layer file's weight decay and by validation error; both nets train all epochs.
 
     \b
     Example:
       alexnet-figures lrn --shards small --epochs 30
     """
-    kinds = (WITHOUT, WITH)
-    with compared("lrn", shards, out, device, kinds, validate=True, **options) as (shard_set, settings, best, results):
+    nets = (WITHOUT, WITH)
+    with compared("lrn", shards, out, device, nets, validate=True, **options) as (shard_set, settings, best, results):
         names = ("without normalisation", "with normalisation")
         bare, normed = (Line(name, curve.rate, curve.val_errors) for name, curve in zip(names, best, strict=True))
         ends = bare.errors[-1], normed.errors[-1]
