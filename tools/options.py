@@ -50,6 +50,7 @@ def json_file(help: str = "Also write the results to this JSON file.") -> Decora
     return path("--json", "json_file", help=help)
 
 
+force = click.option("--force", is_flag=True, help="Overwrite an existing output file of any kind.")
 run_shards = path("--shards", help="The shard set.  [default: the one the run was trained on]")
 index_folder = path("--index", "index_folder", help="The index.  [default: RUN/index]")
 device = click.option(

@@ -8,13 +8,15 @@ import shutil
 import stat
 from pathlib import Path
 
+import click
 import numpy as np
 import oracle
 import pytest
 import tiny
 import torch
+from alexnet_dali.model.analysis.confusion import ANSWERS, WORST
 from alexnet_dali.model.training import checkpoint
-from alexnet_dali.model.training.evaluate import evaluate, most_probable, predict
+from alexnet_dali.model.training.evaluate import EvalOptions, evaluate, most_probable, predict
 from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import Split, open_shard_set
@@ -22,7 +24,7 @@ from alexnet_dali.pipeline.shards.records_csv import listing_of, read_listing
 from alexnet_dali.pipeline.sources.find import LABEL_ORDERS
 from alexnet_dali.pipeline.stream.streams import views_stream
 from alexnet_dali.tools.evaluate import evaluate_runs
-from alexnet_dali.tools.submission import Predictions
+from alexnet_dali.tools.submission import TOP, Predictions
 from faults import Faults
 from unlabelled import make_unlabelled
 
@@ -179,22 +181,22 @@ def test_weights_of_an_ensemble(runs, shards, call, tmp_path):
     assert call(*runs, "--json", file)[0] == 0
     assert abs(json.loads(file.read_text())["loss"] - result["loss"]) > 1e-4
     nets = [load_trained(run / "last.pt").net for run in runs]
-    equal = evaluate(nets, shards, stats.load_stats(shards), weights=[0.5, 0.5])
+    equal = evaluate(nets, shards, stats.load_stats(shards), options=EvalOptions(weights=[0.5, 0.5]))
     assert json.loads(file.read_text())["loss"] == pytest.approx(equal.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     "options, said",
     [
-        (["--weights", "1"], "--weights 1: 1 of 2 runs"),
-        (["--weights", "1,2,3"], "3 of 2 runs"),
+        (["--weights", "1"], "--weights 1: 1 weights for 2 runs"),
+        (["--weights", "1,2,3"], "3 weights for 2 runs"),
         (["--weights", "1,0"], "not all positive"),
         (["--weights", "1,nan"], "not all positive"),
         (["--weights", "inf,1"], "not all positive"),
-        (["--weights", "1,x"], "--weights 1,x are not numbers"),
-        (["--per-class", "none/a.csv"], "none/a.csv: no such folder to write it to"),
-        (["--predictions", "none/a.txt"], "none/a.txt: no such folder to write it to"),
-        (["--confusion", "."], ".: a folder, not a file to write"),
+        (["--weights", "1,x"], "--weights 1,x: not numbers"),
+        (["--per-class", "none/a.csv"], "none/a.csv: its folder does not exist"),
+        (["--predictions", "none/a.txt"], "none/a.txt: its folder does not exist"),
+        (["--confusion", "."], ".: a folder, not a file"),
         (["--confusion", "a.csv", "--per-class", "./a.csv"], "two results would be written to one file"),
     ],
 )
@@ -264,7 +266,7 @@ def test_no_checkpoint_and_no_data_are_written_over(runs, shards, call, tmp_path
     for file in (run / name, tmp_path / "link"):
         code, out, err = call(run, option, file)
         assert (code, out) == (2, "") and str(file) in err and "try: " in err
-        assert "would be lost" in err or "lies in a shard" in err
+        assert "refusing to overwrite" in err or "lies in a shard" in err
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -311,3 +313,9 @@ def test_a_model_that_would_command_the_terminal(runs, call, tmp_path):
     checkpoint.save(tmp_path / "last.pt", saved)
     code, _, err = call(tmp_path)
     assert code != 0 and "\\x1b[2J" in err and "\x1b" not in err and "\x07" not in err
+
+
+def test_help_names_the_numbers_that_are_written():
+    """The help has them as text, so that it needs neither torch nor DALI."""
+    help = " ".join(option.help or "" for option in evaluate_runs.params if isinstance(option, click.Option))
+    assert f"the {WORST} worst classes, with the {ANSWERS} most" in help and f"its {TOP} most probable classes" in help

@@ -1,4 +1,4 @@
-"""Where a command's output may go: not over a checkpoint, a shard set or another kind of file; said before the work."""
+"""An output overwrites no checkpoint, part of a shard set or file of another kind; checked before the work."""
 
 import os
 
@@ -50,19 +50,32 @@ OTHERS += ["set/stats.npz", "photo.jpg", "bare"]
 def test_what_is_not_an_earlier_result_is_not_written_over(place, suffix):
     for name in OURS:
         assert refused(check_output, place / name, suffix) == (
-            f"{place / name}: belongs to a shard set or a run, and would be lost"
+            f"{place / name}: exists and belongs to a shard set or a run; refusing to overwrite"
         )
     for name in OTHERS:
         assert refused(check_output, place / name, suffix) == (
-            f"{place / name}: is there already, is no {suffix} file, and would be lost"
+            f"{place / name}: exists and is not a {suffix} file; refusing to overwrite"
         )
     for name in ("set/train/00000.lmdb/data.mdb", f"set/train/00000.lmdb/new{suffix}"):
         assert refused(check_output, place / name, suffix) == f"{place / name}: lies in a shard"
     assert "a folder, not a file" in refused(check_output, place / "run", suffix)
-    assert "no such folder to write it to" in refused(check_output, place / "none" / f"a{suffix}", suffix)
+    assert "its folder does not exist" in refused(check_output, place / "none" / f"a{suffix}", suffix)
     check_output(place / "none" / f"a{suffix}", suffix, make=True)
     check_output(place / f"new{suffix}", suffix)
     check_output(place / "new name", suffix)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".txt", ".html", ".png"])
+def test_force_overwrites_every_file_outside_a_shard(place, suffix):
+    for name in (*OURS, *OTHERS):
+        check_output(place / name, suffix, force=True)
+        check_outputs([(place / name, suffix)], force=True)
+    for name in ("set/train/00000.lmdb/data.mdb", f"set/train/00000.lmdb/new{suffix}"):
+        assert refused(check_output, place / name, suffix, force=True) == f"{place / name}: lies in a shard"
+    assert "a folder, not a file" in refused(check_output, place / "run", suffix, force=True)
+    assert "its folder does not exist" in refused(check_output, place / "none" / "a", suffix, force=True)
+    same = [(place / "bare", suffix), (place / "bare", suffix)]
+    assert "two results" in refused(check_outputs, same, force=True)
 
 
 def test_an_earlier_result_is(place, monkeypatch):
@@ -76,36 +89,26 @@ def test_an_earlier_result_is(place, monkeypatch):
     assert "two results" in refused(check_outputs, [(place / "result.json", ".json"), (again, ".json")])
 
 
-RESULTS = {
-    ".json": b'[\n  {"images_per_second": 3}\n]\n',
-    ".csv": b"class,words,images,top1_error,top5_error\na,,1,0.5,0.1\n",
-    ".txt": b"3 1 2\n0 2 1\n",
-    ".png": b"\x89PNG\r\n\x1a\n",
-    ".html": b"<!DOCTYPE html>\n<html>",
-}
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".txt", ".png", ".html"])
+def test_the_suffix_alone_says_that_a_file_is_an_earlier_result(place, suffix):
+    """Not its content: a result under a name of another suffix, or none, needs --force the second time."""
+    for name in ("result", "out.dat", "run/result", f"one{suffix}l"):
+        for content in (b"", b"3", b"{}", b"3 1 2\n", b"a,b\n", b"\xff\x00", b"<!DOCTYPE html>"):
+            (place / name).write_bytes(content)
+            assert "refusing to overwrite" in refused(check_output, place / name, suffix)
+            check_output(place / name, suffix, force=True)
+    (place / f"any{suffix}").write_bytes(b"{")
+    check_output(place / f"any{suffix}", suffix)
 
 
-@pytest.mark.parametrize("suffix", RESULTS)
-def test_a_result_of_any_name_is_written_over_by_the_same_command(place, suffix):
-    for name in ("result", "out.dat", "out.log", "run/result", "set/val results.new"):
-        (place / name).write_bytes(RESULTS[suffix])
-        check_output(place / name, suffix)
-        for other in set(RESULTS) - {suffix}:
-            assert "would be lost" in refused(check_output, place / name, other)
-    for whole in (b"", b"3", b"{", b"[" * 100_000, b"\xff\x00", b"a,b\n"):
-        (place / "foreign").write_bytes(whole)
-        assert "would be lost" in refused(check_output, place / "foreign", suffix)
-    (place / "one.jsonl").write_bytes(b'{"kind": "step"}\n')
-    assert "would be lost" in refused(check_output, place / "one.jsonl", ".json")
-
-
-def test_names_of_ours_are_like_others_where_nothing_of_ours_is_beside_them(place):
+def test_names_of_ours_need_force_wherever_they_are(place):
     names = ["config.json", "stats.json", "index.json", "settings.json", "sample.json", "dataset.json", "rejected.csv"]
     (place / "results").mkdir()
     for name in (*names, "export.json", "job.json", "begun.json", "codes.json"):
-        (place / "results" / name).write_bytes(b"{}")
         check_output(place / "results" / name, f".{name.split('.')[1]}")
-        (place / "results" / name).unlink()
+        (place / "results" / name).write_bytes(b"{}")
+        assert "belongs to" in refused(check_output, place / "results" / name, f".{name.split('.')[1]}")
+        check_output(place / "results" / name, f".{name.split('.')[1]}", force=True)
     (place / "set/train/classes.csv").write_bytes(b"")
     check_output(place / "set/train/classes.csv", ".csv")
     (place / "folder.lmdb").mkdir()
@@ -159,7 +162,7 @@ def test_pipes_and_devices_are_written_into(place):
 def test_folders(place):
     check_folder(place / "run", ["README.md"])
     check_folder(place / "none", ["README.md"])
-    assert refused(check_folder, place / "run", ["last.pt"]) == f"{place / 'run'}: holds a last.pt already"
+    assert refused(check_folder, place / "run", ["last.pt"]) == f"{place / 'run'}: already holds a last.pt"
     assert refused(check_folder, place / "result.json", []) == f"{place / 'result.json'}: a file, not a folder"
     assert "lies in a shard" in refused(check_folder, place / "set" / "train" / "00000.lmdb", [])
 
@@ -167,9 +170,9 @@ def test_folders(place):
 def test_a_run_is_not_put_into_a_shard_set(place):
     for name in ("set", "set/train"):
         message = refused(check_run_folder, place / name, False)
-        assert message == f"{place / name}: is a shard set, or a part of one"
+        assert message == f"{place / name}: is a shard set or a part of one"
     assert "lies in a shard" in refused(check_run_folder, place / "set" / "train" / "00000.lmdb", False)
-    assert "holds a run already" in refused(check_run_folder, place / "run", False)
+    assert "already holds a run" in refused(check_run_folder, place / "run", False)
     check_run_folder(place / "run", True)
     check_run_folder(place / "new", False)
 
@@ -193,5 +196,5 @@ def test_every_command_says_so_before_its_work(place, monkeypatch, in_process, g
     """What it would work on is not there, and would be missed first."""
     monkeypatch.chdir(place)
     code, _, err = in_process(group, *arguments)
-    assert code == 2 and arguments[-1] in err and ("would be lost" in err or "lies in a shard" in err)
+    assert code == 2 and arguments[-1] in err and ("refusing to overwrite" in err or "lies in a shard" in err)
     assert (place / "run" / "last.pt").read_bytes() == b"kept"

@@ -195,7 +195,7 @@ def test_nothing_is_overwritten(tmp_path, shards, capfd):
     assert run("import", tmp_path / "out", "--layout", "alexnet-dali", "--to", shard) == 2 and not shard.exists()
     told = capfd.readouterr().err
     assert "lies in a shard" in told
-    assert "holds a model.safetensors already" in told and "is there already" in told and "not a .pt file" in told
+    assert "already holds a model.safetensors" in told and "is there already" in told and "not a .pt file" in told
 
 
 def test_an_export_goes_into_no_run_and_over_nobody_s_files(tmp_path, shards, capfd):
@@ -206,10 +206,10 @@ def test_an_export_goes_into_no_run_and_over_nobody_s_files(tmp_path, shards, ca
         (tmp_path / name[:3] / name).write_text("kept")
     (tmp_path / "file").write_text("kept")
     for target, said in [
-        ("run", "holds a best.pt already"),
-        ("REA", "holds a README.md already"),
-        ("sta", "holds a statistics.safetensors already"),
-        ("las", "holds a last.pt already"),
+        ("run", "already holds a best.pt"),
+        ("REA", "already holds a README.md"),
+        ("sta", "already holds a statistics.safetensors"),
+        ("las", "already holds a last.pt"),
         ("file", "a file, not a folder"),
     ]:
         assert run("export", tmp_path / "run", "--to", tmp_path / target) == 2
@@ -254,12 +254,12 @@ def test_an_export_with_onnx_that_was_stopped_is_gone_on_with(tmp_path, shards, 
     assert sorted(os.listdir(tmp_path / "out")) == ["README.md", "model.onnx", "statistics.safetensors"]
     assert run(*command) == 0
     load_exported(tmp_path / "out")
-    assert run(*command) == 2 and "holds a model.safetensors already" in capfd.readouterr().err
+    assert run(*command) == 2 and "already holds a model.safetensors" in capfd.readouterr().err
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model.onnx").write_bytes(b"somebody's")
     assert run(*command[:3], tmp_path / "other", "--onnx") == 2
-    assert "holds a model.onnx already" in capfd.readouterr().err
+    assert "already holds a model.onnx" in capfd.readouterr().err
 
 
 def test_an_exported_net_whose_weights_are_no_numbers_is_refused(tmp_path, shards):

@@ -15,7 +15,8 @@ from .machine import look
 @click.command("doctor")
 @options.path("--out", default="out", show_default=True, help="Folder for the shards, whose disk is checked.")
 @options.json_file("Also write the checks to this JSON file.")
-def doctor(out: Path, json_file: Path | None) -> None:
+@options.force
+def doctor(out: Path, json_file: Path | None, force: bool) -> None:
     """Say what is installed and fits together, what is missing, and the command that mends it.
 
     Works without DALI, torch or a GPU. Exit code 0: training can run on this machine; 1: it cannot yet.
@@ -25,7 +26,7 @@ def doctor(out: Path, json_file: Path | None) -> None:
       alexnet-prep doctor --out /data/shards
     """
     if json_file:
-        check_output(json_file, ".json")
+        check_output(json_file, ".json", force=force)
     machine = look()
     lines = checks(out, machine)
     width = max(len(line.name) for line in lines) + 2

@@ -23,8 +23,9 @@ NAMED = 5  # classes and reasons that the table names
 @options.path("--contact-sheet", "sheet", help="Draw 64 records, with their classes, into this PNG file.")
 @click.option("--split", help="Of the contact sheet.  [default: train, or the first]")
 @options.seed("Selects the records of the contact sheet.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def info(shards, sheet, split, seed, as_json):
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@options.force
+def info(shards, sheet, split, seed, as_json, force):
     """Say what a shard set holds: pictures, splits, classes, what was rejected, where it came from.
 
     \b
@@ -34,8 +35,8 @@ def info(shards, sheet, split, seed, as_json):
     """
     if sheet:
         if sheet.suffix.lower() != ".png":
-            raise UsageError(f"--contact-sheet {sheet}: not a name that ends in .png", "it will be a PNG file")
-        check_output(sheet, ".png", make=True)
+            raise UsageError(f"--contact-sheet {sheet}: not a .png file", "choose a name that ends in .png")
+        check_output(sheet, ".png", make=True, force=force)
     shard_set = open_shard_set(shards)
     facts = describe(shard_set)
     click.echo(json.dumps(facts, indent=2) if as_json else table(facts))

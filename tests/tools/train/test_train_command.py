@@ -282,7 +282,7 @@ def test_no_statistics(few, tmp_path, run_command):
     shards = shutil.copytree(few.root, tmp_path / "shards")
     (shards / "stats.npz").unlink()
     code, _, err = run_command(train, "--shards", shards, "--run", tmp_path / "run", *SHORT)
-    assert code == 1 and "no statistics there yet" in err
+    assert code == 1 and "no statistics yet" in err
     assert f"alexnet-prep pca-stats --shards {shards}" in err
     assert not (tmp_path / "run").exists()
 
@@ -365,7 +365,7 @@ def test_resume_of_a_recipe_that_has_changed(copied, run_command):
     saved["recipe"]["lighting"] = "none"
     checkpoint.save(copied / "last.pt", saved)
     code, _, err = run_command(train, "--run", copied, "--resume", "--epochs", 3)
-    assert code == 1 and "recipe source2012 is another in this version (lighting)" in err
+    assert code == 1 and "recipe source2012 differs in this version (lighting)" in err
 
 
 def test_a_live_line_is_no_wider_than_the_terminal(few, tmp_path, run_command, monkeypatch):
@@ -644,7 +644,7 @@ def test_eval_where_the_shards_are_gone(few, copied, tmp_path, run_command):
     assert run_command(train, "--shards", shards, "--run", run, *SHORT, "--steps", 1)[0] == 0
     shards.rename(tmp_path / "elsewhere")
     code, _, err = run_command(evaluate_runs, run, "--device", "cpu")
-    assert code == 2 and f"its shard set {shards} is gone" in err and "say where it is with --shards" in err
+    assert code == 2 and f"its shard set {shards} does not exist" in err and "name its folder: --shards" in err
     assert run_command(evaluate_runs, run, "--device", "cpu", "--shards", tmp_path / "elsewhere")[0] == 0
 
 
@@ -715,7 +715,7 @@ def test_a_run_is_not_put_into_a_shard_set(few, tmp_path, run_command, name):
     copy = shutil.copytree(few.root, tmp_path / "set")
     before = sorted(copy.rglob("*"))
     code, _, err = run_command(train, "--shards", copy, "--run", copy / name, *SHORT)
-    said = "lies in a shard" if name.endswith(".lmdb") else "is a shard set, or a part of one"
+    said = "lies in a shard" if name.endswith(".lmdb") else "is a shard set or a part of one"
     assert code == 2 and said in err and "try: choose" in err
     assert sorted(copy.rglob("*")) == before
 
@@ -737,8 +737,8 @@ def test_a_new_run_takes_nobody_s_files_for_its_own(few, tmp_path, run_command, 
     code, out, err = run_command(train, "--shards", few.root, "--run", run, *SHORT)
     assert (code, out) == (2, "")
     assert err.splitlines() == [
-        f"error: {run / name}: is no file of a run of alexnet-train, and would be lost",
-        "  try: choose another --run, or move it",
+        f"error: {run / name}: exists and is not a file of alexnet-train; refusing to overwrite",
+        "  try: choose another --run, or move the file",
     ]
     assert [path.name for path in run.iterdir()] == [name] and (run / name).read_bytes() == content
 
