@@ -25,7 +25,7 @@ from ..nets.small_net import DECAYS, SmallNet
 from ..recipes.optim import Momentum2012
 from ..recipes.schedules import Rates
 from ..training import checkpoint as checkpoints
-from ..training.evaluate import evaluate
+from ..training.evaluate import EvalOptions, evaluate
 from ..training.precision import autocast, set_precision
 from .comparison import Curve, Settings, Variant, choose
 
@@ -169,10 +169,12 @@ class SmallNetTrainer:
             [net],
             self.shard_set,
             self.stats,
-            crop=self.shard_set.size,
-            device=self.device,
-            precision=self.settings.precision,
-            decode="threads",
+            options=EvalOptions(
+                crop=self.shard_set.size,
+                device=self.device,
+                precision=self.settings.precision,
+                decode="threads",
+            ),
             stop=self.stop,
         )
         if result is None:

@@ -1,10 +1,10 @@
-"""The processes of one run: who is here, what all agree on, and who is missing.
+"""The processes of one run: rank and size, small collectives, and which process failed.
 
-In:  the environment that `alexnet-train --processes` or torchrun sets.  Out: a Team, of one where there is none.
+In:  the environment that `alexnet-train --processes` or torchrun sets.  Out: a Team, of one process without it.
 
-A Team speaks through gloo on the CPU beside whatever the gradients take (NCCL on GPUs), so that agreeing to stop never
-waits for a GPU. A process that dies or hangs ends the others: by an error at once, or after the time-out; each of
-them then says where it stands, and who does not is named.
+A Team communicates through gloo on the CPU, next to the backend of the gradients (NCCL on GPUs), so that agreeing to
+stop never waits for a GPU. When a process dies or hangs, the others fail: at once with a connection error, or after
+the time-out. Each then reports to the launcher's store, and the error names the ranks that do not.
 """
 
 import os
@@ -22,19 +22,22 @@ from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.workers import available_cores
 from ..recipes.config import TIMEOUT
 
-CONNECTION = r"(?i)gloo|nccl|connection|socket|store|timed? ?out|pair|recv"  # in what torch says of a broken one
+CONNECTION = r"(?i)gloo|nccl|connection|socket|store|timed? ?out|pair|recv"  # in torch's messages of a broken one
 HUNG = r"(?i)timed out|timeout"
-ROLL_CALL = 5.0  # seconds between the first error and the last, of processes that wait for the same one
+ROLL_CALL = 5.0  # seconds to wait for the reports of the other ranks: their errors do not come at the same time
 
 
 @dataclass
 class Team:
-    """The processes of one run; a Team() is one process.
+    """The processes of one run; `Team()` is one process, whose collectives return their argument.
+
+    The methods `sum`, `previous_vote`, `broadcast` and `check_same` are collective: every process must call them, in
+    the same order. They raise torch's errors when a process is missing; see `diagnose`.
 
     Attributes:
-        rank, ranks: this process and how many there are.
-        local_rank, local_ranks: the same among those of this machine.
-        timeout: seconds that it waits for the others.
+        rank, ranks: index of this process, 0..ranks-1, and number of processes.
+        local_rank, local_ranks: the same among the processes of this machine.
+        timeout: seconds to wait for the other processes.
     """
 
     rank: int = 0
@@ -42,20 +45,20 @@ class Team:
     local_rank: int = 0
     local_ranks: int = 1
     timeout: float = TIMEOUT
-    _asked: tuple[torch.Tensor, Any] | None = field(default=None, repr=False)
+    _pending: tuple[torch.Tensor, Any] | None = field(default=None, repr=False)
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is rank 0, the process that writes files and prints."""
         return self.rank == 0
 
     @property
     def threads(self) -> int:
-        """Threads of the CPU for this process."""
+        """Number of CPU threads for this process."""
         return max(1, available_cores() // self.local_ranks)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add up numbers over all processes, in float64; each gets the sums."""
+        """Add up numbers over all processes, in float64, element by element; each process gets the sums."""
         if self.ranks == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -63,23 +66,27 @@ class Team:
         return total.tolist()
 
     def previous_vote(self, wish: bool) -> bool:
-        """Whether any process wished so when all asked the last time: the answer comes while they work, a call late."""
+        """Cast this process's vote and return the outcome of the previous call: whether any process voted true.
+
+        The one-call delay lets the votes travel while a step is computed, so that no process waits. The outcome is the
+        same in all processes. The first call returns false. After an outcome of true nothing is pending: the votes of
+        that call are discarded, and the next call returns false. In a team of one there is no delay: its own vote is
+        returned.
+        """
         if self.ranks == 1:
             return wish
-        answer = False
-        if self._asked is not None:
-            flag, work = self._asked
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            votes, work = pending
             work.wait()
-            answer = bool(flag.item())
-        if answer:
-            self._asked = None
-            return True
-        flag = torch.tensor([int(wish)], dtype=torch.int32)
-        self._asked = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
+            if votes.item():
+                return True
+        votes = torch.tensor([int(wish)], dtype=torch.int32)
+        self._pending = votes, dist.all_reduce(votes, dist.ReduceOp.MAX, async_op=True)
         return False
 
     def broadcast(self, value: Any) -> Any:
-        """Give all processes what the first has."""
+        """Return rank 0's value in every process; the values of the others are ignored. It must be picklable."""
         if self.ranks == 1:
             return value
         box = [value]
@@ -87,12 +94,12 @@ class Team:
         return box[0]
 
     def check_same(self, facts: dict[str, Any]) -> None:
-        """Check that all processes are of one run.
+        """Check that all processes belong to the same run.
 
         Args:
-            facts: by what people call them; plain values.
+            facts: plain values by the names that the error shows; the same keys in every process.
         Raises:
-            TrainingError: some process has another; by name.
+            TrainingError: a value differs in another process; the error names both ranks and the value.
         """
         if self.ranks == 1:
             return
@@ -105,50 +112,57 @@ class Team:
             ]
             if differing:
                 raise TrainingError(
-                    f"rank {rank} is of another run than rank {self.rank}: {'; '.join(differing)}",
-                    "start all processes with the same command, over the same shards and statistics",
+                    f"rank {rank} belongs to another run than rank {self.rank}: {'; '.join(differing)}",
+                    "start all processes with the same command, on the same shards and statistics",
                 )
 
     def diagnose(self, error: RuntimeError) -> Exception:
-        """Turn a broken connection into words: call the roll, and name those who do not answer.
+        """Find out which ranks are missing after a failed collective. Takes up to `ROLL_CALL` seconds.
+
+        Each process that calls this reports to the store of the rendezvous and waits for the reports of the others.
 
         Returns:
-            A TrainingError; the error itself where it is of another kind, and this process does not answer the roll.
+            A TrainingError that names the ranks without a report; or `error` itself, if it is not about a connection.
         """
-        said = " ".join(str(error).split())[:160]
-        if self.ranks == 1 or not (isinstance(error, dist.DistError) or re.search(CONNECTION, said)):
+        message = " ".join(str(error).split())[:160]
+        if self.ranks == 1 or not (isinstance(error, dist.DistError) or re.search(CONNECTION, message)):
             return error
         try:
             store = dist.distributed_c10d._get_default_store()
             store.set(f"waiting/{self.rank}", "")
             deadline = time.monotonic() + ROLL_CALL
-            absent = others = [rank for rank in range(self.ranks) if rank != self.rank]
-            while absent and time.monotonic() < deadline:
+            missing = others = [rank for rank in range(self.ranks) if rank != self.rank]
+            while missing and time.monotonic() < deadline:
                 time.sleep(0.1)
-                absent = [rank for rank in others if not store.check([f"waiting/{rank}"])]
-        except Exception:  # the store's own process is gone
-            absent = [0]
-        names = " and ".join(f"rank {rank}" for rank in absent) or "a connection between the processes"
-        hung = re.search(HUNG, said)
-        if len(absent) > 1:
-            gone = f"are gone, or have hung for {self.timeout:g} s" if hung else "are gone"
-        else:
-            gone = f"is gone, or has hung for {self.timeout:g} s" if hung else "is gone"
+                missing = [rank for rank in others if not store.check([f"waiting/{rank}"])]
+        except Exception:  # the process that has the store is gone
+            missing = [0]
+        names = " and ".join(f"rank {rank}" for rank in missing) or "a connection between the processes"
+        are, have = ("are", "have") if len(missing) > 1 else ("is", "has")
+        hung = f", or {have} hung for {self.timeout:g} s" if re.search(HUNG, message) else ""
         return TrainingError(
-            f"{names} {gone} ({said})", "see what it said last; then go on with --resume from the last checkpoint"
+            f"{names} {are} gone{hung} ({message})",
+            f"see the last message of {'that rank' if missing else 'each rank'}; then continue with --resume from the "
+            "last checkpoint",
         )
 
     def leave(self) -> None:
-        """Say goodbye."""
+        """Close the connections to the other processes."""
         if self.ranks > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
 def join(device: torch.device, timeout: float = TIMEOUT) -> Team:
-    """Join the processes that the environment tells of, as torchrun sets it; alone without.
+    """Join the other processes of the run, which the environment names as torchrun does.
 
+    Args:
+        device: of the training: `cpu`, or `cuda` for the card of this process.
+        timeout: seconds to wait for the other processes, here and in each collective.
+    Returns:
+        The team; Team() if WORLD_SIZE is not set, or 1.
     Raises:
-        UsageError: the environment is not whole, or the others do not come.
+        UsageError: the environment is incomplete.
+        TrainingError: the other processes cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Team()
@@ -157,10 +171,12 @@ def join(device: torch.device, timeout: float = TIMEOUT) -> Team:
         local_rank, local_ranks = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
     except (KeyError, ValueError) as error:
         raise UsageError(
-            f"WORLD_SIZE is set, but not all that belongs to it: {error}",
+            f"WORLD_SIZE is set, but other variables of torchrun are missing or invalid: {error}",
             "start with alexnet-train --processes N, or with torchrun; unset WORLD_SIZE to train in one process",
         ) from None
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's own, too few
+    if (
+        "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+    ):  # torchrun's default
         torch.set_num_threads(max(1, available_cores() // local_ranks))
     if device.type == "cuda":
         torch.cuda.set_device(own_device(device, local_rank))
@@ -168,21 +184,21 @@ def join(device: torch.device, timeout: float = TIMEOUT) -> Team:
         dist.init_process_group(
             backend_of(device, local_ranks), timeout=timedelta(seconds=timeout), rank=rank, world_size=ranks
         )
-    except (RuntimeError, ValueError) as error:  # torch's own are RuntimeErrors
+    except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors
         raise TrainingError(
-            f"rank {rank} of {ranks} found no others: {' '.join(str(error).split())[:200]}",
-            "see that MASTER_ADDR and MASTER_PORT are the same everywhere and reachable, and that all were started",
+            f"rank {rank} of {ranks} cannot reach the other ranks: {' '.join(str(error).split())[:200]}",
+            "check that MASTER_ADDR and MASTER_PORT are the same and reachable everywhere, and that all ranks run",
         ) from None
     return Team(rank, ranks, local_rank, local_ranks, timeout)
 
 
 def backend_of(device: torch.device, local_ranks: int) -> str:
-    """gloo on the CPU; on GPUs NCCL, which wants a card for each process: where there are fewer, gloo there too."""
+    """Return torch's name of the backend: gloo on the CPU; NCCL on GPUs, or gloo if processes share a card."""
     if device.type == "cpu":
         return "gloo"
     return "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= local_ranks else "cpu:gloo,cuda:gloo"
 
 
 def own_device(device: torch.device, local_rank: int) -> torch.device:
-    """The card of a process; several share one where there are fewer."""
+    """Return the device of a process: of GPUs the one of its local rank; processes share cards if there are fewer."""
     return device if device.type == "cpu" else torch.device("cuda", local_rank % torch.cuda.device_count())

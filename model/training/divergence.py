@@ -15,6 +15,7 @@ from ...pipeline.stream.record_reader import RecordReader
 from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import AlexNet
 from ..nets.factory import Net
+from .distributed import Team
 
 NEAR = 0.02  # of ln(classes), in nats
 BEGIN_AGAIN = "begin again with a smaller --rate; the last checkpoint is from before and is kept"
@@ -45,15 +46,19 @@ class DivergenceMonitor:
                 raise TrainingError(f"the loss is {loss} at step {last}{photos()}", BEGIN_AGAIN)
             raise TrainingError(f"the loss is {loss} between steps {first} and {last}", BEGIN_AGAIN + NAMED)
 
-    def check_weights(self, net: nn.Module, step: int) -> None:
-        """Check that all weights are finite: a step can break them though its own loss, taken before, is sound.
+    def check_weights(self, net: nn.Module, step: int, team: Team) -> None:
+        """Check that all weights are finite: a step can break them although its loss, computed before, is finite.
+
+        Collective: every process checks its own part of the net, and all of them raise.
 
         Raises:
-            TrainingError: they are not.
+            TrainingError: a weight of any process is not finite.
         """
-        for name, parameter in net.named_parameters():
-            if not bool(parameter.isfinite().all()):
-                raise TrainingError(f"{name} is not finite after step {step}", BEGIN_AGAIN)
+        broken = next((name for name, each in net.named_parameters() if not bool(each.isfinite().all())), None)
+        if team.sum([float(broken is not None)])[0]:
+            if broken is None:
+                raise TrainingError("weights of another rank are not finite", "see the message of that rank")
+            raise TrainingError(f"{broken} is not finite after step {step}", BEGIN_AGAIN)
 
     def stuck(self, loss: float, step: int) -> bool:
         """Whether the loss has now stayed at ln(classes) for `patience` steps; true once."""

@@ -36,8 +36,13 @@ class Sums:
         self.loss, self.wrong = self.loss + loss.double(), self.wrong + wrong
         self.images, self.steps = self.images + images, self.steps + 1
 
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss per step; waits for the device."""
+        return float(self.loss) / max(self.steps, 1)
+
     def values(self) -> list:
-        """Plain numbers, in the order of the fields."""
+        """Return the fields as plain numbers, in their order; waits for the device."""
         return [float(self.loss), float(self.wrong), self.images, self.steps]
 
 

@@ -1,148 +1,212 @@
-"""What a checkpoint holds of a run, and how a run goes on from it, in the same split or in another.
+"""The state of a run: what a checkpoint holds of it, and how a run continues from one, in the same split or another.
 
-In:  a Trainer.  Out: `last.pt` and `best.pt` in its folder, of the whole net; or the Trainer as it was.
+In:  a RunState.  Out: `last.pt` and `best.pt` in the run's folder, of the whole net; and the state, restored.
 """
 
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from ...pipeline.errors import TrainingError
+from ...pipeline.shards.manifest import ShardSet
+from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stall import Elapsed
 from ..nets.options import HEAD, NetOptions
+from ..recipes.config import Config
+from ..recipes.optim import Momentum2012, PlainSgd
 from ..recipes.recipe import Recipe
-from ..recipes.schedules import EarlyStop
+from ..recipes.schedules import EarlyStop, Schedule
 from . import checkpoint as checkpoints
 from . import kernel_snapshots
+from .distributed import Team
 from .metrics import Sums
+from .parallel import SingleProcess
 from .run_files import check_finite
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
+@dataclass
+class RunState:
+    """Everything that changes during a run and that a checkpoint holds.
 
-def save(trainer: "Trainer", best: bool) -> None:
-    """Write the run's checkpoint, under both names where it is the best; every process must, the first one writes.
-
-    Raises:
-        TrainingError: it cannot be written.
+    Attributes:
+        work: the net, or this process's part of it.
+        optimizer: holds the velocities.
+        schedule, early_stop: hold what they have observed.
+        epoch_steps: steps per epoch; constant.
+        decode: the decoder, once chosen: on a GPU another one rounds differently.
+        epoch, step: the position: whole epochs done, and steps done of the current one.
+        best_error: lowest top-1 validation error so far, 0..1.
+        in_epoch, window: sums of this process since the epoch began, and since the last line of the metrics.
+        epoch_elapsed: time spent on the current epoch, over all resumes.
     """
-    work = trainer.work
-    model = work.whole(dict(trainer.net.state_dict()))
-    velocity = work.whole(trainer.optimizer.velocities())
-    in_epoch, window = work.totals(trainer.in_epoch), work.totals(trainer.window)
+
+    work: SingleProcess
+    optimizer: Momentum2012 | PlainSgd
+    schedule: Schedule
+    early_stop: EarlyStop
+    epoch_steps: int
+    decode: str
+    epoch: int = 0
+    step: int = 0
+    best_error: float = math.inf
+    in_epoch: Sums = field(default_factory=Sums)
+    window: Sums = field(default_factory=Sums)
+    epoch_elapsed: Elapsed = Elapsed(0.0, 0.0)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps done, over all epochs."""
+        return self.epoch * self.epoch_steps + self.step
+
+    def end_step(self, loss: torch.Tensor, wrong: torch.Tensor, images: int) -> None:
+        """Count a step over `images` pictures of the global batch."""
+        self.step += 1
+        for sums in (self.window, self.in_epoch):
+            sums.add(loss, wrong, images)
+
+    def end_epoch(self, error: float | None) -> bool:
+        """Count an epoch and its top-1 validation error, if there is one.
+
+        Returns:
+            Whether the error is the lowest so far.
+        """
+        self.epoch, self.step, self.in_epoch, self.epoch_elapsed = self.epoch + 1, 0, Sums(), Elapsed(0.0, 0.0)
+        if error is None:
+            return False
+        better = error < self.best_error
+        self.best_error = min(self.best_error, error)
+        self.schedule.observe(error)
+        self.early_stop.observe(error)
+        return better
+
+
+def constants(config: Config, recipe: Recipe, shard_set: ShardSet, stats: Stats) -> dict:
+    """Return the entries of a checkpoint that do not change during a run."""
+    return {
+        "config": config.described(),
+        "recipe": recipe.described(),
+        "classes": list(shard_set.classes),
+        "shards": shard_set.split("train").fingerprint(),
+        "stats": checkpoints.stats_to_save(stats),
+    }
+
+
+def save(state: RunState, constants: dict, run: Path, team: Team, best: bool) -> None:
+    """Write the run's checkpoint, under both names if it is the best. Collective: all processes call it, rank 0 writes.
+
+    Args:
+        constants: the checkpoint's other entries, see `constants`.
+    Raises:
+        TrainingError: the checkpoint cannot be written.
+    """
+    model = state.work.whole(dict(state.work.net.state_dict()))
+    velocity = state.work.whole(state.optimizer.velocities())
+    in_epoch, window = state.work.totals(state.in_epoch), state.work.totals(state.window)
     failure = None
-    if trainer.team.first:
-        last, written = trainer.run / "last.pt", trainer.run / ("best.pt" if best else "last.pt")
-        state = {
-            "config": trainer.config.described(),
-            "recipe": trainer.recipe.described(),
-            "epoch": trainer.epoch,
-            "step": trainer.step,
-            "steps_done": trainer.steps_done,
-            "decode": trainer.decode,
+    if team.first:
+        values = {
+            **constants,
+            "epoch": state.epoch,
+            "step": state.step,
+            "steps_done": state.steps_done,
+            "decode": state.decode,
             "model": model,
             "velocity": velocity,
-            "schedule": trainer.schedule.state(),
-            "early_stop": vars(trainer.early_stop),
-            "best_error": trainer.best_error,
+            "schedule": state.schedule.state(),
+            "early_stop": vars(state.early_stop),
+            "best_error": state.best_error,
             "in_epoch": in_epoch.values(),
             "window": window.values(),
-            "epoch_seconds": [trainer.epoch_lap.waiting_seconds, trainer.epoch_lap.working_seconds],
-            "classes": list(trainer.shard_set.classes),
-            "shards": trainer.shard_set.split("train").fingerprint(),
-            "stats": checkpoints.stats_to_save(trainer.stats),
+            "epoch_seconds": [state.epoch_elapsed.waiting_seconds, state.epoch_elapsed.working_seconds],
         }
         try:
-            if trainer.step == 0:  # before the checkpoint: what lies beyond it is dropped when the run goes on
-                kernel_snapshots.keep(trainer.run, trainer.epoch, model)
-            checkpoints.save(written, state)
-            if best:  # the best first: killed here, it goes on from the last before it, and comes to the same best
+            if state.step == 0:  # before the checkpoint: snapshots beyond it are dropped when the run is resumed
+                kernel_snapshots.keep(run, state.epoch, model)
+            last, written = run / "last.pt", run / ("best.pt" if best else "last.pt")
+            checkpoints.save(written, values)
+            if best:  # best.pt first: killed here, the run resumes from the previous last.pt and reaches the same best
                 checkpoints.hard_link(written, last)
         except TrainingError as error:
             failure = error
-    failed = trainer.team.broadcast(None if failure is None else str(failure))  # nobody trains on what cannot be saved
+    failed = team.broadcast(None if failure is None else str(failure))  # no rank goes on if the state is not saved
     if failure is not None:
         raise failure
     if failed:
-        raise TrainingError(f"rank 0: {failed}", "see what rank 0 said")
+        raise TrainingError(f"rank 0: {failed}", "see the message of rank 0")
 
 
-def first_kernels(trainer: "Trainer") -> None:
-    """Keep the first layer's kernels as they are before the first step; every process must ask for it."""
-    weights = trainer.work.whole(kernel_snapshots.first_kernels(trainer.net.state_dict()))
-    if trainer.team.first:
-        kernel_snapshots.keep(trainer.run, 0, weights)
+def restore(state: RunState, saved: dict, recipe: Recipe, file: Path) -> None:
+    """Continue from a checkpoint.
 
-
-def restore(trainer: "Trainer", saved: dict) -> None:
-    """Go on from a checkpoint.
-
+    Args:
+        saved: the checkpoint, read from `file`.
+        recipe: of the run, as this version defines it.
     Raises:
-        TrainingError: it is of another version of the recipe, or of another net.
+        TrainingError: the checkpoint belongs to another version of the recipe, or to another net.
     """
-    file = trainer.run / "last.pt"
     with checkpoints.fits_this_version(file):
-        today = trainer.recipe.described()
-        then = {**Recipe("", "").described(), **saved["recipe"]}  # what a recipe did not have yet is as it was
-        then["net"] = vars(NetOptions(**then["net"]))
-        for told in ("summary", "published"):
-            then[told] = today[told]
-        changed = [name for name in today if then.get(name) != today[name]]
-        if changed:
-            raise TrainingError(
-                f"{file}: recipe {trainer.recipe.name} is another in this version ({', '.join(changed)})",
-                "go on with the version of alexnet-dali that began this run",
-            )
-        trainer.net.load_state_dict(trainer.work.part(saved["model"]))
-        trainer.optimizer.restore(trainer.work.part(saved["velocity"]))
-        trainer.epoch, trainer.step = saved["epoch"], saved["step"]
+        _check_recipe(saved["recipe"], recipe, file)
+        state.work.net.load_state_dict(state.work.part(saved["model"]))
+        state.optimizer.restore(state.work.part(saved["velocity"]))
         schedule, early = saved.get("schedule", saved.get("plateau", {})), saved.get("early_stop", vars(EarlyStop()))
-        for own, there in ((trainer.schedule.state(), schedule), (vars(trainer.early_stop), early)):
-            for name in own.keys() & there.keys():
-                checkpoints.check_kind(name, there[name], type(own[name]))
-        trainer.schedule.restore(schedule)
-        trainer.early_stop.best, trainer.early_stop.waited = early["best"], early["waited"]
-        trainer.best_error = saved["best_error"]
-        if trainer.config.decode == "auto":
-            trainer.decode = saved["decode"]
-        trainer.epoch_lap = Elapsed(*saved["epoch_seconds"])
-        trainer.in_epoch = trainer.work.share(Sums(*saved["in_epoch"]))
-        trainer.window = trainer.work.share(Sums(*saved["window"]))
+        for own, theirs in ((state.schedule.state(), schedule), (vars(state.early_stop), early)):
+            for name in own.keys() & theirs.keys():
+                checkpoints.check_kind(name, theirs[name], type(own[name]))
+        state.schedule.restore(schedule)
+        state.early_stop.best, state.early_stop.waited = early["best"], early["waited"]
+        state.epoch, state.step, state.best_error = saved["epoch"], saved["step"], saved["best_error"]
+        if state.decode == "auto":
+            state.decode = saved["decode"]
+        state.epoch_elapsed = Elapsed(*saved["epoch_seconds"])
+        state.in_epoch = state.work.share(Sums(*saved["in_epoch"]))
+        state.window = state.work.share(Sums(*saved["window"]))
 
 
-def begin_with(trainer: "Trainer", first: dict) -> None:
-    """Begin with the weights of another run: all layers that the recipe takes, which are not the last.
+def _check_recipe(saved: dict, recipe: Recipe, file: Path) -> None:
+    today = recipe.described()
+    then = {**Recipe("", "").described(), **saved}  # a field that recipes did not have yet has its default
+    then["net"] = vars(NetOptions(**then["net"]))
+    changed = [name for name in today if name not in ("summary", "published") and then.get(name) != today[name]]
+    if changed:
+        raise TrainingError(
+            f"{file}: recipe {recipe.name} differs in this version ({', '.join(changed)})",
+            "resume with the version of alexnet-dali that started this run",
+        )
 
+
+def begin_with(state: RunState, first: dict, recipe: Recipe, file: Path) -> None:
+    """Start from the weights of another run: all layers that the recipe takes, which excludes the last.
+
+    Args:
+        first: that run's checkpoint, read from `file`.
     Raises:
-        TrainingError: a layer there has another shape, or weights that are not finite.
+        TrainingError: a layer has another shape there, or weights that are not finite.
     """
-    file = Path(trainer.config.init_from)
     with checkpoints.fits_this_version(file):
         check_finite(first, file)
-        taken = _taken(trainer, first["model"])
+        taken = _taken(state.work, first["model"], recipe, file)
+        own = dict(state.work.net.state_dict())
         with torch.no_grad():
-            here = dict(trainer.net.state_dict())
-            for name, tensor in trainer.work.part(taken).items():
-                here[name].copy_(tensor)
+            for name, tensor in state.work.part(taken).items():
+                own[name].copy_(tensor)
 
 
-def _taken(trainer: "Trainer", there: dict) -> dict:
-    """What a net takes of another's weights."""
-    here = dict(trainer.net.state_dict())
+def _taken(work: SingleProcess, theirs: dict, recipe: Recipe, file: Path) -> dict:
+    """The parameters that a net takes from another's checkpoint."""
     taken = {}
-    for name, own in here.items():
+    for name, own in work.net.state_dict().items():
         layer = name.split(".")[0]
-        wanted = layer in trainer.recipe.takes if trainer.recipe.takes else layer not in HEAD
-        if not wanted or (name not in there and layer == "conv6"):
+        wanted = layer in recipe.takes if recipe.takes else layer not in HEAD
+        if not wanted or (name not in theirs and layer == "conv6"):
             continue
-        shape = trainer.work.whole_shape(name, own)
-        if name not in there or there[name].shape != shape:
-            has = tuple(there[name].shape) if name in there else "nothing"
+        shape = work.whole_shape(name, own)
+        if name not in theirs or theirs[name].shape != shape:
+            found = f"has shape {tuple(theirs[name].shape)}" if name in theirs else "is missing"
             raise TrainingError(
-                f"{trainer.config.init_from}: its {name} is {has}, but {trainer.recipe.name} wants {tuple(shape)}",
+                f"{file}: {name} {found}, but {recipe.name} requires {tuple(shape)}",
                 "name a run of a net with the same layers",
             )
-        taken[name] = there[name]
+        taken[name] = theirs[name]
     return taken

@@ -235,7 +235,7 @@ def test_a_rank_of_another_set_is_refused_at_the_start(runs, tmp_path):
     ours = start(runs, tmp_path / "run", *NEW, "--parallel", "data", RANK="0", **team)
     other = start(runs, tmp_path / "run", *NEW, "--parallel", "data", shards=tmp_path / "shards", RANK="1", **team)
     said = [finish(process, 1)[1] for process in (ours, other)]
-    assert "error: rank 1 is of another run than rank 0: " in said[0]
+    assert "error: rank 1 belongs to another run than rank 0: " in said[0]
     assert not (tmp_path / "run" / "last.pt").exists() and not metrics.read(tmp_path / "run" / "metrics.jsonl")
 
 

@@ -51,7 +51,7 @@ class Tracking:
             UsageError: wandb is asked for and not installed.
         """
         self._trainer = trainer
-        self._shown = trainer.epoch if trainer.steps_done else -1  # epochs whose kernels were shown
+        self._shown = trainer.state.epoch if trainer.steps_done else -1  # epochs whose kernels were shown
         self._trackers: list[Tracker] = []
         self._undrawn: set[str] = set()  # pictures that could not be drawn, and are not tried again
         if importlib.util.find_spec("tensorboard"):
@@ -108,7 +108,7 @@ class Tracking:
         from ..figures.kernels import colours, mosaic
 
         for epoch, weights in kernel_snapshots.read(self._trainer.run).items():
-            if self._shown < epoch <= self._trainer.epoch:
+            if self._shown < epoch <= self._trainer.state.epoch:
                 self._shown = epoch
                 pixels = mosaic(colours(weights), ACROSS, "#ffffff", TIMES)
                 self._each("picture", "kernels", pixels, epoch * self._trainer.plan.steps)

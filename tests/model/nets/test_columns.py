@@ -179,8 +179,8 @@ def different(rank):
 
 def test_processes_of_different_runs_are_told_apart():
     first, second = together(different)
-    assert "rank 1 is of another run than rank 0: --seed 1, not 0" in first
-    assert "rank 0 is of another run than rank 1: --seed 0, not 1" in second
+    assert "rank 1 belongs to another run than rank 0: --seed 1, not 0" in first
+    assert "rank 0 belongs to another run than rank 1: --seed 0, not 1" in second
 
 
 def test_alone_there_is_nobody_to_ask():

@@ -16,7 +16,7 @@ from alexnet_dali.model.recipes.recipe import paper, recipe, source2012
 from alexnet_dali.model.recipes.schedules import OneCycle, Plateau, Rates, Steps
 from alexnet_dali.model.recipes.setup import crop_for, first_rate_for, make_optimizer, recipe_for
 from alexnet_dali.model.training import checkpoint
-from alexnet_dali.model.training.evaluate import evaluate
+from alexnet_dali.model.training.evaluate import EvalOptions, evaluate
 from alexnet_dali.model.training.parallel import masks
 from alexnet_dali.model.training.trainer import Trainer
 from alexnet_dali.model.weights.trained import load_trained
@@ -328,7 +328,9 @@ def test_a_timm_net_trains_and_is_loaded(few, tmp_path, measured):
 
 def test_what_is_evaluated_is_what_was_trained(few, undisturbed, measured):
     trained = load_trained(undisturbed / "last.pt")
-    result = evaluate([trained.net], few, measured, crop=trained.recipe.crop, mean=trained.recipe.mean)
+    result = evaluate(
+        [trained.net], few, measured, options=EvalOptions(crop=trained.recipe.crop, mean=trained.recipe.mean)
+    )
     last = tiny.lines(undisturbed)[-1]
     assert result.loss == pytest.approx(last["val_loss"], rel=1e-5)
     assert result.top1_error == pytest.approx(last["val_top1_error"])

@@ -10,7 +10,7 @@ import torch
 from alexnet_dali.model.analysis.confusion import ClassError, Confusion, Tally
 from alexnet_dali.model.training import evaluate as evaluation
 from alexnet_dali.model.training.distributed import Team
-from alexnet_dali.model.training.evaluate import evaluate, predict, share_right
+from alexnet_dali.model.training.evaluate import EvalOptions, evaluate, predict, share_right
 from alexnet_dali.pipeline.errors import PlanError, ShardError, TrainingError
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
@@ -79,7 +79,7 @@ def slow_probabilities(nets, views, mean_image):
 def test_equals_the_slow_oracle(raw, views, nets):
     measured = stats.load_stats(raw)
     nets = [Linear(seed) for seed in range(1, 1 + nets)]
-    result = evaluate(nets, raw, measured, views=views)
+    result = evaluate(nets, raw, measured, options=EvalOptions(views=views))
     rows = slow_probabilities(nets, views, measured.mean_image)
     labels = [k % CLASSES for k in range(VAL)]
     assert result.images == VAL
@@ -99,12 +99,14 @@ def test_every_record_counts_once_whatever_the_batch(raw, monkeypatch, views, at
     measured = stats.load_stats(raw)
     net = Linear(0)
     told: list[int] = []
-    result = evaluate([net], raw, measured, views=views, advance=told.append)
+    result = evaluate(
+        [net], raw, measured, see=lambda records, *_: told.append(len(records)), options=EvalOptions(views=views)
+    )
     batch = max(1, at_once // views)
     assert told == [batch] * (VAL // batch) + [VAL % batch] * (VAL % batch > 0)
     assert net.looked_at == VAL * views and result.images == VAL
     monkeypatch.undo()
-    expected = evaluate([Linear(0)], raw, measured, views=views)
+    expected = evaluate([Linear(0)], raw, measured, options=EvalOptions(views=views))
     assert (result.top1_error, result.top5_error) == (expected.top1_error, expected.top5_error)
     assert result.loss == pytest.approx(expected.loss, rel=1e-6)
 
@@ -112,7 +114,9 @@ def test_every_record_counts_once_whatever_the_batch(raw, monkeypatch, views, at
 def test_mean_crop_and_split_are_as_asked(raw):
     measured = stats.load_stats(raw)
     base = evaluate([Linear(0)], raw, measured)
-    assert evaluate([Linear(0)], raw, measured, mean="rgb").loss != pytest.approx(base.loss, rel=1e-4)
+    assert evaluate([Linear(0)], raw, measured, options=EvalOptions(mean="rgb")).loss != pytest.approx(
+        base.loss, rel=1e-4
+    )
     assert evaluate([Linear(0)], raw, measured, split="train").images == CLASSES
     sides = []
 
@@ -121,7 +125,7 @@ def test_mean_crop_and_split_are_as_asked(raw):
             sides.append(x.shape[1:])
             return torch.zeros(len(x), CLASSES)
 
-    evaluate([Sides()], raw, measured, crop=200)
+    evaluate([Sides()], raw, measured, options=EvalOptions(crop=200))
     assert set(sides) == {(3, 200, 200)}
 
 
@@ -134,7 +138,7 @@ def test_it_is_decoded_as_asked(raw, monkeypatch):
 
     monkeypatch.setattr(evaluation, "views_stream", kept)
     for decode in ("threads", "dali"):
-        evaluate([Linear(0)], raw, stats.load_stats(raw), decode=decode)
+        evaluate([Linear(0)], raw, stats.load_stats(raw), options=EvalOptions(decode=decode))
     assert [stream.decode for stream in streams] == ["threads", "dali"]
 
 
@@ -270,9 +274,9 @@ def test_bad_questions_are_refused(raw):
     with pytest.raises(ShardError, match="no records in a split 'test'"):
         evaluate([Linear(0)], raw, measured, split="test")
     with pytest.raises(PlanError, match="3 views are not planned"):
-        evaluate([Linear(0)], raw, measured, views=3)
-    with pytest.raises(PlanError, match="no mean is called 'caffe'"):
-        evaluate([Linear(0)], raw, measured, mean="caffe")
+        evaluate([Linear(0)], raw, measured, options=EvalOptions(views=3))
+    with pytest.raises(PlanError, match="unknown mean 'caffe'"):
+        evaluate([Linear(0)], raw, measured, options=EvalOptions(mean="caffe"))
 
 
 def test_records_without_a_label_have_no_error(raw, monkeypatch):
@@ -298,8 +302,8 @@ def test_records_without_a_label_may_be_looked_at(raw, monkeypatch):
         [Linear(0)],
         raw,
         stats.load_stats(raw),
-        without_labels=True,
         see=lambda *batch: seen.append([len(x) for x in batch]),
+        options=EvalOptions(allow_unlabelled=True),
     )
     assert seen == [[2, 2, 2]] and result.images == 2
     assert math.isnan(result.loss) and math.isnan(result.top1_error) and math.isnan(result.top5_error)
@@ -343,7 +347,7 @@ def test_worst_classes_and_most_frequent_answers_come_first():
 
 
 def test_a_class_that_says_no_number_is_no_answer():
-    with pytest.raises(TrainingError, match="probabilities are not numbers"):
+    with pytest.raises(TrainingError, match="probabilities are NaN"):
         Tally(3).see(np.arange(1), torch.tensor([0]), torch.tensor([[0.5, math.nan, 0.5]]))
 
 

@@ -66,7 +66,7 @@ def test_a_run_stopped_at_every_chance_is_the_same_run(few, tmp_path, undisturbe
     while not ended:
         part = trainer_of(few, run, resume=resume, recipe=name, precision=precision)
         ended = part.train(stop=lambda: next(answers))
-        positions.append((part.epoch, part.step))
+        positions.append((part.state.epoch, part.state.step))
         resume = True
     # Stopped in the evaluation, a run stands at the end of its epoch's steps; let through, it stops after the next.
     assert positions == [(0, 1), (0, 2), (0, 3), (0, 3), (1, 1), (1, 2), (1, 3), (1, 3), (2, 0)]
@@ -281,7 +281,7 @@ def test_the_plateau_turns_the_rates_across_stops(few, tmp_path, monkeypatch):
     run, rates = tmp_path / "run", []
     for epochs in (1, 2, 4, 6):
         part = trainer_of(few, run, resume=epochs > 1, recipe="paper", batch_size=6, epochs=epochs, rate=0.001)
-        part.schedule.patience = 2
+        part.state.schedule.patience = 2
         assert part.train(lambda line: rates.append(line["rate"]) if line["kind"] == "epoch" else None)
     # 0.9 again: one without; 0.8: better; 0.9 and 0.8: two without, so a tenth from the sixth epoch on
     assert rates == pytest.approx([0.001] * 5 + [0.0001])
@@ -306,12 +306,12 @@ def test_a_run_ends_early_across_stops(few, tmp_path, monkeypatch):
     for epochs in (1, 3, 9):
         part = trainer_of(few, run, resume=epochs > 1, batch_size=6, epochs=epochs, early_stop=2)
         assert part.train() and part.finished
-    assert part.epoch == 4 and in_training(run)["early_stop"] == {"patience": 2, "best": 0.8, "waited": 2}
+    assert part.state.epoch == 4 and in_training(run)["early_stop"] == {"patience": 2, "best": 0.8, "waited": 2}
     assert trainer_of(few, run, resume=True, batch_size=6, epochs=9, early_stop=2).finished
     # More patience, or none, goes on.
     assert not trainer_of(few, run, resume=True, batch_size=6, epochs=9, early_stop=3).finished
     part = trainer_of(few, run, resume=True, batch_size=6, epochs=5)
-    assert not part.finished and part.train() and part.epoch == 5
+    assert not part.finished and part.train() and part.state.epoch == 5
 
 
 @pytest.mark.parametrize("name", ["modern", "no-dropout", "no-talk", "six-conv"])
@@ -348,9 +348,9 @@ def test_weights_that_do_not_fit_are_refused(few, tmp_path, undisturbed):
     with pytest.raises(TrainingError) as caught:
         trainer_of(few, tmp_path / "run", first=first, recipe="one-gpu", init_from="runs/first/last.pt")
     assert caught.value.message == (
-        "runs/first/last.pt: its conv1.weight is (96, 3, 11, 11), but one-gpu wants (48, 3, 11, 11)"
+        "runs/first/last.pt: conv1.weight has shape (96, 3, 11, 11), but one-gpu requires (48, 3, 11, 11)"
     )
-    with pytest.raises(TrainingError, match=r"its batch_norms\.0\.weight is nothing, but modern wants \(96,\)"):
+    with pytest.raises(TrainingError, match=r"batch_norms\.0\.weight is missing, but modern requires \(96,\)"):
         trainer_of(few, tmp_path / "run", first=first, recipe="modern", init_from="runs/first/last.pt")
 
 
@@ -525,7 +525,7 @@ def test_fewer_steps_than_done_are_done(few, tmp_path):
     asked = iter([True])
     assert not trainer_of(few, run, resume=True).train(stop=lambda: next(asked))
     part = trainer_of(few, run, resume=True, steps=1)
-    assert not part.finished and part.train() and (part.epoch, part.step) == (1, 0)
+    assert not part.finished and part.train() and (part.state.epoch, part.state.step) == (1, 0)
     assert "val_top1_error" in metrics.read(run / "metrics.jsonl")[-1]
 
 
