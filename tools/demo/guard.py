@@ -1,8 +1,8 @@
-"""What a browser may ask of alexnet-demo's server, and what it may load: nothing that is not the page's own.
+"""The requests that alexnet-demo's server accepts, and the deletion of uploads.
 
-In:  requests and answers of an ASGI application.  Out: the same, or a refusal.
-Gradio checks the paths of files that it is told to look at only where its own `launch` serves it, and of addresses
-fetches what is there (6.31); so both are refused here.
+In:  requests and responses of an ASGI application.  Out: the same, or a 4xx response.
+Gradio (6.31) checks the paths in requests only when its own `launch` serves it, and it fetches URLs in requests; so
+requests with a foreign path or a URL are rejected here.
 """
 
 import json
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from .crop import read_upload
 
-AGE = 600  # seconds until a file that nobody came to read is taken away, by Gradio
+AGE = 600  # seconds until Gradio deletes an upload that was not read
 
 
 class Uploads:
-    """The folder of uploads, and how many still want to read each."""
+    """The folder of uploads, and the number of outstanding reads of each file."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic):
         self.folder = folder.resolve()
         self._clock = clock
         self._lock = threading.Lock()
-        self._sent: dict[Path, list[float]] = {}  # when, for each that was not read
+        self._sent: dict[Path, list[float]] = {}  # upload times of each file's outstanding reads
 
-    def came(self, files: Iterable[str]) -> None:
-        """Files were sent, each by somebody who will want it read."""
+    def register(self, files: Iterable[str]) -> None:
+        """Register uploaded files; each upload is read once."""
         now = self._clock()
         with self._lock:
             waiting = {file: [when for when in sent if now - when < AGE] for file, sent in self._sent.items()}
@@ -35,7 +35,7 @@ class Uploads:
                 self._sent.setdefault(Path(file).resolve(), []).append(now)
 
     def take(self, file: Path, most: int) -> bytes:
-        """Read a file of at most so many bytes, and delete it: it alone, and not where another waits for it.
+        """Read a file of at most `most` bytes and delete it, unless another read of it is outstanding.
 
         Raises:
             UsageError: see `read_upload`.
@@ -52,8 +52,8 @@ class Uploads:
                     file.unlink(missing_ok=True)
 
 
-LONGEST = 1 << 20  # bytes of a request that is no upload: all of it is held in memory
-# Whatever Gradio's page or a library in it might want from elsewhere, the browser refuses.
+LONGEST = 1 << 20  # most bytes of a request without a file; it is held in memory
+# The browser blocks whatever Gradio's page or its libraries request from other hosts.
 POLICY = "; ".join(
     [
         "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:",
@@ -65,11 +65,11 @@ POLICY = "; ".join(
 
 
 def guard(app, uploads: Uploads) -> None:
-    """Put the guard before all of an application's answers.
+    """Check all requests of an application and register its uploads.
 
     Args:
         app: a FastAPI application.
-        uploads: whose files a browser may name; is told of each that has come.
+        uploads: the only folder whose files a request may name.
     """
     from fastapi import Request, Response
 
@@ -78,19 +78,19 @@ def guard(app, uploads: Uploads) -> None:
         length = request.headers.get("content-length", "")
         sends_files = request.headers.get("content-type", "").startswith("multipart/form-data")
         if request.method == "POST" and not sends_files and not (length.isdecimal() and int(length) <= LONGEST):
-            return Response("too long, or of unknown length", status_code=413)
+            return Response("the request is too long, or its length is unknown", status_code=413)
         if request.method == "POST" and not sends_files and names_foreign_files(await request.body(), uploads.folder):
-            return Response("only uploads can be looked at", status_code=403)
+            return Response("only uploaded files can be processed", status_code=403)
         uploading = request.method == "POST" and request.url.path.endswith("/upload")
-        if uploading:  # the answer is read here, so it must not come compressed
+        if uploading:  # the response is parsed below, so it must not be compressed
             request.scope["headers"] = [one for one in request.scope["headers"] if one[0] != b"accept-encoding"]
         response = await call_next(request)
         if uploading and response.status_code == 200:
             body = b"".join([part async for part in response.body_iterator])
-            uploads.came(json.loads(body))
+            uploads.register(json.loads(body))
             response = Response(body, headers=dict(response.headers))
         if response.status_code == 404 and request.url.path.endswith("/upload_progress"):
-            # Gradio's page asks after uploads that it has refused itself, and shows a 404 in the console (6.31).
+            # Gradio (6.31) requests the progress of uploads that it has rejected; a 404 would appear in the console.
             response = Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -98,11 +98,11 @@ def guard(app, uploads: Uploads) -> None:
 
 
 def names_foreign_files(body: bytes, uploads: Path) -> bool:
-    """Whether a request's JSON names a file, or an address, outside the folder of uploads."""
+    """Return whether a request's JSON names a file outside the folder of uploads, or a URL."""
     try:
         waiting = [json.loads(body)]
     except (ValueError, RecursionError):
-        return False  # not JSON: Gradio does not read it either
+        return False  # not JSON: Gradio cannot parse it either
     inside = uploads.resolve()
     while waiting:
         one = waiting.pop()
@@ -111,7 +111,7 @@ def names_foreign_files(body: bytes, uploads: Path) -> bool:
             try:
                 if isinstance(path, str) and inside not in Path(path).resolve().parents:
                     return True
-            except (OSError, ValueError):  # no path at all: a zero byte, a name too long
+            except (OSError, ValueError):  # not a valid path: a zero byte, a name that is too long
                 return True
             waiting += one.values()
         elif isinstance(one, list):

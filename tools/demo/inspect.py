@@ -1,8 +1,8 @@
-"""What alexnet-demo shows of a photo, as arrays: the offline crop, ten views, five labels, neighbours, first layer.
+"""The results that alexnet-demo shows for a photo: offline crop, ten views, five labels, neighbours, first layer.
 
-In:  a photo's bytes, or a record of the set, and a run as opened.  Out: a Looked. No page, no Gradio.
-A photo takes the way of the set's own photos, and is tested as the paper tests (section 4.1): the centre and the four
-corners, each with its reflection, probabilities averaged.
+In:  a photo's bytes, or a record of the set, and a run as opened.  Out: an Inspection, as arrays. No page, no Gradio.
+A photo is processed like the set's photos and tested as in the paper (section 4.1): the four corners and the centre,
+each with its reflection, with averaged probabilities.
 """
 
 import threading
@@ -22,23 +22,23 @@ from ...model.analysis.nearest import nearest
 from ...model.training.evaluate import most_probable, predict
 from ...model.weights.trained import Trained
 from ...pipeline.errors import AlexnetError
-from ...pipeline.plan.views import ten_views
+from ...pipeline.plan.views import views_of
 from ...pipeline.shards.datum import central_square
-from ...pipeline.stream.streams import IMAGENET_MEAN, IMAGENET_STD
+from ...pipeline.shards.stats import normalize
 from ..figures.open_run import Opened
-from ..figures.retrieval import index as vectors
+from ..figures.retrieval import vectors
 from ..figures.retrieval.neighbours import NEAREST, Shown, draw_records, shown
-from ..figures.retrieval.search import as_stored
+from ..figures.retrieval.records import as_stored, pictures_of, rows_of
 from .crop import Whole, whole_photo
 
-PLACES = ("upper left", "upper right", "lower left", "lower right", "centre")  # in the order of `ten_views`
-CENTRE = 8  # its row there
-STRONGEST = 12  # kernels whose responses are shown one by one
+PLACES = ("upper left", "upper right", "lower left", "lower right", "centre")  # in the order of `views_of`
+CENTRE = 8  # the centre view's index
+STRONGEST = 12  # kernels that are shown with their responses
 EXAMPLES = 8
 
 
 class View(NamedTuple):
-    """A test view: uint8 (crop, crop, 3), what it is called, its most probable class and that one's probability."""
+    """A test view: uint8 (crop, crop, 3), its name, its most probable class and that class's probability, 0..1."""
 
     pixels: np.ndarray
     name: str
@@ -47,7 +47,7 @@ class View(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A kernel float32 (3, k, k), its place in the layer, and where it fires: float32 (h, w), nothing below zero."""
+    """A kernel, float32 (3, k, k), its number in the layer, and its response map, float32 (h, w), 0 or more."""
 
     number: int
     kernel: np.ndarray
@@ -55,7 +55,7 @@ class Response(NamedTuple):
 
 
 class FirstLayer(NamedTuple):
-    """What the first layer makes of the centre view: all maps float32 (n, h, w), and some that fire much and differ."""
+    """The first layer's responses to the centre view: all maps, float32 (n, h, w), and strong ones that differ."""
 
     maps: np.ndarray
     strongest: list[Response]
@@ -63,18 +63,18 @@ class FirstLayer(NamedTuple):
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything about one photo.
+    """The results for one photo.
 
     Attributes:
         name: of the file.
-        whole: the photo as it came; None of a record, whose photo is not there.
+        whole: the original photo; None for a record, whose original is not available.
         stored: uint8 (height, width, 3), as in the shards.
-        views: the ten.
-        labels, probabilities: the five most probable classes, the first first, averaged over the ten views.
-        right: the record's class; -1 where nobody knows.
-        near: training photos, the nearest first; or the error that says why there are none.
-        first_layer: None where the net does not begin with kernels over red, green and blue.
-        seconds: all of it took.
+        views: the ten test views.
+        labels, probabilities: the five most probable classes in descending order, averaged over the ten views.
+        right: the record's class; -1 if unknown.
+        near: training photos, nearest first; or the error because of which there are none.
+        first_layer: None if the first layer is not a convolution over RGB.
+        seconds: processing time.
     """
 
     name: str
@@ -90,10 +90,10 @@ class Inspection:
 
 
 class Inspector:
-    """Looks at photos with a run's net, one after the other: a second caller waits.
+    """Inspects photos with a run's net, one at a time: a second caller waits.
 
     Args:
-        index: the folder of the index; None, the run's own.
+        index: the folder of the index; None for the run's own.
     """
 
     def __init__(self, opened: Opened, index: Path | None = None):
@@ -103,48 +103,48 @@ class Inspector:
         self._one_at_a_time = threading.Lock()
 
     def photo(self, data: bytes, name: str) -> Inspection:
-        """Look at a photo's file.
+        """Inspect a photo's file.
 
         Raises:
-            SourceError: it is not a picture, torn, or too large.
-            TrainingError: the net's answers are not numbers.
+            SourceError: it is not a picture, truncated, or too large.
+            TrainingError: the net's outputs are not finite.
         """
         with self._one_at_a_time:
             started = time.monotonic()
             whole = whole_photo(data, name, self.opened.shard_set)
-            return self._look(name, whole, as_stored(data, name, self.opened.shard_set), -1, started)
+            return self._inspect(name, whole, as_stored(data, name, self.opened.shard_set), -1, started)
 
     def record(self, split: str, record: int) -> Inspection:
-        """Look at a photo of the set, as it is stored.
+        """Inspect a record of the set.
 
         Raises:
-            ShardError: it is damaged.
+            ShardError: the record is damaged.
         """
         with self._one_at_a_time:
             started, shard_set, one = time.monotonic(), self.opened.shard_set, np.array([record])
-            row = vectors.rows_of(shard_set, split, one)[0]
-            stored = vectors.pictures_of(shard_set, split, one)[0]
-            return self._look(Path(row.source_path).name, None, stored, row.label, started)
+            row = rows_of(shard_set, split, one)[0]
+            stored = pictures_of(shard_set, split, one)[0]
+            return self._inspect(Path(row.source_path).name, None, stored, row.label, started)
 
     def examples(self, split: str = "val", count: int = EXAMPLES) -> list[tuple[int, np.ndarray, str]]:
-        """Some photos to begin with, each of another class: record, uint8 (side, side, 3), the class's name.
+        """Return example photos of different classes: record number, uint8 (side, side, 3), class name.
 
         Returns:
-            None of them where the set has no such split.
+            At most `count`; empty if the set lacks the split.
         """
         opened = self.opened
         if split not in opened.shard_set.manifest["splits"]:
             return []
         records = draw_records(opened, split, count, seed=0)
-        pictures = vectors.pictures_of(opened.shard_set, split, records)
-        labels = [row.label for row in vectors.rows_of(opened.shard_set, split, records)]
+        pictures = pictures_of(opened.shard_set, split, records)
+        labels = [row.label for row in rows_of(opened.shard_set, split, records)]
         size = opened.shard_set.size
         return [
             (record, central_square(picture, size), opened.names[label] if label >= 0 else "")
             for record, picture, label in zip(records.tolist(), pictures, labels, strict=True)
         ]
 
-    def _look(self, name: str, whole: Whole | None, stored: np.ndarray, right: int, started: float) -> Inspection:
+    def _inspect(self, name: str, whole: Whole | None, stored: np.ndarray, right: int, started: float) -> Inspection:
         trained, device = self.opened.trained, self.opened.device
         pixels, pictures = views_of_picture(stored, trained)
         with first_maps(trained.net) as maps:
@@ -157,8 +157,8 @@ class Inspector:
             whole,
             stored,
             [
-                View(view, _called(k), int(best[k, 0]), float(each[k, best[k, 0]]))
-                for k, view in enumerate(pixels)  # two lines for each place
+                View(view, _name_of(k), int(best[k, 0]), float(each[k, best[k, 0]]))
+                for k, view in enumerate(pixels)  # two for each position
             ],
             five[0].tolist(),
             average.gather(1, five)[0].tolist(),
@@ -170,41 +170,37 @@ class Inspector:
 
     def _near(self, stored: np.ndarray, right: int) -> Sequence[Shown] | AlexnetError:
         try:
-            if self._index is None:  # asked for again each time: it may have been made meanwhile
+            if self._index is None:  # try each time: the index may have been written since
                 self._index = vectors.open_index(self.opened, self._index_folder)
             queries = features.of_pictures(self.opened.trained, [stored], device=self.opened.device)
             found, distances = nearest(self._index.vectors, queries, NEAREST)
             return shown(self.opened, found[0], [f"{d:.3g}" for d in distances[0]], right)
-        except AlexnetError as error:  # the rest of the page stands without it
+        except AlexnetError as error:  # shown on the page, with the other results
             return error
 
 
 def views_of_picture(stored: np.ndarray, trained: Trained) -> tuple[list[np.ndarray], Tensor]:
-    """Cut the ten test views of a stored picture, as the stream does (pipeline/stream/dali_graph.py).
+    """Crop the ten test views of a stored picture, as the stream does (pipeline/stream/dali_graph.py).
 
     Args:
         stored: uint8 (height, width, 3).
     Returns:
-        The views as pixels, uint8 (crop, crop, 3), and less the mean, float32 (10, 3, crop, crop).
+        The views as pixels, uint8 (crop, crop, 3), and as the net's input, float32 (10, 3, crop, crop).
     """
     stats, crop = trained.stats, trained.recipe.crop
     size = len(stats.mean_image)
-    square, edge = central_square(stored, size), (size - crop) // 2
-    # The mean image's central window is subtracted whatever the window and its reflection: so did the program of 2012.
-    window = stats.mean_image[edge : edge + crop, edge : edge + crop]
-    mean = {"image": window, "rgb": stats.mean_rgb, "imagenet": IMAGENET_MEAN}[trained.recipe.mean]
-    deviation = IMAGENET_STD if trained.recipe.mean == "imagenet" else 1.0
+    square = central_square(stored, size)
     pixels = []
-    for left, top, flip in ten_views(size, crop).tolist():
+    for left, top, flip in views_of(10, size, crop).tolist():
         view = square[top : top + crop, left : left + crop]
         pixels.append(np.ascontiguousarray(view[:, ::-1] if flip else view))
-    ready = [((view - mean) / deviation).transpose(2, 0, 1) for view in pixels]
-    return pixels, torch.from_numpy(np.stack(ready).astype(np.float32)).contiguous(memory_format=torch.channels_last)
+    ready = normalize(np.stack(pixels), stats, trained.recipe.mean)
+    return pixels, torch.from_numpy(ready).permute(0, 3, 1, 2)  # channels_last, as the stream's batches
 
 
 @contextmanager
 def first_maps(net: nn.Module) -> Iterator[list[Tensor]]:
-    """Yield a list that gets the first layer's outputs, (n, kernels, h, w), when the net looks at pictures."""
+    """Yield a list to which each forward pass appends the first layer's output, (n, kernels, h, w)."""
     maps: list[Tensor] = []
     layer = _first_convolution(net)
     hook = layer.register_forward_hook(lambda _, given, out: maps.append(out.detach())) if layer is not None else None
@@ -216,36 +212,40 @@ def first_maps(net: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def first_layer(net: nn.Module, maps: list[Tensor]) -> FirstLayer | None:
-    """What kernels found in the centre view: the positive part, as the ReLU leaves it; None where there are none."""
+    """Return the responses to the centre view after the ReLU; None if the first layer is not a convolution over RGB."""
     layer = _first_convolution(net)
     if layer is None or not maps:
         return None
-    found = maps[0][CENTRE].clamp_min(0).float().cpu().numpy()
+    responses = maps[0][CENTRE].clamp_min(0).float().cpu().numpy()
     kernels = layer.weight.detach().float().cpu().numpy()
-    return FirstLayer(found, [Response(k, kernels[k], found[k]) for k in unlike(found, STRONGEST)])
+    return FirstLayer(responses, [Response(k, kernels[k], responses[k]) for k in diverse(responses, STRONGEST)])
 
 
-def unlike(maps: np.ndarray, count: int) -> list[int]:
-    """Choose strong maps that differ: the strongest, then ever that whose strength, less what is like one of those
-    before, is greatest. The strongest twelve are often one pattern twelve times.
+def diverse(maps: np.ndarray, count: int) -> list[int]:
+    """Choose strong maps that differ, because the strongest twelve often show the same pattern.
+
+    The first is the strongest. Each next one has the greatest strength after it is reduced by its correlation with the
+    maps chosen before.
 
     Args:
-        maps: float (n, h, w), nothing below zero.
+        maps: float (n, h, w), 0 or more.
+    Returns:
+        At most `count` indices.
     """
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     strength, apart = flat.mean(axis=1), flat - flat.mean(axis=1, keepdims=True)
     apart /= np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-12)
     chosen: list[int] = []
-    worth = strength.copy()
+    score = strength.copy()
     while len(chosen) < min(count, len(maps)):
-        best = int(worth.argmax())
+        best = int(score.argmax())
         chosen.append(best)
-        worth = np.minimum(worth, strength * (1 - np.maximum(apart @ apart[best], 0)))
-        worth[chosen] = -1
+        score = np.minimum(score, strength * (1 - np.maximum(apart @ apart[best], 0)))
+        score[chosen] = -1
     return chosen
 
 
-def _called(view: int) -> str:
+def _name_of(view: int) -> str:
     return PLACES[view // 2] + ", mirrored" * (view % 2)
 
 

@@ -20,9 +20,10 @@ from alexnet_dali.tools.demo import html as demo_html
 from alexnet_dali.tools.demo.cli import demo, loopback
 from alexnet_dali.tools.demo.crop import Whole, kept_square, read_upload, whole_photo
 from alexnet_dali.tools.demo.guard import AGE, Uploads
-from alexnet_dali.tools.demo.inspect import CENTRE, Inspector, unlike, views_of_picture
+from alexnet_dali.tools.demo.inspect import CENTRE, Inspector, diverse, views_of_picture
 from alexnet_dali.tools.figures.open_run import open_run
-from alexnet_dali.tools.figures.retrieval import index as vectors
+from alexnet_dali.tools.figures.retrieval import vectors
+from alexnet_dali.tools.figures.retrieval.records import pictures_of
 from pictures import saved, scene
 from PIL import Image
 
@@ -47,7 +48,7 @@ def opened(run):
 
 @pytest.fixture(scope="module")
 def seen(opened, photos):
-    """What a looker without an index sees in the first photo of val: its record, its bytes' path, the Looked."""
+    """The first photo of val, inspected without an index: its CSV row, its path, the Inspection."""
     row, path = row_of(opened, photos, "val", 0)
     return row, path, Inspector(opened).photo(path.read_bytes(), path.name)
 
@@ -58,14 +59,14 @@ def row_of(opened, photos, split, record):
 
 
 def test_the_photo_is_seen_as_the_build_stored_it(opened, seen):
-    row, path, looked = seen
-    stored = vectors.pictures_of(opened.shard_set, "val", np.array([0]))[0]
-    np.testing.assert_array_equal(looked.stored, stored)
-    assert looked.name == path.name and looked.right == -1
-    assert (looked.whole.width, looked.whole.height) == (row.source_width, row.source_height)
+    row, path, inspection = seen
+    stored = pictures_of(opened.shard_set, "val", np.array([0]))[0]
+    np.testing.assert_array_equal(inspection.stored, stored)
+    assert inspection.name == path.name and inspection.right == -1
+    assert (inspection.whole.width, inspection.whole.height) == (row.source_width, row.source_height)
     record = Inspector(opened).record("val", 0)
     assert record.whole is None and record.right == row.label and record.name == path.name
-    assert (record.labels, record.probabilities) == (looked.labels, looked.probabilities)
+    assert (record.labels, record.probabilities) == (inspection.labels, inspection.probabilities)
 
 
 @pytest.mark.parametrize("mean", ["image", "rgb", "imagenet"])
@@ -73,7 +74,7 @@ def test_the_ten_views_are_the_stream_s(opened, raw_shards, mean):
     trained = replace(opened.trained, recipe=replace(opened.trained.recipe, mean=mean))
     with views_stream(raw_shards, trained.stats, "val", views=10, mean=mean) as stream:
         expected = next(iter(stream)).images[:3].numpy()  # (3, 10, 3, 224, 224)
-    pictures = vectors.pictures_of(raw_shards, "val", np.arange(3))
+    pictures = pictures_of(raw_shards, "val", np.arange(3))
     for picture, views in zip(pictures, expected, strict=True):
         pixels, ready = views_of_picture(picture, trained)
         np.testing.assert_allclose(ready.numpy(), views, atol=2e-4)
@@ -82,7 +83,7 @@ def test_the_ten_views_are_the_stream_s(opened, raw_shards, mean):
 
 
 def test_the_labels_are_the_average_of_ten_answers(opened, raw_shards, seen):
-    looked = seen[2]
+    inspection = seen[2]
     net = opened.trained.net
     with (
         views_stream(raw_shards, opened.trained.stats, "val", views=10, mean=opened.trained.recipe.mean) as stream,
@@ -91,11 +92,11 @@ def test_the_labels_are_the_average_of_ten_answers(opened, raw_shards, seen):
         logits = net(next(iter(stream)).images[0])
     each = np.array([oracle.softmax(row.tolist()) for row in logits])
     average = each.mean(axis=0)
-    assert looked.labels == np.argsort(-average, kind="stable").tolist()
-    np.testing.assert_allclose(looked.probabilities, np.sort(average)[::-1], rtol=1e-4)
-    assert [view.label for view in looked.views] == each.argmax(axis=1).tolist()
-    np.testing.assert_allclose([view.probability for view in looked.views], each.max(axis=1), rtol=1e-4)
-    assert [view.name for view in looked.views][6:] == ["lower right", "lower right, mirrored", "centre",
+    assert inspection.labels == np.argsort(-average, kind="stable").tolist()
+    np.testing.assert_allclose(inspection.probabilities, np.sort(average)[::-1], rtol=1e-4)
+    assert [view.label for view in inspection.views] == each.argmax(axis=1).tolist()
+    np.testing.assert_allclose([view.probability for view in inspection.views], each.max(axis=1), rtol=1e-4)
+    assert [view.name for view in inspection.views][6:] == ["lower right", "lower right, mirrored", "centre",
                                                         "centre, mirrored"]  # fmt: skip
 
 
@@ -143,29 +144,29 @@ def test_strong_maps_that_differ_are_chosen():
     random = np.random.default_rng(0)
     pattern, other, weak = (random.random((9, 9)) for _ in range(3))
     maps = np.stack([0.1 * weak, 0.9 * pattern, pattern, 0.95 * pattern, 0.5 * other])
-    assert unlike(maps, 3) == [2, 4, 0] and sorted(unlike(maps, 12)) == [0, 1, 2, 3, 4]
-    assert len(set(unlike(np.zeros((7, 3, 3)), 5))) == 5
+    assert diverse(maps, 3) == [2, 4, 0] and sorted(diverse(maps, 12)) == [0, 1, 2, 3, 4]
+    assert len(set(diverse(np.zeros((7, 3, 3)), 5))) == 5
 
 
 def test_a_net_without_kernels_over_colours(opened, seen):
-    looked = replace(seen[2], first_layer=None)
-    assert "does not begin with kernels" in demo_html.of_looked(looked, opened.names, opened.shard_set)
+    inspection = replace(seen[2], first_layer=None)
+    assert "is not a convolution over RGB" in demo_html.of_inspection(inspection, opened.names, opened.shard_set)
 
 
 def test_neighbours_when_there_is_an_index(opened, photos, seen, tmp_path):
-    looker = Inspector(opened, tmp_path / "index")
+    inspector = Inspector(opened, tmp_path / "index")
     row, path = row_of(opened, photos, "train", 7)
-    missing = looker.photo(path.read_bytes(), path.name).near
-    assert isinstance(missing, UsageError) and "make it with: alexnet-figures index" in missing.hint
-    said = demo_html.of_looked(replace(seen[2], near=missing), opened.names, opened.shard_set)
-    assert "Not shown." in said and "alexnet-figures index" in said
+    missing = inspector.photo(path.read_bytes(), path.name).near
+    assert isinstance(missing, UsageError) and "create it with: alexnet-figures index" in missing.hint
+    said = demo_html.of_inspection(replace(seen[2], near=missing), opened.names, opened.shard_set)
+    assert "Not shown:" in said and "alexnet-figures index" in said
     vectors.write_index(opened, tmp_path / "index")  # while the page is open
-    near = looker.photo(path.read_bytes(), path.name).near
+    near = inspector.photo(path.read_bytes(), path.name).near
     assert len(near) == 6 and near[0].name == opened.names[row.label] and float(near[0].distance) < 1e-2
-    np.testing.assert_array_equal(near[0].pixels, vectors.pictures_of(opened.shard_set, "train", np.array([7]))[0])
+    np.testing.assert_array_equal(near[0].pixels, pictures_of(opened.shard_set, "train", np.array([7]))[0])
     distances = [float(one.distance) for one in near]
     assert distances == sorted(distances) and near[0].same is None
-    assert looker.record("train", 7).near[0].same is True
+    assert inspector.record("train", 7).near[0].same is True
 
 
 @pytest.mark.parametrize(
@@ -202,24 +203,24 @@ def test_what_is_no_photo_is_said(opened, data, said):
     ids=["cmyk", "gif", "grey", "transparent", "one pixel", "webp"],
 )
 def test_odd_photos_are_seen(opened, data):
-    looked = Inspector(opened).photo(data, "odd")
-    assert looked.stored.shape == (256, 256, 3) and sum(looked.probabilities) == pytest.approx(1, abs=1e-5)
+    inspection = Inspector(opened).photo(data, "odd")
+    assert inspection.stored.shape == (256, 256, 3) and sum(inspection.probabilities) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_photo_that_its_camera_turned(opened, seen):
     exif = Image.Exif()
     exif[0x0112] = 6
-    looked = Inspector(opened).photo(saved(Image.fromarray(scene(200, 300)), exif=exif), "turned.jpg")
-    assert looked.whole.turned and (looked.whole.width, looked.whole.height) == (300, 200)
-    assert "The camera notes" in demo_html.of_looked(looked, opened.names, opened.shard_set)
-    assert "The camera notes" not in demo_html.of_looked(seen[2], opened.names, opened.shard_set)
+    inspection = Inspector(opened).photo(saved(Image.fromarray(scene(200, 300)), exif=exif), "turned.jpg")
+    assert inspection.whole.turned and (inspection.whole.width, inspection.whole.height) == (300, 200)
+    assert "has an EXIF orientation" in demo_html.of_inspection(inspection, opened.names, opened.shard_set)
+    assert "has an EXIF orientation" not in demo_html.of_inspection(seen[2], opened.names, opened.shard_set)
 
 
-def test_a_net_of_no_numbers_is_said(run):
+def test_a_net_with_nan_outputs_is_an_error(run):
     opened = open_run(run, None, "cpu")
     with torch.no_grad():
         opened.trained.net.fc8.bias.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="not numbers"):
+    with pytest.raises(TrainingError, match="probabilities are NaN"):
         Inspector(opened).record("val", 0)
 
 
@@ -240,7 +241,7 @@ def test_a_read_upload_goes_and_no_other(tmp_path):
     for file in (mine, theirs, coming):
         file.write_bytes(file.name.encode())
     uploads = Uploads(tmp_path)
-    uploads.came([str(mine), str(theirs)])
+    uploads.register([str(mine), str(theirs)])
     assert uploads.take(mine, 99) == b"mine.jpg"
     assert not mine.exists() and theirs.exists() and coming.exists(), "of another, and of one still on its way"
     with pytest.raises(UsageError, match="more than 0 MB"):
@@ -252,8 +253,8 @@ def test_two_who_send_one_photo_at_once_both_get_it(tmp_path):
     now = [0.0]
     file, uploads = tmp_path / "cat.jpg", Uploads(tmp_path, lambda: now[0])
     file.write_bytes(b"cat")
-    uploads.came([str(file)])
-    uploads.came([str(file)])
+    uploads.register([str(file)])
+    uploads.register([str(file)])
     assert [uploads.take(file, 99), file.exists(), uploads.take(file, 99), file.exists()] == [
         b"cat",
         True,
@@ -262,9 +263,9 @@ def test_two_who_send_one_photo_at_once_both_get_it(tmp_path):
     ]
     # Who has sent one and left does not keep it for ever.
     file.write_bytes(b"cat")
-    uploads.came([str(file)])
+    uploads.register([str(file)])
     now[0] = AGE + 1
-    uploads.came([str(file)])
+    uploads.register([str(file)])
     assert uploads.take(file, 99) == b"cat" and not file.exists()
 
 
@@ -277,10 +278,12 @@ def test_nothing_beyond_the_uploads_is_deleted(tmp_path):
 
 def test_names_are_escaped(opened, seen):
     names = ["<i>b</i>" if k == seen[2].labels[0] else name for k, name in enumerate(opened.names)]
-    html = demo_html.of_looked(replace(seen[2], name='<script>"&', right=3), names, opened.shard_set)
+    html = demo_html.of_inspection(replace(seen[2], name='<script>"&', right=3), names, opened.shard_set)
     assert "<script" not in html and "&lt;script&gt;&#34;&amp;" in html and "<i>b" not in html and "&lt;i&gt;b" in html
     assert "<script" not in demo_html.of_error(UsageError("<script>", "<script>"))
-    assert html.count("<img") == 2 + 10 + 2 * 12 + 1 and html.count("<small>right</small>") == 1
+    assert "<script" not in demo_html.title("<script>")
+    assert "<script" not in demo_html.of_examples([(1, np.zeros((9, 9, 3), np.uint8), "<script>")])
+    assert html.count("<img") == 2 + 10 + 2 * 12 + 1 and html.count("<small>correct</small>") == 1
 
 
 def test_examples_are_of_different_classes(opened):
@@ -297,8 +300,8 @@ def test_without_gradio(in_process, monkeypatch, run):
 
 
 def test_nothing_but_the_page_imports_gradio():
-    modules = "demo, demo_crop, demo_html, demo_looks"
-    code = f"import sys; from alexnet_dali.tools import {modules}; print('gradio' in sys.modules)"
+    modules = "cli, crop, guard, html, inspect"
+    code = f"import sys; from alexnet_dali.tools.demo import {modules}; print('gradio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -315,7 +318,7 @@ def test_what_cannot_be_served_is_said(in_process, run, tmp_path):
     code, _, err = in_process(demo, tmp_path / "none", "--port", 0)
     assert code == 2 and "no such checkpoint" in err
     code, _, err = in_process(demo, run, "--port", 0, "--shards", tmp_path / "gone")
-    assert code == 2 and "is gone" in err
+    assert code == 2 and "does not exist" in err
 
 
 def test_which_addresses_are_this_machine_s_alone():

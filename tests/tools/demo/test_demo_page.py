@@ -16,7 +16,7 @@ import pytest
 import tiny
 from alexnet_dali.tools.demo.guard import names_foreign_files
 from alexnet_dali.tools.figures.open_run import open_run
-from alexnet_dali.tools.figures.retrieval import index as vectors
+from alexnet_dali.tools.figures.retrieval import vectors
 
 # A BMP of 54 bytes that says it has 10^10 pixels.
 BOMB = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 99_999, 99_999, 1, 24, 0, 0, 0, 0, 0, 0)
@@ -93,7 +93,7 @@ def test_nothing_outside_an_upload_can_be_read(server, run, photos, shards):
     # Not even as the photo to look at, told to the queue without the page; nor is anything fetched.
     for named in (str(photo), f"{folder}/temporary/../err", "http://127.0.0.1:1/a.jpg", "https://example.org/a.jpg"):
         body = {"data": [{"path": named, "meta": {"_type": "gradio.FileData"}}], "fn_index": 0, "session_hash": "s"}
-        for route in ("queue/join", "run/predict", "call/look_at_upload"):
+        for route in ("queue/join", "run/predict", "call/inspect_upload"):
             for kind in ("application/json", "text/plain"):
                 assert status_of(f"{url}/gradio_api/{route}", json.dumps(body).encode(), kind) == 403, (route, named)
     assert photo.exists()
@@ -109,8 +109,8 @@ def sent(url: str, name: str, data: bytes) -> str:
     return path
 
 
-def looked_at(url: str, path: str) -> str:
-    """Have the page's function look at an upload, and return what it shows."""
+def inspected(url: str, path: str) -> str:
+    """Call the page's function for an upload, and return the HTML."""
     config = json.loads(urllib.request.urlopen(f"{url}/config", timeout=30).read())
     number = next(one["id"] for one in config["dependencies"] if one["targets"][0][1] == "upload")
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
@@ -137,7 +137,7 @@ def test_two_people_send_photos_at_once(server, photos):
         file.write(other[:1000])
     assert first == second != third
     for path in (first, second, third):
-        assert "Most probable" in looked_at(url, path)
+        assert "Most probable" in inspected(url, path)
     assert os.path.exists(coming)
     os.unlink(coming)
     assert not [file for file in (folder / "temporary").rglob("*") if file.is_file() and "demo" in str(file.parent)]
@@ -207,7 +207,7 @@ def page_at(url, size=browser.DESKTOP):
 def upload(page, name: str, data: bytes):
     """Give a file to the page and wait for what it says of it."""
     page.set_input_files("#photo input[type=file]", {"name": name, "mimeType": "image/jpeg", "buffer": data})
-    page.wait_for_selector(f"#looked :text({json.dumps(name)})")
+    page.wait_for_selector(f"#inspection :text({json.dumps(name)})")
 
 
 @pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "-")
@@ -220,31 +220,31 @@ def test_the_page_in_a_browser(server, photos, run):
         upload(page, "good.jpg", good)
         shown = page.locator(".labels .name").all_inner_texts()
         assert sorted(shown) == sorted(opened.names)
-        assert page.locator("#looked .views figure").count() == 10
-        assert page.locator("#looked .layer figure").count() == 12
-        assert page.locator("#looked .crop img").count() == 2
+        assert page.locator("#inspection .views figure").count() == 10
+        assert page.locator("#inspection .layer figure").count() == 12
+        assert page.locator("#inspection .crop img").count() == 2
         assert "alexnet-figures index" in page.locator("#near .note").inner_text()
 
         upload(page, "text.jpg", b"hello " * 100)
-        assert "text.jpg: not a photo in a known format" in page.locator("#looked [role=alert]").inner_text()
-        assert page.locator("#looked article").count() == 0
+        assert "text.jpg: not a photo in a known format" in page.locator("#inspection [role=alert]").inner_text()
+        assert page.locator("#inspection article").count() == 0
         upload(page, "torn.jpg", good[: len(good) // 2])
-        assert "truncated" in page.locator("#looked [role=alert]").inner_text()
+        assert "truncated" in page.locator("#inspection [role=alert]").inner_text()
         upload(page, "bomb.bmp", BOMB)
-        assert "more than 100,000,000 pixels" in page.locator("#looked [role=alert]").inner_text()
+        assert "more than 100,000,000 pixels" in page.locator("#inspection [role=alert]").inner_text()
         upload(page, "empty.jpg", b"")
-        assert "the file is empty" in page.locator("#looked [role=alert]").inner_text()
+        assert "the file is empty" in page.locator("#inspection [role=alert]").inner_text()
         upload(page, "large.jpg", bytes((32 << 20) + 1))
-        assert "large.jpg: more than 32 MB" in page.locator("#looked [role=alert]").inner_text()
+        assert "large.jpg: more than 32 MB" in page.locator("#inspection [role=alert]").inner_text()
 
         vectors.write_index(opened, run / "index")
         upload(page, "again.jpg", good)
-        assert page.locator("#looked [role=alert]").count() == 0
+        assert page.locator("#inspection [role=alert]").count() == 0
         assert page.locator("#near figure").count() == 6
         page.locator(".examples button").nth(2).click()
         name = page.locator(".examples button").nth(2).inner_text()
-        page.wait_for_selector("#looked .labels .right")
-        assert name in page.locator("#looked .labels .right").inner_text()
+        page.wait_for_selector("#inspection .labels .right")
+        assert name in page.locator("#inspection .labels .right").inner_text()
         assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
         page.set_viewport_size(dict(zip(("width", "height"), browser.PHONE, strict=True)))
         assert page.evaluate("document.documentElement.scrollWidth") <= browser.PHONE[0]
