@@ -4,7 +4,6 @@ In:  cases, each a function that processes some images.  Out: images per second,
 JSON, with machine and versions.
 """
 
-import importlib.metadata
 import os
 import platform
 import statistics
@@ -16,6 +15,7 @@ from pathlib import Path
 import click
 
 from ...pipeline.errors import UsageError
+from ...pipeline.versions import installed_versions
 from ...pipeline.workers import available_cores
 
 PACKAGES = (
@@ -134,12 +134,7 @@ def machine() -> str:
     except OSError:
         pass
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    versions = []
-    for name in PACKAGES:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = [f"{name} {version}" for name, version in installed_versions(PACKAGES).items()]
     return (
         f"{model}, {available_cores()} cores, {memory:.0f} GiB; {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}\n{', '.join(versions)}"

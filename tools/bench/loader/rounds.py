@@ -86,7 +86,7 @@ class Run:
                         rates[case.name].append(rate)
         finally:
             for process in processes.values():
-                process.let_go()
+                process.ask_to_exit()
             for process in processes.values():
                 process.close()
         return {name: rates[name] for name in rates if name in processes}
