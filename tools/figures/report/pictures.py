@@ -259,5 +259,5 @@ def _confused(pairs: list[Confusion], names: list[str]) -> str:
 def _worst(errors: list[ClassError], names: list[str]) -> str:
     ranked = sorted((one for one in errors if one.images), key=lambda one: -one.top1_error)
     ends = (ranked[0], ranked[-1]) if ranked else ()
-    errors = " and ".join(f"{names[one.label]} {100 * one.top1_error:.0f}%" for one in ends)
-    return f"Bars of each class's error, from the worst to the best: {errors}."
+    extremes = " and ".join(f"{names[one.label]} {100 * one.top1_error:.0f}%" for one in ends)
+    return f"Bars of each class's error, from the worst to the best: {extremes}."
