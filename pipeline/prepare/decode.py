@@ -7,26 +7,20 @@ Orientation tags are not applied, as in the tools that made ImageNet what it is,
 
 import io
 import re
-import threading
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image
 
 from .known_anomalies import _FORMATS, _MODES
+from .pillow_settings import pillow_settings
 
 MAX_PIXELS = 100_000_000  # ImageNet's largest photo has 69 million; a bomb of 65,500 x 65,500 wants 13 GB
 MAX_SCANS = 100  # of a JPEG: encoders write 10 or so, and each costs a decoder a pass over the whole picture
 _MOST_UNZIPPED = 1 << 26  # bytes; ImageNet's largest photo has 15 MB
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # what may be opened; Pillow's others stay shut
-
-# Pillow warns above its own, smaller limit; ours is checked before a pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
 
 _PLAIN = {"YCbCr": "JPEG", "Gray": "JPEG grey"}  # what simplejpeg turns to RGB as Pillow does
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan FF is followed by 00 or a restart's D0..D7
@@ -103,49 +97,25 @@ def _decode_either_way(photo: bytes, exif: str, max_pixels: int, torn: bool) -> 
 
 def _decode_with_pillow(photo: bytes, exif: str, max_pixels: int, torn: bool) -> tuple[np.ndarray, str]:
     try:
-        with warnings.catch_warnings(), _torn_photos(torn):
-            warnings.simplefilter("ignore")  # torn metadata is no concern of the pixels
-            with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
-                _check_pixels(image.width, image.height, max_pixels)
-                kind = image.format or ""
-                form = describe_format(kind, image.mode, _raw_mode(image), ycck=image.info.get("adobe_transform") == 2)
-                before = _orientation(image) if kind == "TIFF" else 1
-                image.load()
-                if image.mode[0] == "I":  # 16-bit grey; convert("RGB") would clip it at 255
-                    grey = (np.clip(np.asarray(image), 0, 65535) // 256).astype(np.uint8)
-                    pixels = np.repeat(grey[:, :, None], 3, axis=2)
-                else:
-                    pixels = np.array(image.convert("RGB"))
-                if exif == "apply":
-                    return _turned(pixels, _orientation(image)), form
-                return _turned(pixels, {6: 8, 8: 6}.get(before, before)), form  # Pillow has turned it, unasked
+        with pillow_settings(truncated=torn), Image.open(io.BytesIO(photo), formats=FORMATS) as image:
+            _check_pixels(image.width, image.height, max_pixels)
+            kind = image.format or ""
+            form = describe_format(kind, image.mode, _raw_mode(image), ycck=image.info.get("adobe_transform") == 2)
+            before = _orientation(image) if kind == "TIFF" else 1
+            image.load()
+            if image.mode[0] == "I":  # 16-bit grey; convert("RGB") would clip it at 255
+                grey = (np.clip(np.asarray(image), 0, 65535) // 256).astype(np.uint8)
+                pixels = np.repeat(grey[:, :, None], 3, axis=2)
+            else:
+                pixels = np.array(image.convert("RGB"))
+            if exif == "apply":
+                return _turned(pixels, _orientation(image)), form
+            return _turned(pixels, {6: 8, 8: 6}.get(before, before)), form  # Pillow has turned it, unasked
     except PhotoError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like on hostile bytes: all of it means "no photo"
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PhotoError("not a photo in a known format" if "cannot identify" in reason else reason) from None
-
-
-class _OfThisThread(threading.local):
-    """Pillow asks one variable of the process whether torn files will do; each thread gets its own answer."""
-
-    torn = bool(ImageFile.LOAD_TRUNCATED_IMAGES)
-
-    def __bool__(self) -> bool:
-        return self.torn
-
-
-_ANSWER = _OfThisThread()
-ImageFile.LOAD_TRUNCATED_IMAGES = _ANSWER  # type: ignore[assignment]
-
-
-@contextmanager
-def _torn_photos(accepted: bool) -> Iterator[None]:
-    earlier, _ANSWER.torn = _ANSWER.torn, accepted
-    try:
-        yield
-    finally:
-        _ANSWER.torn = earlier
 
 
 def _scans(photo: bytes) -> int:
@@ -175,10 +145,8 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _orientation_of_jpeg(photo: bytes) -> int:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(photo), formats=("JPEG",)) as image:
-                return _orientation(image)
+        with pillow_settings(truncated=False), Image.open(io.BytesIO(photo), formats=("JPEG",)) as image:
+            return _orientation(image)
     except Exception:  # libjpeg has decoded it: whatever displeases Pillow is metadata
         return 1
 

@@ -5,10 +5,15 @@ import contextlib
 import gzip
 import io
 import struct
+import subprocess
+import sys
+import threading
 import time
 import tracemalloc
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -240,6 +245,88 @@ def test_accepting_torn_photos_is_each_threads_own_affair():
     with ThreadPoolExecutor(4) as executor:
         assert list(executor.map(kept, accepts)) == accepts
     assert bool(ImageFile.LOAD_TRUNCATED_IMAGES) == earlier
+
+
+GLOBALS = """
+import io, warnings
+import numpy  # has warning filters of its own
+from PIL import ExifTags, Image, ImageFile
+
+def settings():
+    registries = (Image.ID, Image.OPEN, Image.DECODERS, Image.SAVE, Image.EXTENSION, Image.MIME)
+    values = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, ImageFile.MAXBLOCK, ImageFile.SAFEBLOCK)
+    return values, [type(value) for value in values], [list(one) for one in registries], list(warnings.filters)
+"""
+MODULES = [
+    f"alexnet_dali.pipeline.{path.parent.name}.{path.stem}"
+    for wing in ("plan", "shards", "sources", "prepare")
+    for path in sorted((Path(module.__file__).parents[1] / wing).glob("*.py"))
+    if path.stem != "__init__"
+]
+
+
+@pytest.mark.parametrize("host", ["", "Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = 77, True\n"])
+def test_importing_and_decoding_change_no_global_of_pillow(host, tmp_path):
+    """In a fresh process. Pillow registers its plugins on the first open: they are compared after its own init."""
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(saved(COLOURS, "PNG"))
+    (tmp_path / "torn.png").write_bytes(saved(noise(60, 80), "PNG")[:-6000])
+    script = f"""{GLOBALS}{host}
+before = settings()
+import importlib
+for name in {MODULES!r}:
+    importlib.import_module(name)
+assert settings() == before, f"import: {{settings()}}, was {{before}}"
+from alexnet_dali.pipeline.prepare.decode import PhotoError, decode
+Image.init()
+before = settings()
+for exif in ("ignore", "apply"):
+    for name in ("photo.png", "torn.png"):
+        for accept in (False, True):
+            try:
+                decode(open(name, "rb").read(), exif=exif, accept_truncated=accept)
+                assert name == "photo.png" or accept
+            except PhotoError:
+                assert name == "torn.png" and not accept
+            assert settings() == before, f"decode: {{settings()}}, was {{before}}"
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF"])
+def test_pillows_own_limit_of_pixels_is_for_other_threads_only(kind, monkeypatch):
+    """The host's limit neither rejects our photos nor is it lifted in its own threads while we decode."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    photo = saved(Image.fromarray(COLOURS).convert("CMYK")) if kind == "JPEG" else saved(COLOURS, kind)
+    opening, opened_elsewhere = threading.Event(), threading.Event()
+    original = module.describe_format
+
+    def wait_for_the_other_thread(*arguments, **options):
+        opening.set()
+        assert opened_elsewhere.wait(60)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, "describe_format", wait_for_the_other_thread)
+    with ThreadPoolExecutor(1) as executor:
+        decoding = executor.submit(decode, photo, exif="apply")
+        assert opening.wait(60)
+        try:
+            with pytest.raises(Image.DecompressionBombError, match="exceeds limit of 200 pixels"):
+                Image.open(io.BytesIO(photo))
+        finally:
+            opened_elsewhere.set()
+        assert decoding.result(60).shape == COLOURS.shape
+    assert type(Image.MAX_IMAGE_PIXELS) is int and Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_threads_that_overlap_leave_pillow_as_it_was():
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
+    photo = saved(noise(60, 80), "PNG")
+    with ThreadPoolExecutor(8) as executor:
+        assert all(pixels.shape == (60, 80, 3) for pixels in executor.map(decode, [photo] * 400))
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
 
 
 @pytest.mark.parametrize("missing", [1, 2, 40])
