@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18 on a shard set, in a loop of one's own; stopped and started again, it goes on where it was.
+"""Train torchvision's ResNet-18 on a shard set in a plain torch loop; an interrupted run resumes where it stopped.
 
 python examples/plain_torch.py out --epochs 90 --batch-size 256 --state resnet18.pt
 """
@@ -15,7 +15,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("shards", type=Path)
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--batch-size", type=int, default=64)
-parser.add_argument("--steps", type=int, default=0, help="stop after so many steps, 0: never")
+parser.add_argument("--steps", type=int, default=0, help="stop after this many steps; 0: never")
 parser.add_argument("--state", type=Path, default=Path("resnet18.pt"))
 options = parser.parse_args()
 

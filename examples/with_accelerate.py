@@ -1,10 +1,10 @@
-"""torchvision's ResNet-18 on a shard set, under Hugging Face Accelerate: pip install accelerate.
+"""Train torchvision's ResNet-18 on a shard set with Hugging Face Accelerate: pip install accelerate.
 
     accelerate launch examples/with_accelerate.py out --epochs 90 --batch-size 256
 
-`accelerator.prepare` hands back what is no DataLoader as it came: nothing is sharded or copied a second time. The
-loader takes each process's share of the global batch itself, and its batches lie on the device already. Registered
-for checkpointing, its place is saved and loaded with the rest.
+`accelerator.prepare` returns objects that are not DataLoaders unchanged: nothing is sharded or copied a second time.
+The loader itself takes each process's share of the global batch, and its batches are on the device already. Because it
+is registered for checkpointing, its position is saved and loaded with the rest.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from torchvision.models import resnet18
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("shards", type=Path)
 parser.add_argument("--epochs", type=int, default=1)
-parser.add_argument("--batch-size", type=int, default=64, help="of all processes together")
-parser.add_argument("--steps", type=int, default=0, help="stop after so many steps, 0: never")
-parser.add_argument("--state", type=Path, help="a folder to go on from, if it is there, and to save to")
+parser.add_argument("--batch-size", type=int, default=64, help="global: of all processes together")
+parser.add_argument("--steps", type=int, default=0, help="stop after this many steps; 0: never")
+parser.add_argument("--state", type=Path, help="folder to resume from, if it exists, and to save to")
 options = parser.parse_args()
 
 accelerator = Accelerator(cpu=not torch.cuda.is_available())

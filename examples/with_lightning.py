@@ -1,10 +1,10 @@
-"""torchvision's ResNet-18 on a shard set, under Lightning: pip install lightning.
+"""Train torchvision's ResNet-18 on a shard set with Lightning: pip install lightning.
 
     python examples/with_lightning.py out --epochs 90 --batch-size 256
 
-The loaders are no DataLoader, so Lightning gives them no sampler of its own: on several GPUs each process takes its
-share of the global batch by itself. Lightning keeps the loader's place in its checkpoints, so that
-`trainer.fit(..., ckpt_path="last.ckpt")` goes on in the middle of an epoch, or with the next one.
+The loaders are not DataLoaders, so Lightning adds no sampler: on several GPUs each process takes its share of the
+global batch by itself. Lightning saves the loader's position in its checkpoints, so that
+`trainer.fit(..., ckpt_path="last.ckpt")` resumes in the middle of an epoch, or with the next one.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=-1)
     parser.add_argument("--save-every", type=int, default=1000, help="steps between checkpoints")
-    parser.add_argument("--resume", help="a checkpoint of Lightning's")
+    parser.add_argument("--resume", help="a Lightning checkpoint")
     options = parser.parse_args()
     lightning.seed_everything(0)
     keep = lightning.pytorch.callbacks.ModelCheckpoint(every_n_train_steps=options.save_every)

@@ -18,7 +18,7 @@ from alexnet_dali.tools.train.cli import train
 from alexnet_dali.tools.weights import weights
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {
     "alexnet-prep": prep,
     "alexnet-train": train,
