@@ -1,9 +1,9 @@
-/* The inner loops of area.py: a window of a photo shrunk by area averaging.
+/* The inner loops of area.py: shrink a window of a photo by area averaging.
 
-In:  uint8 pixels, and for each new row and column the old ones it is mixed of, with whole weights.
-Out: uint8 pixels, the same bytes that area.py computes without this file: all sums are exact.
+In:  uint8 pixels, and for each new row and column the old ones it depends on, with integer weights.
+Out: uint8 pixels, the same bytes that area.py computes without this file: all arithmetic is on integers.
 
-Plain C, called by ctypes. Where it could not be compiled, area.py does without, at half the speed. */
+Plain C, called through ctypes. Where it was not compiled, area.py uses NumPy, at a sixth of the speed. */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@ Plain C, called by ctypes. Where it could not be compiled, area.py does without,
 #endif
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "written for little-endian processors; area.py does without"
+#error "little-endian processors only; area.py uses NumPy instead"
 #endif
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && __GNUC__ >= 8
@@ -22,7 +22,7 @@ Plain C, called by ctypes. Where it could not be compiled, area.py does without,
 #define EACH_PROCESSOR
 #endif
 
-typedef int32_t four __attribute__((vector_size(16))); /* a pixel: red, green, blue and one too many */
+typedef int32_t four __attribute__((vector_size(16))); /* a pixel: red, green, blue and one unused value */
 typedef int16_t eight __attribute__((vector_size(16)));
 typedef uint8_t sixteen __attribute__((vector_size(16)));
 
@@ -32,7 +32,7 @@ typedef uint8_t sixteen __attribute__((vector_size(16)));
 #define SHUFFLED(type, vector, ...) __builtin_shuffle(vector, (type){__VA_ARGS__})
 #endif
 
-/* Mix old rows to a new one. Row weights have the sum 2^16; the result is in 1/32 of a level, halves to the even. */
+/* Mix old rows to a new one. Weights sum to 2^16; the result is in 1/32 of a grey level, halves to even. */
 EACH_PROCESSOR
 static void mix_rows(const uint8_t *old, int64_t stride, int64_t length, int64_t rows, const int32_t *weights,
                      int32_t *restrict sums, int16_t *restrict mixed) {
@@ -45,7 +45,7 @@ static void mix_rows(const uint8_t *old, int64_t stride, int64_t length, int64_t
     for (int64_t j = 0; j < length; j++) mixed[j] = (sums[j] + 1023 + (sums[j] >> 11 & 1)) >> 11;
 }
 
-/* Mix old columns to new ones, each of as many pairs of old ones. Weights have the sum 2^11; halves up. */
+/* Mix old columns to new ones, each from the same number of pairs. Weights sum to 2^11; halves up. */
 static inline __attribute__((always_inline)) void mix_columns_of(
     int64_t pairs, const int16_t *mixed, int64_t columns, const int64_t *firsts, const int16_t *weights, uint8_t *out) {
     for (int64_t k = 0; k < columns; k++) {
@@ -64,7 +64,7 @@ static inline __attribute__((always_inline)) void mix_columns_of(
             sum += (four){levels[3], levels[4], levels[5], 0} * weight[1];
 #endif
         }
-        /* The upper half of each sum is the level. A fourth byte goes where the next pixel will be. */
+        /* The upper half of each sum is the level. The fourth byte is overwritten by the next pixel. */
         const sixteen bytes = SHUFFLED(sixteen, (sixteen)sum, 2, 6, 10, 14, 2, 6, 10, 14, 2, 6, 10, 14, 2, 6, 10, 14);
         memcpy(out + 3 * k, &bytes, 4);
     }
@@ -73,22 +73,22 @@ static inline __attribute__((always_inline)) void mix_columns_of(
 EACH_PROCESSOR
 static void mix_columns(int64_t pairs, const int16_t *mixed, int64_t columns, const int64_t *firsts,
                         const int16_t *weights, uint8_t *out) {
-    if (pairs == 2) /* photos of less than twice the size: known, so that the compiler unrolls */
+    if (pairs == 2) /* photos of less than twice the size: a constant, so that the compiler unrolls */
         mix_columns_of(2, mixed, columns, firsts, weights, out);
     else
         mix_columns_of(pairs, mixed, columns, firsts, weights, out);
 }
 
-/* `pixels` is the first row that takes part, at the first column; `width` columns do. Every new row is mixed of
-`row_taps` old ones from its `row_firsts` on, every new column of `column_pairs` pairs; rows behind `last_row` and columns
-behind `width` have no weight. Returns 0, or 1 without memory. */
+/* `pixels` points to the first row and column with weight; `width` columns have some. Every new row is mixed from
+`row_taps` old ones from its `row_firsts` on, every new column from `column_pairs` pairs; rows after `last_row` and
+columns from `width` on have no weight. Returns 0, or 1 if out of memory. */
 int shrink_window(const uint8_t *pixels, int64_t stride, int64_t width, int64_t last_row, int64_t rows,
                   int64_t row_taps, const int64_t *row_firsts, const int32_t *row_weights, int64_t columns,
                   int64_t column_pairs, const int64_t *column_firsts, const int16_t *column_weights, uint8_t *out) {
     const int64_t length = 3 * width;
     int32_t *sums = malloc(length * sizeof *sums);
-    int16_t *mixed = calloc(length + 6 * column_pairs + 2, sizeof *mixed); /* a load takes two values more */
-    uint8_t *row = malloc(3 * columns + 1);                                  /* a store gives one more */
+    int16_t *mixed = calloc(length + 6 * column_pairs + 2, sizeof *mixed); /* a load reads two more values */
+    uint8_t *row = malloc(3 * columns + 1);                                  /* a store writes one more byte */
     if (sums && mixed && row)
         for (int64_t k = 0; k < rows; k++) {
             const int64_t first = row_firsts[k], left = last_row - first + 1;

@@ -1,4 +1,4 @@
-"""Area averaging: bit for bit the integers it claims to be, a level at most from OpenCV, in strips, little memory."""
+"""Area averaging: equal to its definition in integers, within one level of OpenCV, in strips, with little memory."""
 
 import shutil
 import tracemalloc
@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 
 def shrink(pixels, height, width, window):
-    """What area.shrink makes with its compiled loops and, to the same bytes, without."""
+    """The result of area.shrink with its compiled loops; without them it must be the same.
+
+    Equal bytes hold by construction: both ways add the same integers, and round at the same two places.
+    """
     compiled, got = area._compiled, area.shrink(pixels, height, width, window)
     try:
         area._compiled = None
@@ -24,7 +27,9 @@ def shrink(pixels, height, width, window):
 
 
 def test_where_there_is_a_compiler_the_loops_are_compiled():
-    assert area._compiled or not shutil.which("cc"), "pipeline/_area.c was not compiled; see what pip install -v . says"
+    assert area._compiled or not shutil.which("cc"), (
+        "pipeline/prepare/_area.c was not compiled; see the output of pip install -v ."
+    )
 
 
 def noise(height, width, seed=0):
@@ -86,24 +91,25 @@ def test_one_colour_stays_that_colour(value, old):
     assert (shrink(pixels, 256, 257, (0, 0, 256, 257)) == value).all()
 
 
-def test_all_sums_are_exact_in_float32():
+def test_all_sums_are_below_2_to_the_24():
     assert 255 * area.DOWN < 1 << 24  # a row's sum, in units of its weights
-    assert 255 * area.LEVEL * area.ACROSS < 1 << 24
+    assert 255 * area.LEVEL * area.ACROSS < 1 << 24  # so int32, and float32 too, hold them exactly
     for number in (area.DOWN, area.LEVEL, area.ACROSS):
-        assert number & (number - 1) == 0  # powers of two: the units are exact too
+        assert number & (number - 1) == 0  # powers of two: dividing is shifting
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_the_sums_does_not_matter(order):
     mix = area._mix(375, 256, 0, 256, area.DOWN)
-    down = mix.matrix(area.LEVEL / area.DOWN)
-    rows = noise(375, 40).reshape(375, -1)[mix.first : mix.end].astype(np.float32)
-    matrix = down.toarray()
-    sums = np.zeros((256, 120), np.float32)
+    rows = noise(375, 40).reshape(375, -1)[mix.first : mix.end].astype(np.int32)
+    weights = weights_in_integers(375, 256, area.DOWN)
+    assert (weights.sum(axis=1) == area.DOWN).all()
+    sums = np.zeros((256, 120), np.int64)
     for j in range(mix.end - mix.first)[::order]:
-        sums += matrix[:, j : j + 1] * rows[j]
-    np.testing.assert_array_equal(sums, down @ rows)
-    np.testing.assert_array_equal(sums, matrix.astype(np.float64) @ rows.astype(np.float64))
+        sums += weights[:, j : j + 1] * rows[j]
+    got = area._mix_rows(rows, mix.firsts, mix.weights)
+    assert got.dtype == np.int32
+    np.testing.assert_array_equal(got, sums)  # integers: equal in any order, on any processor
 
 
 # The commonest sizes, hardly and hugely shrunk, whole ratios (which OpenCV computes otherwise), a panorama.
@@ -168,7 +174,7 @@ def test_pixels_need_not_be_contiguous():
 
 
 def test_a_large_photo_costs_little_memory():
-    pixels = np.zeros((4000, 6000, 3), np.uint8)  # as float32 288 MB
+    pixels = np.zeros((4000, 6000, 3), np.uint8)  # as int32 288 MB
     area._mix.cache_clear()
     tracemalloc.start()
     shrink(pixels, 256, 384, (0, 64, 256, 256))
