@@ -14,6 +14,7 @@ Below all wings:
     errors.py      what can go wrong: a message and a hint
     files.py       atomic writes, locks, errors that name their file
     workers.py     a pool of worker processes
+    versions.py    versions of installed packages
     front_door.py  the lazy names of this package
 
 Nothing before stream/ imports DALI or torch, and nothing here imports model or tools. Copied into another project as
@@ -30,7 +31,7 @@ _NAMES = {
     "plan.lighting": "Lighting lighting_offsets",
     "plan.plan": "Augmentation BatchPlan Plan",
     "plan.resized_crop": "ResizedCrop",
-    "plan.views": "centre_view ten_views views_of",
+    "plan.views": "views_of",
     "shards.manifest": "ShardSet Split open_shard_set",
     "shards.stats": "Stats load_stats measure_stats save_stats",
     "shards.verify": "verify_shards",
@@ -73,7 +74,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; tests/test_h
     from .plan.lighting import Lighting, lighting_offsets
     from .plan.plan import Augmentation, BatchPlan, Plan
     from .plan.resized_crop import ResizedCrop
-    from .plan.views import centre_view, ten_views, views_of
+    from .plan.views import views_of
     from .prepare.build import build_shards
     from .prepare.options import BuildOptions
     from .shards.export import export_shards

@@ -1,13 +1,13 @@
-"""What can go wrong, as people are told it: one message, one hint, one exit code.
+"""The errors that users see: a message, a hint, an exit code.
 
     AlexnetError            1
-    ├── UsageError          2  an option, or a path, that cannot be meant
+    ├── UsageError          2  an invalid option or path
     ├── SourceError         1  the photos
     ├── ShardError          1  the shard set, its manifest, its records
     ├── StatsError          1  mean image and eigenbasis
     ├── PlanError           1  an epoch that cannot be planned
     ├── StreamError         1  the DALI pipeline
-    ├── DeviceError         1  a GPU that is not there or does not fit
+    ├── DeviceError         1  a GPU that is missing or incompatible
     └── TrainingError       1  a run: its checkpoint, its configuration, its loss
 
 The message says what is wrong, in which file or record and with which value; the hint says what to do next.
@@ -16,7 +16,14 @@ The message says what is wrong, in which file or record and with which value; th
 
 
 class AlexnetError(Exception):
-    """The base of every error that a user, a file or a machine can cause."""
+    """Base class of all errors that a user, a file or a machine can cause.
+
+    Args:
+        message: what is wrong, in which file or record, with which value.
+        hint: what to do next; may be empty.
+    Attributes:
+        exit_code: of a command that ends with this error.
+    """
 
     exit_code = 1
 
@@ -26,7 +33,7 @@ class AlexnetError(Exception):
         self.hint = hint
 
     def __reduce__(self):
-        # Exceptions are rebuilt from args alone, which would lose the hint on the way back from a worker.
+        # Exceptions are unpickled from args alone, which would lose the hint on the way back from a worker.
         return type(self), (self.message, self.hint)
 
     def __str__(self) -> str:
@@ -34,34 +41,34 @@ class AlexnetError(Exception):
 
 
 class UsageError(AlexnetError):
-    """An option, or a path, that cannot be meant."""
+    """An option or a path is invalid."""
 
     exit_code = 2
 
 
 class SourceError(AlexnetError):
-    """The photos: none found, none readable."""
+    """No photos were found, or none can be read."""
 
 
 class ShardError(AlexnetError):
-    """A shard set: incomplete, damaged, of another version, or its record is not what it says."""
+    """A shard set is incomplete, damaged or of another version, or a record contradicts its manifest."""
 
 
 class StatsError(AlexnetError):
-    """Statistics: missing, damaged, or of another shard set."""
+    """Statistics are missing, damaged, or of another shard set."""
 
 
 class PlanError(AlexnetError):
-    """An epoch that cannot be planned: no records, an impossible crop or share."""
+    """An epoch cannot be planned: no records, an impossible crop or share."""
 
 
 class StreamError(AlexnetError):
-    """The DALI pipeline: missing, cannot be built, or ended by a record."""
+    """The DALI pipeline is missing, cannot be built, or was ended by a record."""
 
 
 class DeviceError(AlexnetError):
-    """A GPU was asked for that is not there or does not fit the installed packages."""
+    """The requested GPU is missing, or incompatible with the installed packages."""
 
 
 class TrainingError(AlexnetError):
-    """A run: its checkpoint, its configuration or its loss."""
+    """A run's checkpoint, configuration or loss is invalid."""

@@ -1,7 +1,12 @@
-"""Files that are old or new and never between: write beside, sync, rename, sync the folder.
+"""Files that are written atomically, folders for one process at a time, and system errors that name their file.
 
-In:  bytes, or a function that writes them.  Out: the file under its final name, or nothing there and an error with it.
-A symbolic link is followed, and what is no file, a pipe or /dev/stdout, is written into and stays.
+In:  bytes, or a function that writes them.  Out: the file under its final name, or the old state and an error.
+
+    write_atomically, write_json, write_csv    write beside, sync, rename, sync the folder
+    locked, begin_or_resume                    one process at a time in a folder; a job that can be stopped and resumed
+    writing_to, reading, with_final_name       give a system error the name of the file that the user knows
+
+Symbolic links are followed. A pipe, a terminal or /dev/stdout is written into and not replaced.
 """
 
 import csv
@@ -25,45 +30,27 @@ LOCK = ".lock"
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT)
+_UNREADABLE = (errno.EACCES, errno.EPERM)
+
+# `.NAME.part` of files, `.NAME.lmdb.0a1b2c3d.part` of shards, also in the middle of a path.
+_TEMPORARY = re.compile(r"(?<=/)\.([^/]+?)(?:\.[0-9a-f]{8})?\.part(?=[/:]|$)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Content = bytes | Callable[[BinaryIO], object]
 
 
 class NotWrittenError(OSError):
-    """A file could not be written: the system's error with the file's own name, not that of the one beside it."""
-
-
-@contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Name the file that a block writes where the system's error does not, or names another.
-
-    Raises:
-        NotWrittenError: the block met an error of the system; a reader who has left is none.
-    """
-    try:
-        yield
-    except (NotWrittenError, BrokenPipeError):
-        raise
-    except OSError as error:
-        raise NotWrittenError(error.errno, error.strerror or " ".join(str(error).split()), str(path)) from error
-
-
-def remedy(number: int | None) -> str:
-    """What to do where a file could not be written, by the number of the system's error."""
-    if number in FORBIDDEN:
-        return "see that you may write there"
-    if number in FULL:
-        return "make room"
-    return "see what is there, or name another" if number in NO_FILE else "see to the disk"
+    """A file could not be written: the system's error, with the file's final name instead of the temporary one."""
 
 
 def write_atomically(path: Path, content: Content, part: str = "part") -> None:
-    """Put a file in place at once; on any failure the old one, if there was one, is untouched.
+    """Replace a file at once; on any failure an existing one is untouched.
 
     Args:
-        part: ends the name of the file beside it; one of its own where two processes may write one file.
+        content: bytes, or a function that writes them into a binary file.
+        part: suffix of the temporary file beside it; unique where two processes may write the same file.
     Raises:
-        NotWrittenError: it cannot be written; the error has the file's own name.
+        NotWrittenError: it cannot be written.
     """
     with writing_to(path):
         stream = _stream(path)
@@ -88,56 +75,9 @@ def write_atomically(path: Path, content: Content, part: str = "part") -> None:
         _sync(target.parent)
 
 
-def _stream(path: Path) -> BinaryIO | None:
-    """What a path that is no file is written through: an output of this process, a pipe, a terminal; None for files.
-
-    Raises:
-        OSError: it is a folder, a disk or a socket.
-    """
-    try:
-        there = os.stat(path)
-    except FileNotFoundError:
-        return None
-    for handle in (1, 2):  # /dev/stdout: of a shell's `> file` too the lines before are kept
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(handle), there):
-                return open(os.dup(handle), "wb")
-    if stat.S_ISREG(there.st_mode):
-        return None
-    if stat.S_ISFIFO(there.st_mode) or stat.S_ISCHR(there.st_mode):
-        return open(path, "wb")
-    number = errno.EISDIR if stat.S_ISDIR(there.st_mode) else errno.ENXIO
-    raise OSError(number, os.strerror(number))
-
-
-def _write_through(stream: BinaryIO, content: Content) -> None:
-    """Write into what cannot seek, and nothing of a content that fails half way."""
-    if not callable(content):
-        stream.write(content)
-        return
-    with tempfile.TemporaryFile() as whole:
-        content(whole)
-        whole.seek(0)
-        shutil.copyfileobj(whole, stream)
-
-
 def write_json(path: Path, value: object) -> None:
-    """Write JSON for people and programs: indented, sorted as given, atomically."""
+    """Write JSON atomically: indented, keys in the order given."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    with writing_to(folder):
-        _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: list) -> None:
@@ -150,21 +90,68 @@ def write_csv(path: Path, header: tuple[str, ...], rows: list) -> None:
 
 
 def read_csv(path: Path) -> list[list[str]]:
-    """The rows of a CSV without its header."""
+    """Read the rows of a CSV without its header."""
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.reader(file))[1:]
 
 
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    with writing_to(folder):
+        _sync(folder)
+
+
+def _stream(path: Path) -> BinaryIO | None:
+    """Open what is written through instead of replaced: an output of this process, a pipe, a terminal; None for files.
+
+    Raises:
+        OSError: it is a folder, a disk or a socket.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    for handle in (1, 2):  # /dev/stdout: with a shell's `> file`, earlier output in that file is kept
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(handle), status):
+                return open(os.dup(handle), "wb")
+    if stat.S_ISREG(status.st_mode):
+        return None
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
+        return open(path, "wb")
+    number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
+    raise OSError(number, os.strerror(number))
+
+
+def _write_through(stream: BinaryIO, content: Content) -> None:
+    """Write into a stream that cannot seek; nothing is written where the content's function fails."""
+    if not callable(content):
+        stream.write(content)
+        return
+    with tempfile.TemporaryFile() as whole:
+        content(whole)
+        whole.seek(0)
+        shutil.copyfileobj(whole, stream)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def locked(folder: Path):
-    """Hold a folder for one process at a time; made if need be.
+    """Lock a folder for one process at a time; create it if needed.
 
-    The lock is the folder's own, so a killed process leaves nothing behind; on NFS it is that of a file LOCK in it.
+    The lock is on the folder itself, so a killed process leaves nothing behind; on NFS it is on a file LOCK in it.
 
     Raises:
         UsageError: it is a file.
         ShardError: another process holds it.
-        NotWrittenError: it cannot be made.
+        NotWrittenError: it cannot be created.
     """
     try:
         with writing_to(folder):
@@ -173,71 +160,83 @@ def locked(folder: Path):
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UsageError(f"{folder}: not a folder", "choose another") from None
         raise
+    busy = ShardError(f"{folder}: another process is at work there", "wait for it, or stop it")
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ShardError(f"{folder}: another process is at work there", "wait for it, or stop it") from None
-        except OSError:  # NFS locks what is open for writing, so no folder
+            raise busy from None
+        except OSError:  # NFS locks only what is open for writing, so no folder
             os.close(handle)
             handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ShardError(f"{folder}: another process is at work there", "wait for it, or stop it") from None
+                raise busy from None
             except OSError:
-                pass  # no locks at all: one builder at a time is then up to the user
+                pass  # a file system without locks: the user has to run one process at a time
         yield
     finally:
         os.close(handle)
 
 
-# --- from pipeline/names.py
+def begin_or_resume(
+    folder: Path, what: str, finished: Path, started: Path, identity: dict, mark: str | None = None
+) -> bool:
+    """Begin a job in a locked, empty folder, or recognise the same job there, finished or not.
 
-_LONE = re.compile("[\ud800-\udfff]")
-
-
-def printable(name: str) -> str:
-    """The name with U+FFFD in place of what is no character."""
-    return _LONE.sub("\ufffd", name)
-
-
-# --- from pipeline/refused.py
-
-# `.NAME.part` of files, `.NAME.lmdb.0a1b2c3d.part` of shards; the latter may stand in the middle of a path.
-_BESIDE = re.compile(r"(?<=/)\.([^/]+?)(?:\.[0-9a-f]{8})?\.part(?=[/:]|$)")
-_UNREADABLE = (errno.EACCES, errno.EPERM)
+    Args:
+        what: kind of job, for messages, with its article: `an export`.
+        finished: file of a finished job, JSON of `identity`.
+        started: file of an unfinished job, in `folder` or in a folder of its own there.
+        identity: JSON object; jobs with equal ones write the same files.
+        mark: content of `started`; by default JSON of `identity`.
+    Returns:
+        Whether the job is finished.
+    Raises:
+        UsageError: the folder holds another job, or something else.
+        NotWrittenError: `started` cannot be written.
+    """
+    for path in (finished, started):
+        if path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            same = text == mark
+            with suppress(ValueError):
+                same = same or json.loads(text) == identity
+            if not same:
+                another = f"another {what.partition(' ')[2]}"
+                raise UsageError(f"{folder}: holds {another}", "choose another folder with --to, or remove that one")
+            return path == finished
+    ignored = (LOCK, f".{started.name}.part", started.relative_to(folder).parts[0])
+    if any(name not in ignored for name in os.listdir(folder)):
+        raise UsageError(f"{folder}: holds something that is not {what}", "choose an empty folder with --to")
+    started.parent.mkdir(exist_ok=True)
+    write_atomically(started, (json.dumps(identity, indent=2) + "\n" if mark is None else mark).encode())
+    return False
 
 
 @contextmanager
-def with_final_name(place: Path):
-    """Have an error of the system name a file by its final name; the place, where the system names none.
+def writing_to(path: Path) -> Iterator[None]:
+    """Name the file that a block writes in a system error that names none, or a temporary file.
 
     Raises:
-        NotWrittenError: the block met an error of the system.
-        AlexnetError: it may not read a file that lies elsewhere.
+        NotWrittenError: the block met a system error other than a broken pipe.
     """
     try:
         yield
+    except (NotWrittenError, BrokenPipeError):
+        raise
     except OSError as error:
-        if error.errno is None or isinstance(error, (ConnectionError, TimeoutError, BlockingIOError)):
-            raise  # a network's, a process's: not of a file
-        # Of a rename the second name is the one that people know; what is done to a handle has none.
-        name = error.filename2 or error.filename
-        path = final_names(os.fsdecode(name)) if isinstance(name, (str, bytes)) else str(place)
-        written = isinstance(error, NotWrittenError) or error.filename2  # a rename
-        if error.errno in _UNREADABLE and not written and not _is_of(path, place):
-            raise _not_read(error, path) from error
-        raise NotWrittenError(error.errno, error.strerror or str(error), path) from error
+        raise NotWrittenError(error.errno, error.strerror or " ".join(str(error).split()), str(path)) from error
 
 
 @contextmanager
-def reading(path: Path):
-    """Have an error of the system name the file that a block reads; it names none once the file is open.
+def reading(path: Path) -> Iterator[None]:
+    """Name the file that a block reads in a system error; the system names none once a file is open.
 
     Raises:
-        AlexnetError: the block met an error of the system.
+        AlexnetError: the block met a system error.
     """
     try:
         yield
@@ -245,17 +244,55 @@ def reading(path: Path):
         raise _not_read(error, str(path)) from error
 
 
-def _not_read(error: OSError, path: str) -> AlexnetError:
-    what = "see that you may read it" if error.errno in _UNREADABLE else remedy(error.errno)
-    return AlexnetError(f"{path}: {error.strerror or error}", f"{what}, then run the same command again")
+@contextmanager
+def with_final_name(place: Path) -> Iterator[None]:
+    """Name a file by its final name in a system error; where the system names no file, name the place.
+
+    Args:
+        place: the folder that the block writes; files elsewhere are taken for files that it reads.
+    Raises:
+        NotWrittenError: a file cannot be written.
+        AlexnetError: a file elsewhere cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or isinstance(error, (ConnectionError, TimeoutError, BlockingIOError)):
+            raise  # of a network or a process, not of a file
+        # Of a rename, the second name is the final one; an error of an open file has no name.
+        name = error.filename2 or error.filename
+        path = final_names(os.fsdecode(name)) if isinstance(name, (str, bytes)) else str(place)
+        written = isinstance(error, NotWrittenError) or error.filename2  # a rename
+        if error.errno in _UNREADABLE and not written and not _is_below(path, place):
+            raise _not_read(error, path) from error
+        raise NotWrittenError(error.errno, error.strerror or str(error), path) from error
 
 
-def _is_of(path: str, place: Path) -> bool:
-    """Whether a path is the place or below it; of a shard, whose receipt lies elsewhere in its set, of the set."""
-    root = place.parents[1] if place.suffix == ".lmdb" and len(place.parents) > 1 else place
-    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
+def remedy(number: int | None) -> str:
+    """Suggest what to do about a file that cannot be written, by the system error's number."""
+    if number in FORBIDDEN:
+        return "check that you have write permission"
+    if number in FULL:
+        return "make room"
+    return "check what is at that path, or choose another" if number in NO_FILE else "check the disk"
 
 
 def final_names(text: str) -> str:
-    """A path, or a message, with the names that files have while they are written replaced by those they will have."""
-    return _BESIDE.sub(r"\1", text)
+    """Replace temporary file names in a path or a message by the final ones."""
+    return _TEMPORARY.sub(r"\1", text)
+
+
+def printable(name: str) -> str:
+    """Replace what is not a valid character in a file name by U+FFFD."""
+    return _SURROGATE.sub("\ufffd", name)
+
+
+def _not_read(error: OSError, path: str) -> AlexnetError:
+    what = "check that you have read permission" if error.errno in _UNREADABLE else remedy(error.errno)
+    return AlexnetError(f"{path}: {error.strerror or error}", f"{what}, then run the same command again")
+
+
+def _is_below(path: str, place: Path) -> bool:
+    """Whether a path is the place or below it; for a shard, whose receipt is elsewhere in its set, below the set."""
+    root = place.parents[1] if place.suffix == ".lmdb" and len(place.parents) > 1 else place
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))

@@ -1,8 +1,8 @@
-"""A pool of worker processes that leaves nobody behind.
+"""A pool of worker processes that never outlive their parent.
 
-In:  a number.  Out: a `concurrent.futures` executor for `build.py` and `stats.py`.
-Spawned, not forked: an open LMDB environment must not cross a fork. A worker ends with its parent, also when that
-was killed, and Ctrl-C ends all of them at once: shards under way are begun again by the next run.
+In:  a number.  Out: a `concurrent.futures` executor, for build.py and stats.py among others.
+Spawned, not forked: an open LMDB environment must not cross a fork. A worker ends with its parent, also where that is
+killed, and Ctrl-C ends all of them at once: unfinished shards are started anew by the next run.
 """
 
 import ctypes
@@ -18,22 +18,22 @@ from multiprocessing.connection import wait
 from .errors import UsageError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-MOST_A_CORE, ALWAYS = 16, 64  # processes; each takes 100 MB, and one that waits for a slow disk takes no core
-_LAST_SECONDS = 5.0  # of workers that have nothing left to do
+MOST_A_CORE, ALWAYS = 16, 64  # processes; each takes 100 MB, and more than one a core can wait for a slow disk
+_LAST_SECONDS = 5.0  # that idle workers have to exit before they are killed
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine's."""
+    """Return the number of cores this process may use; in a container fewer than the machine's."""
     return len(os.sched_getaffinity(0))
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """An executor that can say which of its processes were killed."""
+    """An executor that knows which of its processes were killed."""
 
     processes: tuple[multiprocessing.process.BaseProcess, ...] = ()
 
     def killed(self) -> list[int]:
-        """Process ids of those that ended by a signal other than SIGTERM, which the pool sends to the survivors."""
+        """List the ids of processes ended by a signal other than SIGTERM, which the pool sends to the survivors."""
         for process in self.processes:
             process.join(1)
         codes = {process.pid: process.exitcode for process in self.processes}
@@ -42,24 +42,30 @@ class WorkerPool(ProcessPoolExecutor):
 
 @contextmanager
 def worker_pool(workers: int = 0):
-    """Yield an executor of `workers` processes, by default one a core.
+    """Yield an executor of `workers` processes.
 
+    Args:
+        workers: number of processes; 0, one for each core.
     Raises:
-        UsageError: so many that starting them would only take memory.
+        UsageError: more than 16 for each core, and more than 64.
+        OSError: the system has no semaphores, in a sandbox for instance.
+    Example:
+        with worker_pool() as pool:
+            stats = measure_stats(shard_set, pool)
     """
     count, most = workers or available_cores(), max(ALWAYS, MOST_A_CORE * available_cores())
     if count > most:
-        raise UsageError(f"--workers {count}: more than {most} would only take memory here", "leave --workers out")
+        raise UsageError(f"--workers {count}: more than {most} would only use up memory", "omit --workers")
     others = set(multiprocessing.active_children())
     try:
         pool = WorkerPool(
             count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
         )
-    except OSError as error:  # says no more than `Read-only file system`: semaphores are files there
+    except OSError as error:  # names no file, although semaphores are files in /dev/shm
         raise OSError(error.errno, error.strerror, error.filename or "/dev/shm") from error
     try:
-        # A terminal sends Ctrl-C to all; the parent decides. Blocked here, it stays blocked in the children from
-        # their first instruction on.
+        # A terminal sends Ctrl-C to all processes; the parent alone handles it. Blocked here, SIGINT stays blocked in
+        # the children from their first instruction on.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for _ in range(count):
             pool.submit(os.getpid)
@@ -75,9 +81,9 @@ def worker_pool(workers: int = 0):
 
 
 def _end(pool: WorkerPool) -> None:
-    """End a pool whose work is done.
+    """End a pool whose work is done, without `shutdown(wait=True)`.
 
-    Not by waiting for it: a worker that was killed while it held the queue's lock leaves the others waiting for ever.
+    A worker that was killed while it held the queue's lock leaves the others waiting for ever.
     """
     pool.shutdown(wait=False)
     living = {process.sentinel for process in pool.processes}
@@ -93,10 +99,10 @@ def _begin(parent: int) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # the processes are the parallelism
-    # At once, since the folder's lock is free as soon as the parent is dead: what an orphan still wrote could get
-    # into the way of the next build.
+    # At once, because the folder's lock is free as soon as the parent is dead: an orphan that still writes could
+    # interfere with the next build.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()  # should it have died before that
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()  # where it died before that call
 
 
 def _end_with(parent: int) -> None:

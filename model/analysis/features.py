@@ -1,8 +1,8 @@
-"""What a net sees in a photo: the activities of its last hidden layer, by which photos are compared (section 6.1).
+"""Feature vectors: the activations of a net's last hidden layer, by which photos are compared (paper, section 6.1).
 
-In:  a trained net, and a split or a few pictures.  Out: float32 vectors, 4,096 numbers a photo in AlexNet.
-The centre view is looked at, as in evaluation, in float32. Of another library's net the vectors are the inputs of its
-last linear layer, the one that gives the logits.
+In:  a trained net, and a split or a few pictures.  Out: float32 vectors, 4,096 numbers per photo for AlexNet.
+They are computed from the centre view, as in evaluation, in float32. For another library's net they are the inputs of
+its last linear layer, the one that gives the logits.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.shards.datum import central_square
 from ...pipeline.shards.manifest import ShardSet
-from ...pipeline.stream.streams import IMAGENET_MEAN, IMAGENET_STD, views_stream
+from ...pipeline.shards.stats import normalize
+from ...pipeline.stream.streams import views_stream
 from ..nets.alexnet import AlexNet
 from ..training.evaluate import PICTURES_AT_ONCE
 from ..weights.trained import Trained
@@ -25,7 +26,7 @@ See = Callable[[Tensor], Tensor]  # pictures (n, 3, crop, crop) to vectors (n, d
 
 
 class Vectors(NamedTuple):
-    """A batch: records int64 (n,) of the split, labels int64 (n,), -1 for none, vectors float32 (n, dimensions)."""
+    """A batch: records int64 (n,) of the split, labels int64 (n,), -1 if unlabelled, vectors float32 (n, dimensions)."""
 
     records: np.ndarray
     labels: np.ndarray
@@ -41,16 +42,16 @@ def of_split(
     first: int = 0,
     decode: str = "auto",
 ) -> Iterator[Vectors]:
-    """Look at the photos of a split in the order of its records, batch after batch; no crops are drawn.
+    """Compute the vectors of a split's photos, in batches and in the order of its records.
 
     Args:
-        device: where the net is.
-        first: only so many photos; 0, all of them. The build has put them in a random order.
+        device: of the net.
+        first: number of photos; 0: all. The build has shuffled them, so the first ones are a random sample.
         decode: see `views_stream`.
     Raises:
-        ShardError: no such split, or a record is damaged.
-        TrainingError: the net's activities are not numbers.
-        UsageError: the net has no linear layer behind a hidden one.
+        ShardError: there is no such split, or a record is damaged.
+        TrainingError: an activation is not finite.
+        UsageError: the logits do not come from a linear layer.
     """
     recipe, done = trained.recipe, 0
     with (
@@ -76,12 +77,15 @@ def of_split(
 
 
 def of_pictures(trained: Trained, pictures: list[np.ndarray], *, device: torch.device | str = "cpu") -> np.ndarray:
-    """Look at pictures as the shards store them: uint8 (height, width, 3), the short side the set's size.
+    """Compute the vectors of single pictures.
 
+    Args:
+        pictures: uint8 (height, width, 3) RGB, as the shards store them: the short side is the set's size.
+        device: of the net.
     Returns:
-        float32 (n, dimensions); those of a set's photo agree with `of_split`'s to rounding.
+        float32 (n, dimensions); for a set's photo equal to `of_split`'s up to rounding.
     Raises:
-        TrainingError, UsageError: as `of_split`.
+        TrainingError, UsageError: see `of_split`.
     """
     ready = [torch.from_numpy(_centre(picture, trained)) for picture in pictures]
     with last_hidden(trained.net) as look:
@@ -94,17 +98,17 @@ def of_pictures(trained: Trained, pictures: list[np.ndarray], *, device: torch.d
 
 @contextmanager
 def last_hidden(net: nn.Module) -> Iterator[See]:
-    """Yield what computes the last hidden layer's activities, the net in evaluation mode until the end.
+    """Yield a function that computes the last hidden layer's activations; the net is in evaluation mode meanwhile.
 
     Raises:
-        UsageError: when called: the net's logits come from no linear layer.
+        UsageError: from that function: the logits do not come from a linear layer.
     """
     training = net.training
     net.eval()
     inputs: list[tuple[nn.Linear, Tensor]] = []
     hooks = []
     if not isinstance(net, AlexNet):
-        # The last one that runs, whatever the order in which a library names its layers.
+        # Record all inputs, since the order of a library's modules is not that of their execution.
         hooks = [
             layer.register_forward_pre_hook(lambda layer, given: inputs.append((layer, given[0])))
             for layer in net.modules()
@@ -121,8 +125,8 @@ def last_hidden(net: nn.Module) -> Iterator[See]:
         if not inputs or inputs[-1][0].out_features != classes or inputs[-1][1].dim() != 2:
             name = type(getattr(net, "net", net)).__name__
             raise UsageError(
-                f"{name} has no linear layer that gives its {classes} logits, so no vectors of a last hidden layer",
-                "use a run of another net: alexnet, or resnet18 say",
+                f"{name} has no linear layer that gives its {classes} logits, so it has no last hidden layer",
+                "use a run of another net, such as alexnet or resnet18",
             )
         return inputs[-1][1]
 
@@ -136,20 +140,14 @@ def last_hidden(net: nn.Module) -> Iterator[See]:
 
 
 def _centre(picture: np.ndarray, trained: Trained) -> np.ndarray:
-    """The centre view, less the mean: float32 (3, crop, crop), as stream/dali_graph.py makes it."""
+    """Return the centre view minus the mean: float32 (3, crop, crop), as stream/dali_graph.py makes it."""
     stats, recipe = trained.stats, trained.recipe
-    size, crop = len(stats.mean_image), recipe.crop
-    edge = (size - crop) // 2
-    window = (slice(edge, edge + crop), slice(edge, edge + crop))
-    mean = {"image": stats.mean_image[window], "rgb": stats.mean_rgb, "imagenet": IMAGENET_MEAN}[recipe.mean]
-    pixels = central_square(picture, size)[window] - mean  # float64
-    if recipe.mean == "imagenet":
-        pixels = pixels / IMAGENET_STD
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+    window = central_square(central_square(picture, len(stats.mean_image)), recipe.crop)
+    return np.ascontiguousarray(normalize(window, stats, recipe.mean).transpose(2, 0, 1))
 
 
 def _checked(vectors: Tensor, trained: Trained) -> np.ndarray:
     array = vectors.float().cpu().numpy()
     if not np.isfinite(array).all():
-        raise TrainingError(f"{trained.file}: the net's activities are not numbers", "use an earlier checkpoint")
+        raise TrainingError(f"{trained.file}: the net's activations are not finite", "use an earlier checkpoint")
     return array

@@ -1,4 +1,4 @@
-"""A trained net, ready to use: from a run's checkpoint, or from what `alexnet-weights export` wrote.
+"""A trained net, ready to use: from a run's checkpoint, or from an export of `alexnet-weights`.
 
 In:  a `.pt` or `.safetensors` file.  Out: the net with its recipe, statistics and classes, checked.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...pipeline.errors import TrainingError
 from ...pipeline.shards.manifest import ShardSet
-from ...pipeline.shards.stats import Stats
+from ...pipeline.shards.stats import Stats, mean_and_std
 from ..nets.factory import Net, create_net
 from ..nets.options import ALEXNET, NetOptions
 from ..recipes.recipe import Recipe, recipe
@@ -25,7 +25,16 @@ from . import safetensors_io
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained net with all that it needs to look at pictures."""
+    """A trained net with everything that is needed to use it.
+
+    Attributes:
+        file: that it was read from.
+        net: maps float (n, 3, crop, crop), RGB pixels of 0..255 minus the mean (`mean_window`), to logits (n, classes).
+        recipe: as it applies to this net: `crop`, `mean` and so on.
+        stats: of the photos that it was trained on.
+        classes: names, by label.
+        shards: the shard set's folder at the time of training.
+    """
 
     file: Path
     net: Net
@@ -35,10 +44,10 @@ class Trained:
     shards: Path
 
     def check_set(self, shard_set: ShardSet) -> None:
-        """Check that the net can look at a shard set: its classes, pictures as large as its mean image.
+        """Check that a shard set fits the net: the same classes in the same order, and the same picture size.
 
         Raises:
-            TrainingError: it cannot.
+            TrainingError: it does not fit.
         """
         check_classes(self.classes, shard_set, self.file)
         size = len(self.stats.mean_image)
@@ -46,14 +55,14 @@ class Trained:
             raise TrainingError(
                 f"{self.file}: trained on pictures of {size}x{size}, but {shard_set.root} has {shard_set.size}x"
                 f"{shard_set.size}",
-                f"use the shard set it was trained on, or one built with --size {size}",
+                f"use the shard set of the training, or one built with --size {size}",
             )
 
     def check_pictures(self, other: "Trained") -> None:
-        """Check that two nets want the same pictures, so that they can look at one stream.
+        """Check that two nets take the same input, so that their probabilities can be averaged over one stream.
 
         Raises:
-            TrainingError: they do not.
+            TrainingError: they were trained on other photos, with another mean or another crop.
         """
         if (self.stats.fingerprint, self.recipe.mean, self.recipe.crop) != (
             other.stats.fingerprint,
@@ -61,37 +70,43 @@ class Trained:
             other.recipe.crop,
         ):
             raise TrainingError(
-                f"{self.file}: was trained on other photos, or with another mean, than {other.file}",
-                "average runs that were trained on one shard set",
+                f"{self.file}: trained on other photos, with another mean or another crop than {other.file}",
+                "average runs that were trained on one shard set with the same input",
             )
 
 
 def load(file: Path) -> dict:
-    """Read a checkpoint, or an export without what only training needs: by its suffix.
+    """Read a checkpoint's values, from a .pt file or from an exported .safetensors file.
+
+    An export lacks the entries that only resuming needs.
 
     Raises:
-        UsageError, TrainingError: as `checkpoint.load` and `safetensors_io.read`.
+        UsageError, TrainingError: see `checkpoint.load` and `safetensors_io.read`.
     """
     return safetensors_io.read(file) if file.suffix == ".safetensors" else checkpoint.load(file)
 
 
 def load_trained(file: Path) -> Trained:
-    """Read a checkpoint for use.
+    """Read the net of a checkpoint, on the CPU and in training mode; `run_checkpoint` finds a run's file.
 
+    Args:
+        file: a .pt file of a run, or an exported .safetensors file.
     Raises:
-        UsageError, TrainingError: as `load` and `trained_of`.
+        UsageError: the file does not exist, or the net's library is not installed.
+        TrainingError: the file is damaged or not a checkpoint, or does not fit its net.
     """
     return trained_of(load(file), file)
 
 
 def trained_of(saved: dict, file: Path) -> Trained:
-    """The net of a checkpoint.
+    """Create the net of a checkpoint and load its weights.
 
     Args:
-        file: where it was read.
+        saved: the checkpoint's values.
+        file: that they were read from.
     Raises:
-        UsageError: it is of a library that is not installed.
-        TrainingError: it is of another net, or its weights or statistics are not finite.
+        UsageError: the net's library is not installed.
+        TrainingError: the values do not fit the net, or are not finite.
     """
     with fits_this_version(file):
         check_finite(saved, file)
@@ -99,7 +114,7 @@ def trained_of(saved: dict, file: Path) -> Trained:
             saved["stats"]["images"], saved["stats"]["fingerprint"], *(saved["stats"][name].numpy() for name in STATS)
         )
         config = saved["config"]
-        model = config.get("model", ALEXNET)  # checkpoints from before there were others
+        model = config.get("model", ALEXNET)  # the first checkpoints do not name it
         chosen = recipe_for(model, config.get("crop", 0), recipe(config["recipe"]))
         options = NetOptions(**saved["recipe"]["net"])  # as it was trained
         check_classes_fit(saved["classes"], saved["model"])
@@ -109,10 +124,13 @@ def trained_of(saved: dict, file: Path) -> Trained:
 
 
 def load_exported(path: Path | str) -> Trained:
-    """A net from an exported folder, ready to look at pictures.
+    """Read the net of an export, on the CPU and in evaluation mode.
 
+    Args:
+        path: a folder that `alexnet-weights export` wrote, or its model.safetensors.
     Raises:
-        UsageError, TrainingError: as `read` and `trained_of`.
+        UsageError: the file does not exist, or safetensors or the net's library is not installed.
+        TrainingError: a file is damaged, is not an export, or does not fit its net.
     """
     file = Path(path)
     trained = trained_of(safetensors_io.read(file), file)
@@ -121,10 +139,11 @@ def load_exported(path: Path | str) -> Trained:
 
 
 def mean_window(trained: Trained) -> Tensor:
-    """What is subtracted from a picture before the net sees it: float32 (3, crop, crop) or (3, 1, 1), RGB, 0..255."""
-    stats, crop = trained.stats, trained.recipe.crop
-    if trained.recipe.mean != "image":
-        return torch.from_numpy(stats.mean_rgb).float().view(3, 1, 1)
-    edge = (len(stats.mean_image) - crop) // 2
-    window = stats.mean_image[edge : edge + crop, edge : edge + crop]
+    """Return what is subtracted from a picture before a net takes it, RGB, 0..255.
+
+    Returns:
+        float32: (3, crop, crop), the centre of the mean image, or (3, 1, 1), the mean colour; depends on the recipe.
+    """
+    mean, _ = mean_and_std(trained.stats, trained.recipe.mean, trained.recipe.crop)
+    window = mean if mean.ndim == 3 else mean.reshape(1, 1, 3)
     return torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1))).float()

@@ -15,7 +15,9 @@ from typing import Any
 from ..front_door import OldModule, old_name
 
 # Public names of the module `plan` of version 0.1.
-_MOVED = "Augmentation BatchPlan Plan crop_and_flip dropout_keeps evaluation_batches lighting_gaussians rank_share words"
+_MOVED = (
+    "Augmentation BatchPlan Plan crop_and_flip dropout_keeps evaluation_batches lighting_gaussians rank_share words"
+)
 
 
 def __getattr__(name: str) -> Any:

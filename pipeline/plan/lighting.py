@@ -1,4 +1,4 @@
-"""Lighting noise: the paper's colour offsets along the axes of the RGB covariance (section 4.1).
+"""Lighting noise: colour offsets along the eigenvectors of the RGB covariance (paper, section 4.1).
 
 In:  the plan's Gaussians, eigenvalues and eigenvectors.  Out: an RGB offset for each picture.
 """
@@ -16,13 +16,15 @@ LIGHTING_SHARE = 0.1  # standard deviation of the paper's alpha; `--color-noise 
 
 @dataclass(frozen=True)
 class Lighting:
-    """What happens to a training picture's values.
+    """Lighting noise and gain of training pictures.
 
     Attributes:
-        scale: `stddev`, `eigenvalue` or `none` (see lighting_offsets).
-        divide: divide by 1.1 after the lighting, as the program did so that the scale stays near the test pictures';
-            without lighting nothing is divided.
-        until_epoch: from this epoch on neither happens (the program's diary); None, always.
+        scale: `stddev`, `eigenvalue` or `none`, see `lighting_offsets`.
+        divide: divide by 1.1 after the lighting, as the program of 2012 did, which keeps the values' scale near that
+            of test pictures; ignored where scale is `none`.
+        until_epoch: first epoch without lighting and division (the program's training log); None, all have them.
+    Raises:
+        StatsError: unknown scale.
     """
 
     scale: str = "stddev"
@@ -31,12 +33,10 @@ class Lighting:
 
     def __post_init__(self):
         if self.scale not in LIGHTING_SCALES:
-            raise StatsError(
-                f"no lighting scale is called {self.scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}"
-            )
+            raise StatsError(f"unknown lighting scale {self.scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}")
 
     def at(self, epoch: int) -> tuple[str, float]:
-        """The lighting's scale and the gain in an epoch."""
+        """Return the scale and the gain, a factor of pixel values, in an epoch."""
         if self.scale == "none" or (self.until_epoch is not None and epoch >= self.until_epoch):
             return "none", 1.0
         return self.scale, 1.0 / (1.0 + LIGHTING_SHARE) if self.divide else 1.0
@@ -55,22 +55,23 @@ class Eigenbasis(Protocol):
 
 
 def lighting_offsets(gaussians: np.ndarray, stats: Eigenbasis, scale: str = "stddev") -> np.ndarray:
-    """The RGB value added to every pixel of each picture (paper, section 4.1; docs/paper.md for what ran in 2012).
+    """Compute the RGB offset of each picture (paper, section 4.1; docs/paper.md for what ran in 2012).
 
     `stddev`, what ran in 2012: 0.1 g times the square root of the eigenvalue of 0..255 pixels.
-    `eigenvalue`, the text read on 0..1 pixels, as the community does: 0.1 g eigenvalue / 255.
+    `eigenvalue`, the paper's text for 0..1 pixels, the usual reading: 0.1 g eigenvalue / 255.
     `none`: zero.
 
     Args:
-        gaussians: (n, 3), N(0, 1), largest component first.
-        stats: what `alexnet_dali.pipeline.load_stats` gives, or any other eigenbasis.
+        gaussians: (n, 3), N(0, 1), largest component first: a BatchPlan's.
+        stats: eigenvalues and eigenvectors: Stats, or any object with these two.
+        scale: `stddev`, `eigenvalue` or `none`.
     Returns:
-        float64 (n, 3), on pixels of 0..255.
+        float64 (n, 3), RGB, to be added to pixels of 0..255.
     Raises:
-        StatsError: no such scale.
+        StatsError: unknown scale.
     """
     if scale not in LIGHTING_SCALES:
-        raise StatsError(f"no lighting scale is called {scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}")
+        raise StatsError(f"unknown lighting scale {scale!r}", f"choose one of {', '.join(LIGHTING_SCALES)}")
     lengths = {"stddev": np.sqrt(stats.eigenvalues), "eigenvalue": stats.eigenvalues / 255.0, "none": np.zeros(3)}[
         scale
     ]

@@ -1,9 +1,9 @@
-"""Words of Philox, from which every draw of the plan is made; and the orders that they make. NumPy in and out.
+"""Random words of the Philox generator, of which every draw is made, and permutations. NumPy in and out.
 
 Every draw is a 64-bit word of Philox4x64-10 (Salmon et al. 2011): key = (seed, 0), and word w of a purpose is
 word w mod 4 of the block with counter (w // 4 + 1, 0, purpose, epoch). NumPy promises its generators' raw words,
-but not its distributions, so integers, uniforms and Gaussians are made by formulas (plan.py). Seeds are never added to
-epochs: seed 1 in epoch 1 shares nothing with seed 2 in epoch 0.
+but not its distributions, so integers, uniforms and Gaussians are made by formulas (plan.py). Seed and epoch are
+separate inputs, not added: seed 1 in epoch 1 shares nothing with seed 2 in epoch 0.
 """
 
 import threading
@@ -12,12 +12,20 @@ import numpy as np
 
 from ..errors import PlanError
 
-# Purposes: the third word of the counter. Numbers are for ever; new ones are added at the end.
+# Purposes: the third word of the counter. Numbers never change; new ones are appended.
 ORDER, CROP, FLIP, LIGHT, VIEW, DROPOUT, BUILD, HOLD_OUT, RESIZED = range(9)
 
 
 def philox_words(seed: int, epoch: int, purpose: int, start: int, count: int) -> np.ndarray:
-    """Words start..start+count-1 of one purpose in one epoch: uint64 (count,). See the module for their definition."""
+    """Compute words start..start+count-1 of one purpose in one epoch, as the module defines them.
+
+    Args:
+        seed, epoch: 0..2^64-1.
+        purpose: one of this module's constants.
+        start, count: 0 or more.
+    Returns:
+        uint64 (count,).
+    """
     skip = start % 4
     # NumPy steps the counter before each block, so the first block drawn here has the counter start // 4 + 1.
     counter = np.array([start // 4, 0, purpose, epoch], dtype=np.uint64)  # a list would pass through float64
@@ -26,7 +34,7 @@ def philox_words(seed: int, epoch: int, purpose: int, start: int, count: int) ->
 
 
 def permutation(count: int, seed: int, epoch: int = 0, purpose: int = ORDER) -> np.ndarray:
-    """Order 0..count-1 at random: the stable argsort of one word each.
+    """Permute 0..count-1: the stable argsort of one random word each.
 
     Returns:
         int64 (count,).
@@ -37,8 +45,10 @@ def permutation(count: int, seed: int, epoch: int = 0, purpose: int = ORDER) -> 
 def share_of(count: int, share: float, seed: int) -> np.ndarray:
     """Draw a share of 0..count-1 to hold out: the first of a permutation; at least one of two or more.
 
+    Args:
+        share: fraction, 0..0.9.
     Returns:
-        int64, unsorted.
+        int64 (n,), unsorted.
     Raises:
         PlanError: the share is not in 0..0.9.
     """
@@ -51,7 +61,7 @@ def share_of(count: int, share: float, seed: int) -> np.ndarray:
 
 
 class OrderPrefetch(threading.Thread):
-    """The order of an epoch, made beside the one before: of ImageNet it takes a third of a second."""
+    """A thread that computes the next epoch's order in advance: for ImageNet this takes a third of a second."""
 
     def __init__(self, records: int, seed: int, epoch: int):
         super().__init__(name="order")
@@ -64,6 +74,6 @@ class OrderPrefetch(threading.Thread):
             self.made = permutation(*self._of)
 
     def finish(self) -> None:
-        """Wait for it; not for oneself, since Python may collect a generator in any thread."""
+        """Wait for the thread, unless called in it: Python may collect a generator in any thread."""
         if self is not threading.current_thread():
             self.join()

@@ -1,10 +1,10 @@
 """The plan: an epoch as a pure function of (seed, epoch, place). NumPy in and out; no files, no DALI, no torch.
 
-Which record stands at which place of an epoch, where it is cropped, whether it is flipped, how its light is
-shifted and which units dropout keeps depend on those three numbers and on nothing else: not on batch size,
-ranks, threads, device or interruptions. `docs/plan.md` has the same in words, enough for another language.
+A place is a position in an epoch's order. The record at each place, its crop, its reflection, its lighting and the
+units that dropout keeps depend on those three numbers and on nothing else: not on batch size, ranks, threads, device
+or interruptions. `docs/plan.md` specifies the same in words, enough for another language.
 
-Every draw is made of words of Philox (words.py): integers, uniforms and Gaussians by formulas.
+Every draw is computed from Philox words (philox.py): integers, uniforms and Gaussians by formulas.
 """
 
 from collections.abc import Iterator
@@ -17,20 +17,22 @@ from .philox import CROP, DROPOUT, FLIP, LIGHT, RESIZED, OrderPrefetch, permutat
 from .resized_crop import RESIZED_WORDS, ResizedCrop
 
 LIGHT_WORDS = 4  # of a place: two Box-Muller pairs, of whose four Gaussians the first three are used
-SLOW_ORDER = 1 << 17  # records whose order is made in a thread of its own, towards the end of the epoch before
-_GAUSSIAN_GRID = 2.0**20  # Gaussians are rounded to this grid, which hides the last-bit freedom of log and cos
+SLOW_ORDER = 1 << 17  # records from which on the order is computed in a thread, late in the previous epoch
+_GAUSSIAN_GRID = 2.0**20  # Gaussians are rounded to this grid, which hides last-bit differences of log and cos
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training pictures are varied (paper, section 4.1).
+    """How training pictures are augmented (paper, section 4.1).
 
     Attributes:
-        crop: side of what comes out, pixels: a window of that size, unless it is resized.
-        random_crop: draw the window's place; otherwise the centre.
-        shared: consecutive places that share one crop and one flip: 1 in the text, 32 in the program of 2012.
-        resized: draw a window of another size, to be resized to crop x crop; None is the paper's crop.
+        crop: side of the output, pixels: a window of that size, or one that is resized to it.
+        random_crop: draw the window's position; otherwise the centre.
+        shared: consecutive places that share one crop and one flip: 1 in the paper, 32 in the program of 2012.
+        resized: draw windows of random size, to be resized to crop x crop; None, the paper's crop.
         flips: reflect half of the pictures; otherwise none.
+    Raises:
+        PlanError: crop or shared is below 1, or resized crops without random_crop.
     """
 
     crop: int = 224
@@ -43,7 +45,7 @@ class Augmentation:
         if self.crop < 1 or self.shared < 1:
             raise PlanError(f"crop {self.crop} and shared {self.shared} must be 1 or more")
         if self.resized and not self.random_crop:
-            raise PlanError("a resized crop is always drawn, never the centre", "leave out random_crop=False")
+            raise PlanError("resized crops are always random, never the centre", "omit random_crop=False")
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,16 @@ class BatchPlan:
     """One rank's share of one global batch.
 
     Attributes:
-        epoch, step: of the run and of the epoch, from 0.
-        start: the first place, in the epoch.
+        epoch: of the run, from 0.
+        step: of the epoch, from 0.
+        start: place of the share's first record in the epoch.
         batch_size: of the whole global batch, all ranks together; the loss is divided by it.
         records: int64 (n,), indices of records in the split, 0..records-1.
         left, top: int64 (n,), the crop's offset in pixels, 0..size-crop; all 0 where crops are resized.
-        flip: uint8 (n,), 1 to mirror left and right.
+        flip: uint8 (n,), 1 to reflect left and right.
         gaussians: float32 (n, 3), the lighting's draws from N(0, 1), largest component first.
-        resized: uint64 (n, 11), the words of which `resized_windows` makes windows, once it knows the pictures' sides;
-            None where crops are not resized.
+        resized: uint64 (n, 11), words that `resized_windows` turns into windows, given the pictures' sizes; None where
+            crops are not resized.
     """
 
     epoch: int
@@ -76,15 +79,20 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All epochs of a training run over one split.
+    """All epochs of a training run over one split: a pure function of the seed.
 
     Attributes:
-        records: in the split.
-        batch_size: of the global batch.
+        records: number of records in the split, 1 or more.
+        batch_size: of the global batch, at least `ranks`.
         seed: 0..2^64-1.
-        size: side of the stored picture, pixels.
-        augmentation: how pictures are varied.
-        rank, ranks: this process and how many share each batch.
+        size: short side of the stored pictures, pixels.
+        augmentation: how pictures are augmented.
+        rank, ranks: this process and the number of processes that share each batch.
+    Raises:
+        PlanError: no records, an impossible share, seed or crop.
+    Example:
+        plan = Plan(records=1_281_167, batch_size=128)
+        batch = next(plan.batches(epoch=3, step=17))
     """
 
     records: int
@@ -99,7 +107,7 @@ class Plan:
         if self.records < 1:
             raise PlanError("no records to train on", "build the shards from a folder that has training photos")
         if not 0 <= self.rank < self.ranks:
-            raise PlanError(f"rank {self.rank} is not one of {self.ranks}")
+            raise PlanError(f"invalid rank {self.rank} of {self.ranks} ranks")
         if self.batch_size < self.ranks:
             raise PlanError(
                 f"a batch of {self.batch_size} cannot be shared by {self.ranks} processes",
@@ -111,7 +119,7 @@ class Plan:
                 f"use {self.records} processes or fewer",
             )
         if not 0 <= self.seed < 1 << 64:
-            raise PlanError(f"seed {self.seed} is not a number from 0 to 2^64 - 1")
+            raise PlanError(f"seed {self.seed} is not in 0..2^64-1")
         if self.augmentation.crop > self.size and not self.augmentation.resized:
             raise PlanError(
                 f"a {self.augmentation.crop}x{self.augmentation.crop} window does not fit into "
@@ -121,23 +129,26 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Global batches in an epoch. The short last batch is dropped unless it is the only one."""
+        """Number of global batches in an epoch. The short last batch is dropped unless it is the only one."""
         return max(1, self.records // self.batch_size)
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[BatchPlan]:
-        """Plan this rank's batches from a place on, epoch after epoch, without end.
+        """Plan this rank's batches from (epoch, step) on, epoch after epoch, without end.
 
         Args:
-            step: 0..steps; the last is the end of the epoch, which the next one follows.
+            epoch: 0..2^64-1.
+            step: 0..steps; `steps` is the end of the epoch, so the first batch is that of the next.
+        Returns:
+            an endless iterator of BatchPlan.
         Raises:
-            PlanError: there is no such place.
+            PlanError: epoch or step is out of range.
         """
         if not 0 <= epoch < 1 << 64:
-            raise PlanError(f"epoch {epoch} is not a number from 0 to 2^64 - 1")
+            raise PlanError(f"epoch {epoch} is not in 0..2^64-1")
         if not 0 <= step <= self.steps:
             raise PlanError(
                 f"step {step} is not in an epoch of {self.steps:,} steps",
-                f"begin at a step from 0 to {self.steps}; batch size and ranks as they were",
+                f"start at a step from 0 to {self.steps}, with the same batch size and ranks as before",
             )
         return self._batches(epoch, step)
 
@@ -179,23 +190,27 @@ class Plan:
 
 
 def evaluation_batches(records: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[np.ndarray]:
-    """Plan a pass that meets every record exactly once, in order, on any number of ranks; the last batch may be short.
+    """Plan a pass over every record exactly once, in order, on any number of ranks; the last batch may be short.
 
+    Args:
+        records: number of records in the split.
+        batch_size: records in each of this rank's batches, 1 or more.
+        rank, ranks: this process and the number of processes; each gets a contiguous share.
     Returns:
-        int64 (n,) each, record indices, n <= batch_size.
+        an iterator of record indices, int64 (n,) each, n <= batch_size.
     Raises:
-        PlanError: no such rank, or no record in a batch.
+        PlanError: rank or batch size is out of range.
     """
     if not 0 <= rank < ranks:
-        raise PlanError(f"rank {rank} is not one of {ranks}")
+        raise PlanError(f"invalid rank {rank} of {ranks} ranks")
     if batch_size < 1:
-        raise PlanError(f"a batch of {batch_size} holds no record", "choose a batch size of 1 or more")
+        raise PlanError(f"batch size {batch_size} is below 1", "choose a batch size of 1 or more")
     first, last = rank_share(records, rank, ranks)
     return (np.arange(k, min(k + batch_size, last), dtype=np.int64) for k in range(first, last, batch_size))
 
 
 def rank_share(count: int, rank: int, ranks: int) -> tuple[int, int]:
-    """The half-open range of 0..count that a rank takes: contiguous, the first `count % ranks` take one more."""
+    """Compute the half-open range of 0..count of a rank; the first `count % ranks` ranks take one more."""
     each, more = divmod(count, ranks)
     return rank * each + min(rank, more), (rank + 1) * each + min(rank + 1, more)
 
@@ -208,6 +223,8 @@ def crop_and_flip(
     One crop word for each group of `shared` places: its high half gives left, its low half top, each
     (half * choices) >> 32. One flip word: its highest bit; 0 without flips.
 
+    Args:
+        size: short side of the stored pictures, pixels.
     Returns:
         left, top: int64 (count,), 0..size-crop, or all 0 where crops are resized; flip: uint8 (count,).
     """
@@ -230,7 +247,7 @@ def resized_draws(seed: int, epoch: int, start: int, count: int, shared: int = 1
     """Draw the words of resized crops for the places start..start+count-1: eleven for each group of `shared` places.
 
     Returns:
-        uint64 (count, 11), for `resized.resized_windows`.
+        uint64 (count, 11), for `resized_windows`.
     """
     first, groups, group = _groups(start, count, shared)
     drawn = philox_words(seed, epoch, RESIZED, first * RESIZED_WORDS, groups * RESIZED_WORDS)
@@ -238,7 +255,7 @@ def resized_draws(seed: int, epoch: int, start: int, count: int, shared: int = 1
 
 
 def lighting_gaussians(seed: int, epoch: int, start: int, count: int) -> np.ndarray:
-    """Draw three Gaussians for each of the places start..start+count-1, by Box and Muller.
+    """Draw three Gaussians for each of the places start..start+count-1, by the Box-Muller transform.
 
     Of the place's four words a, b, c, d: u = ((a >> 11) + 1) / 2^53 in (0, 1], v = (b >> 11) / 2^53,
     g0 = sqrt(-2 ln u) cos(2 pi v), g1 = sqrt(-2 ln u) sin(2 pi v); g2 is the cosine of (c, d).
@@ -275,7 +292,7 @@ def dropout_keeps(seed: int, epoch: int, start: int, count: int, units: int) -> 
 
 
 def _groups(start: int, count: int, shared: int) -> tuple[int, int, np.ndarray]:
-    """The first group of some places, how many groups there are, and each place's, counted from the first."""
+    """Return the first group of some places, the number of groups, and each place's group, relative to the first."""
     first = start // shared
     group = np.arange(start, start + count) // shared - first
     return first, int(group[-1]) + 1 if count else 0, group

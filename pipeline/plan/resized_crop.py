@@ -1,11 +1,11 @@
-"""The resized crop of modern recipes: a window of random area and aspect, later resized to the crop's size.
+"""Resized crops, as in modern recipes: a window of random area and aspect ratio, later resized to the crop's size.
 
-In:  the plan's words, pictures' sides.  Out: windows in whole pixels. NumPy alone; no files, no DALI, no torch.
+In:  the plan's words, the pictures' sizes.  Out: windows in whole pixels. NumPy only; no files, no DALI, no torch.
 
-Up to ten tries, of which the first that fits counts, as torchvision's RandomResizedCrop has it; but every try has its
-own word, so a place takes the same number of words whatever happens. Nothing here is `exp`, `log` or a power, whose
-last bit is each library's own affair: float64's + - * / and sqrt are rounded alike everywhere, so that another
-language finds the same window, bit for bit (`docs/plan.md`).
+Up to ten tries, of which the first that fits counts, as in torchvision's RandomResizedCrop; but each try has its own
+word, so a place always takes the same number of words. No `exp`, `log` or power is used, because their last bit
+depends on the library: float64's + - * / and sqrt are rounded the same everywhere, so that another language computes
+the same windows, bit for bit (`docs/plan.md`).
 """
 
 import math
@@ -16,18 +16,20 @@ import numpy as np
 from ..errors import PlanError
 
 TRIES = 10
-RESIZED_WORDS = TRIES + 1  # of a group of places: one a try, and one for where the window lies
+RESIZED_WORDS = TRIES + 1  # of a group of places: one for each try, and one for the window's position
 
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """How windows are drawn.
+    """The distribution of resized crops; the defaults are torchvision's.
 
     Attributes:
-        area: least and most share of the picture's area, drawn evenly.
-        aspect: least and most width over height; its logarithm is drawn evenly.
+        area: range of the window's share of the picture's area, 0..1, drawn uniformly.
+        aspect: range of width / height, above 0, drawn uniformly in its logarithm.
+    Raises:
+        PlanError: a range is empty or out of bounds.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
@@ -36,12 +38,12 @@ class ResizedCrop:
     def __post_init__(self):
         if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
             raise PlanError(
-                f"a window's share of the area cannot lie between {_range(self.area)}",
+                f"invalid range of a window's share of the area: {_range(self.area)}",
                 "give two shares above 0 and up to 1, the smaller first",
             )
         if len(self.aspect) != 2 or not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
             raise PlanError(
-                f"a window's width over height cannot lie between {_range(self.aspect)}",
+                f"invalid range of a window's aspect ratio: {_range(self.aspect)}",
                 "give two ratios above 0, the smaller first",
             )
 
@@ -49,13 +51,13 @@ class ResizedCrop:
 def resized_windows(
     draws: np.ndarray, heights: np.ndarray, widths: np.ndarray, crop: ResizedCrop
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Find the windows in pictures of these sides; the central one of a fitting shape where no try fits.
+    """Compute the windows in pictures of these sizes; where no try fits, the largest central one of allowed aspect.
 
     Args:
-        draws: uint64 (n, 11), a BatchPlan's.
-        heights, widths: int64 (n,), pixels, 1 or more.
+        draws: uint64 (n, 11), the `resized` of a BatchPlan.
+        heights, widths: of the pictures, int64 (n,), pixels, 1 or more.
     Returns:
-        left, top, width, height: int64 (n,), pixels; inside the picture.
+        left, top, width, height: int64 (n,), pixels, inside the picture.
     """
     heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
     width, height = _shapes(draws[:, :TRIES], heights[:, None], widths[:, None], crop)
@@ -79,7 +81,7 @@ def _shapes(tries: np.ndarray, heights: np.ndarray, widths: np.ndarray, crop: Re
     """Width and height of every try, float64 (n, 10), rounded to whole pixels, halves to even."""
     (least, most), (narrow, wide) = crop.area, crop.aspect
     area = (least + (most - least) * ((tries >> _HALF) * 2.0**-32)) * (heights * widths)
-    # narrow * (wide / narrow)^x for the binary fraction x of 32 bits: each root is the square root of the one before.
+    # narrow * (wide / narrow)^x for the binary fraction x of 32 bits: each root is the square root of the previous one.
     aspect, root = np.full(tries.shape, narrow, np.float64), wide / narrow
     for bit in range(31, -1, -1):
         root = np.sqrt(root)
@@ -97,4 +99,4 @@ def _largest(heights: np.ndarray, widths: np.ndarray, crop: ResizedCrop):
 
 
 def _range(pair) -> str:
-    return " and ".join(f"{value:g}" for value in pair)
+    return " to ".join(f"{value:g}" for value in pair)

@@ -1,25 +1,22 @@
-"""A shard set for programs that read neither LMDB nor Datum: tar files for webdataset, or folders of pictures.
+"""Export a shard set for programs that read neither LMDB nor Datum: tar files for webdataset, or class folders.
 
 In:  a shard set.  Out, in `target`:
 
     webdataset: train-000000.tar, one a shard, with 00000_00000000.jpg, .cls (the label) and .json of each record
     folder:     train/CLASS/00000_00000000.jpg, as torchvision's ImageFolder reads it, with equal labels
-    both:       export.json, written last; while at work .export/ with a receipt a shard
+    both:       export.json, written last; until then .export/ with one receipt a shard
 
-JPEG payloads are copied as they are; raw pixels become PNG, without loss. Equal sets give equal bytes. One shard is
-one unit of work, done by any executor; stopped at any moment, the same call goes on. Neither DALI nor torch is
-imported.
+JPEG payloads are copied unchanged; raw pixels become PNG, lossless. Equal sets give equal bytes. One shard is one unit
+of work, done by any executor; stopped at any moment, the same call resumes. Imports neither DALI nor torch.
 """
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, sync_folder, with_final_name, write_json
+from ..files import begin_or_resume, locked, sync_folder, with_final_name, write_json
 from .export_shard import UNLABELLED_DIR, WORK, ExportJob, class_folders, export_shard
 from .manifest import ShardSet
 
@@ -35,29 +32,35 @@ def export_shards(
     advance: Callable[..., None] = lambda records, fresh=True: None,
     splits: Sequence[str] = (),
 ) -> int:
-    """Export a shard set, or go on with it; of a finished export only the index is looked at.
+    """Export a shard set, or resume an export; of a finished one only the index is checked.
 
     Args:
-        format: one of FORMATS.
+        target: a folder that is new, empty, or holds the same export.
+        format: `webdataset`, one tar a shard, or `folder`, class folders; see the module.
+        executor: any `concurrent.futures` executor, e.g. `worker_pool()`.
         advance: called with the number of records done; with fresh=False for those of an earlier run.
-        splits: export these alone; all by default.
+        splits: to export; all by default.
     Returns:
-        How many records were exported this time.
+        The number of records exported by this call.
     Raises:
-        UsageError: `target` holds something else.
-        ShardError: a shard is damaged, no such split, a worker died, or another process is at work there.
-        NotWrittenError: the system refused a file.
+        UsageError: unknown split or format, or `target` holds something else.
+        ShardError: a shard is damaged, a worker died, or another process is at work in `target`.
+        NotWrittenError: a file cannot be written.
+    Example:
+        with worker_pool() as pool:
+            export_shards(open_shard_set(Path("out")), Path("tars"), "webdataset", pool)
     """
     unknown = [name for name in splits if name not in shard_set.splits]
     if unknown or format not in FORMATS:
         raise UsageError(
-            f"no {'split' if unknown else 'format'} is called {(unknown or [format])[0]!r}",
+            f"unknown {'split' if unknown else 'format'} {(unknown or [format])[0]!r}",
             f"choose one of {', '.join(shard_set.splits if unknown else FORMATS)}",
         )
     index = _index(shard_set, format, [name for name in shard_set.splits if name in splits or not splits])
     with with_final_name(target), locked(target):
         jobs = _jobs(shard_set, target, format, index)
-        if _is_finished(target, index):
+        if begin_or_resume(target, "an export", target / INDEX, target / WORK / "job.json", index):
+            shutil.rmtree(target / WORK, ignore_errors=True)
             advance(sum(job.file.records for job in jobs), fresh=False)
             return 0
         waiting = [job for job in jobs if not job.receipt.exists()]
@@ -71,7 +74,7 @@ def export_shards(
         except BrokenExecutor as error:
             raise ShardError(
                 f"{target}: a worker process died ({error})",
-                "run the same command again, it goes on where it stopped; with fewer --workers if memory was short",
+                "run the same command again to resume; with fewer --workers if memory was short",
             ) from None
         if format == "folder":
             for split in index["splits"]:
@@ -82,7 +85,7 @@ def export_shards(
 
 
 def _index(shard_set: ShardSet, format: str, splits: list[str]) -> dict:
-    """What export.json says."""
+    """The content of export.json."""
 
     def paths(split: str) -> list[str]:
         if format == "folder":
@@ -104,32 +107,6 @@ def _index(shard_set: ShardSet, format: str, splits: list[str]) -> dict:
         "fit": shard_set.fit,
         "encoding": shard_set.encoding,
     }
-
-
-def _is_finished(target: Path, index: dict) -> bool:
-    """Whether this very export is there and complete; if not, begins it or goes on with it.
-
-    Raises:
-        UsageError: something else is there.
-    """
-    started = target / WORK / "job.json"
-    for path in (target / INDEX, started):
-        if not path.exists():
-            continue
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            there = None
-        if there != index:
-            raise UsageError(f"{target}: holds another export", "choose another folder with --to, or remove that one")
-        if path.name == INDEX:
-            shutil.rmtree(target / WORK, ignore_errors=True)
-        return path.name == INDEX
-    if any(name != WORK for name in os.listdir(target)):
-        raise UsageError(f"{target}: holds something that is not an export", "choose an empty folder with --to")
-    started.parent.mkdir(exist_ok=True)
-    write_json(started, index)
-    return False
 
 
 def _jobs(shard_set: ShardSet, target: Path, format: str, index: dict) -> list[ExportJob]:
@@ -154,7 +131,7 @@ def _jobs(shard_set: ShardSet, target: Path, format: str, index: dict) -> list[E
 
 
 def _make_class_folders(folder: Path, names: tuple[str, ...]) -> None:
-    """Make those of the classes without a picture too, or ImageFolder would count the others wrongly."""
+    """Create folders also for classes without pictures, or ImageFolder would number the others wrongly."""
     if (folder / UNLABELLED_DIR).exists() and UNLABELLED_DIR not in names:
         return
     for name in names:

@@ -1,10 +1,9 @@
-"""Copy a shard set to a local disk: read once, hashed on the way, finished or not there.
+"""Copy a shard set to a local disk: each shard is read once, hashed on the way, and complete or absent.
 
-In:  a shard set, as a rule on a network.  Out: the same set in another folder, or some of its splits.
+In:  a shard set, usually on a network.  Out: the same set in another folder, or some of its splits.
 A shard is copied under a temporary name, synced, compared with the SHA-256 in dataset.json and renamed; its CSV is
-there before it, and dataset.json is written last, so a folder that has it holds a complete copy. Stopped at any
-moment, the same command goes on: a shard that is there is known by its size and its hash, not by its name.
-Neither DALI nor torch is imported.
+written before it, and dataset.json last, so a folder that has one holds a complete copy. Stopped at any moment, the
+same command resumes: a shard counts as copied by its size and hash, not by its name. Imports neither DALI nor torch.
 """
 
 import hashlib
@@ -16,24 +15,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ShardError, UsageError
-from ..files import locked, reading, sync_folder, with_final_name, write_atomically, write_json, writing_to
-from .lmdb_shard import ShardFile, sha256_of
+from ..files import (
+    begin_or_resume,
+    locked,
+    reading,
+    sync_folder,
+    with_final_name,
+    write_atomically,
+    write_json,
+    writing_to,
+)
+from .lmdb_shard import ShardFile, repair_hint, sha256_of
 from .manifest import MANIFEST, ShardSet, is_complete, open_shard_set
 from .records_csv import listing_of, read_listing
 
-JOB = ".stage"  # says what is being copied; gone when dataset.json is there
+JOB = ".stage"  # digest of the dataset.json that is being copied; removed when the copy is complete
 _BESIDE = {"rejected.csv": "", "stats.npz": "train", "stats.json": "train"}  # other files, and the split they need
 _BLOCK_BYTES = 4 << 20
-_HINT = "alexnet-prep verify --shards, of the source, says what is damaged, and with --repair rebuilds it"
 
 
 @dataclass(frozen=True)
 class Staged:
-    """The copy, opened; bytes of shards that were copied now, and that were there already."""
+    """The copy, opened; bytes of shards copied by this call, and bytes that existed already."""
 
     shard_set: ShardSet
     copied: int
-    there: int
+    existing: int
 
 
 def stage_shards(
@@ -42,28 +49,38 @@ def stage_shards(
     splits: Sequence[str] = (),
     advance: Callable[..., None] = lambda count, fresh=True: None,
 ) -> Staged:
-    """Copy a shard set, or go on with it; where a complete copy is, look at sizes only.
+    """Copy a shard set, or resume a copy; of a complete copy only the sizes are checked.
 
     Args:
-        splits: copy these alone; all by default.
-        advance: called with the number of bytes done; with fresh=False for those that were there.
+        target: a folder that is new, empty, or holds the same copy.
+        splits: to copy; all by default.
+        advance: called with the number of bytes done; with fresh=False for those that existed.
+    Returns:
+        The copy, opened, and how many bytes were copied.
     Raises:
         UsageError: `target` holds something else, or is the set itself.
-        ShardError: a shard of the source is damaged, no such split, no room, or another process is at work there.
-        NotWrittenError: the system refused a file.
+        ShardError: a shard of the source is damaged, unknown split, too little space, or another process is at work
+            in `target`.
+        NotWrittenError: a file cannot be written.
         AlexnetError: a file of the source cannot be read.
+    Example:
+        shard_set = stage_shards(open_shard_set(Path("/net/out")), Path("/local/out")).shard_set
     """
     manifest = _manifest(shard_set, splits)
     if target.exists() and target.resolve() == shard_set.root.resolve():
-        raise UsageError(f"{target}: that is the set itself", "choose another folder with --to")
+        raise UsageError(f"{target}: source and target are the same set", "choose another folder with --to")
     chosen = {name: shard_set.splits[name] for name in manifest["splits"]}
     shards = [(folder.relative_to(shard_set.root), file) for split in chosen.values() for folder, file in split.shards]
     with with_final_name(target), locked(target):
-        if _is_finished(target, manifest):
-            there = sum(file.bytes for _, file in shards)
-            advance(there, fresh=False)
-            return Staged(open_shard_set(target), 0, there)
-        _start_or_go_on(target, manifest)
+        if begin_or_resume(target, "a shard set", target / MANIFEST, target / JOB, manifest, _digest(manifest)):
+            if all(is_complete(target / path, file) and listing_of(target / path).exists() for path, file in shards):
+                (target / JOB).unlink(missing_ok=True)
+                existing = sum(file.bytes for _, file in shards)
+                advance(existing, fresh=False)
+                return Staged(open_shard_set(target), 0, existing)
+            # Damaged since it was copied: without dataset.json it is an unfinished copy.
+            write_atomically(target / JOB, _digest(manifest).encode())
+            (target / MANIFEST).unlink()
         waiting = [(path, file) for path, file in shards if not is_complete(target / path, file)]
         _check_room(target, sum(file.bytes for _, file in waiting))
         copied = 0
@@ -83,63 +100,17 @@ def stage_shards(
 
 
 def _manifest(shard_set: ShardSet, splits: Sequence[str]) -> dict:
-    """dataset.json of the copy."""
+    """The content of the copy's dataset.json."""
     unknown = [name for name in splits if name not in shard_set.splits]
     if unknown:
         raise ShardError(
-            f"{shard_set.root}: no split is called {unknown[0]!r}", f"there is {', '.join(shard_set.splits) or 'none'}"
+            f"{shard_set.root}: unknown split {unknown[0]!r}", f"choose one of {', '.join(shard_set.splits)}"
         )
     kept = {name: entry for name, entry in shard_set.manifest["splits"].items() if name in splits or not splits}
     return {**shard_set.manifest, "splits": kept}
 
 
-def _is_finished(target: Path, manifest: dict) -> bool:
-    """Whether the target holds this very set.
-
-    Raises:
-        UsageError: it holds another one.
-    """
-    if not (target / MANIFEST).exists():
-        return False
-    try:
-        there = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:
-        there = None
-    if there != manifest:
-        raise UsageError(f"{target}: holds another shard set", "choose another folder with --to, or remove that one")
-    (target / JOB).unlink(missing_ok=True)
-    for entry in manifest["splits"].values():
-        for shard in entry["shards"]:
-            file = ShardFile(shard["records"], shard["bytes"], shard["sha256"])
-            if not is_complete(target / shard["path"], file) or not listing_of(target / shard["path"]).exists():
-                # Copied once and damaged since: without dataset.json it is a copy under way.
-                _write_job(target, manifest)
-                (target / MANIFEST).unlink()
-                return False
-    return True
-
-
-def _start_or_go_on(target: Path, manifest: dict) -> None:
-    try:
-        there = (target / JOB).read_text()
-    except FileNotFoundError:
-        if any(name != f".{JOB}.part" for name in os.listdir(target)):
-            raise UsageError(
-                f"{target}: holds something that is not a shard set", "choose an empty folder with --to"
-            ) from None
-        _write_job(target, manifest)
-        return
-    if there != _identity(manifest):
-        raise UsageError(
-            f"{target}: holds a part of another shard set", "choose another folder with --to, or remove that one"
-        )
-
-
-def _write_job(target: Path, manifest: dict) -> None:
-    write_atomically(target / JOB, _identity(manifest).encode())
-
-
-def _identity(manifest: dict) -> str:
+def _digest(manifest: dict) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest() + "\n"
 
 
@@ -147,8 +118,8 @@ def _check_room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target).free
     if needed > free:
         raise ShardError(
-            f"{target}: {needed:,} bytes are to be copied, but only {free:,} are free there",
-            "make room, or copy a part with --split",
+            f"{target}: {needed:,} bytes to copy, but only {free:,} are free",
+            "make room, or copy fewer splits with --split",
         )
 
 
@@ -168,9 +139,9 @@ def _copy_shard(source: Path, target: Path, file: ShardFile, advance: Callable[.
             os.fsync(writing.fileno())
         if digest.hexdigest() != file.sha256:
             raise ShardError(
-                f"{source / 'data.mdb'}: its {count:,} bytes are not those that {MANIFEST} names: SHA-256 "
+                f"{source / 'data.mdb'}: {count:,} bytes with another SHA-256 than in {MANIFEST}: "
                 f"{digest.hexdigest()[:12]}... instead of {file.sha256[:12]}...",
-                _HINT,
+                repair_hint(source),
             )
         sync_folder(beside)
         if target.exists():
@@ -188,13 +159,10 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _copy_listing(source: Path, target: Path, file: ShardFile) -> None:
-    """Copy a shard's CSV, whose hash nobody knows: it must be readable and have a row for each record."""
+    """Copy a shard's CSV, whose hash is not compared: it must be readable and have one row for each record."""
     rows = len(read_listing(source))
     if rows != file.records:
-        raise ShardError(
-            f"{listing_of(source)}: {rows:,} rows for {file.records:,} records",
-            _HINT,
-        )
+        raise ShardError(f"{listing_of(source)}: {rows:,} rows for {file.records:,} records", repair_hint(source))
     _copy_file(listing_of(source), listing_of(target))
 
 

@@ -1,8 +1,8 @@
-"""Who decodes faster on this machine, DALI or threads: both are tried on the first batches of the run.
+"""Which decoder is faster on this machine, DALI or threads: both are measured on the first batches of the run.
 
-In:  a way to make a stream.  Out: the faster way's name, and a sentence that says so.
-A rehearsal: what it reads is thrown away, and the run begins at its own beginning with one decoder to its end. So the
-choice changes no batch; on a GPU, whose decoder rounds otherwise, it has to be the same when a run is resumed.
+In:  a function that makes a stream.  Out: the faster decoder's name, and a sentence with the measurement.
+The measured batches are discarded, and the run starts at its first batch with one decoder for all of it. So the choice
+changes no batch; but on a GPU, whose decoder rounds differently, a resumed run has to use the same decoder.
 """
 
 import time
@@ -21,60 +21,60 @@ if TYPE_CHECKING:  # the command line reads DECODERS and must not wait for torch
     from .stream import Stream
 
 DECODERS = ("threads", "dali")
-WARM_UP, MEASURED = 3, 8  # batches of each way
+WARM_UP, MEASURED = 3, 8  # batches with each decoder
 LONGEST_SECONDS = 2.0  # of measuring each
 
 _known: dict[Hashable, tuple[str, str]] = {}
 
 
 def check(decode: str) -> None:
-    """Refuse what is no way of decoding.
+    """Check the name of a decoder.
 
     Raises:
-        UsageError: with what can be chosen.
+        UsageError: it is neither `auto`, `threads` nor `dali`.
     """
     if decode not in ("auto", *DECODERS):
-        raise UsageError(f"nobody decodes by {decode!r}", "choose auto, threads or dali")
+        raise UsageError(f"unknown decoder {decode!r}", "choose auto, threads or dali")
 
 
 def pick_decoder(
     make: "Callable[[str], Stream]", key: Hashable, feed: RecordReader, records: Iterable[np.ndarray]
 ) -> tuple[str, str]:
-    """Measure both ways, once for each `key` in this process.
+    """Measure both decoders, once for each `key` in this process.
 
     Args:
-        make: makes the run's stream in a way, from its first batch on.
-        feed: of the split; it is closed.
-        records: of the first batches, int64 (n,) each: brought into memory first, so that none pays for the disk.
+        make: makes the run's stream with a decoder, from its first batch on.
+        feed: of the split; closed here.
+        records: of the first batches, int64 (n,) each: read into memory first, so that the disk is not measured.
     Returns:
-        the way, and a sentence; the sentence is empty where too little was there to measure.
+        the faster decoder, and a sentence with images a second; empty where there are too few batches to measure.
     Raises:
-        what the first way raised, where none works.
+        Exception: that of the first decoder, where neither works.
     """
     if key not in _known:
         with closing(feed), closing(ReadAhead(feed)) as reader:
             for reading in [reader.want(batch) for batch in islice(records, WARM_UP + MEASURED)]:
                 reading.result()
-        tried = {way: _rate(make, way) for way in DECODERS}
-        rates = {way: rate for way, rate in tried.items() if not isinstance(rate, Exception)}
-        failed = {way: error for way, error in tried.items() if isinstance(error, Exception)}
+        tried = {name: _rate(make, name) for name in DECODERS}
+        rates = {name: rate for name, rate in tried.items() if not isinstance(rate, Exception)}
+        failed = {name: error for name, error in tried.items() if isinstance(error, Exception)}
         if not rates:
             raise failed[DECODERS[0]]
-        best = max(rates, key=lambda way: rates[way])  # of equals the first
-        for way, error in failed.items():
-            _known[key] = best, f"decode {best}: {way} failed: {_told(error)}"
+        best = max(rates, key=lambda name: rates[name])  # the first where they are equal
+        for name, error in failed.items():
+            _known[key] = best, f"decode {best}: {name} failed: {_in_one_line(error)}"
             return _known[key]
         if not all(rates.values()):
             return best, ""
-        found = ", ".join(f"{way} {rate:,.0f}" for way, rate in rates.items())
-        _known[key] = best, f"decode {best}: images/s of the first batches here: {found}"
+        found = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+        _known[key] = best, f"decode {best}: images/s of the first batches: {found}"
     return _known[key]
 
 
-def _rate(make: "Callable[[str], Stream]", way: str) -> float | Exception:
-    """Images a second of the first batches, 0 where there are too few; or why this way does not work."""
+def _rate(make: "Callable[[str], Stream]", decode: str) -> float | Exception:
+    """Images a second of the first batches, 0 where there are too few; or the error of this decoder."""
     try:
-        with make(way) as stream:
+        with make(decode) as stream:
             for _ in islice(stream, WARM_UP):
                 pass
             stream.synchronize()
@@ -89,7 +89,6 @@ def _rate(make: "Callable[[str], Stream]", way: str) -> float | Exception:
         return error
 
 
-def _told(error: Exception) -> str:
-    """An error in one line."""
+def _in_one_line(error: Exception) -> str:
     name = "" if isinstance(error, AlexnetError) else f"{type(error).__name__}: "
     return name + " ".join(str(error).split())[:300]

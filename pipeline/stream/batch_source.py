@@ -1,18 +1,20 @@
-"""What DALI calls for its next batch: plans become arrays, some batches ahead of it.
+"""The callback that DALI calls for its next batch: it turns plans into arrays, some batches ahead.
 
-In:  plans, a Feed, and threads that read ahead and decode.  Out: lists of arrays, kept alive until DALI has read them.
+In:  plans, a RecordReader, and threads that read ahead and decode.
+Out: lists of arrays, kept alive until DALI has read them.
 
-    read ahead    AHEAD batches on: their records are brought into memory
-    decoded       DECODED batches on, if threads decode: their windows are being cut
-    handed over   graph.PREFETCH batches: DALI is at work on them
+    read ahead    AHEAD batches: their records are being brought into memory
+    decoded       DECODED batches, if threads decode: their windows are being cut
+    handed over   dali_graph.PREFETCH batches: DALI is processing them
 
-A source knows no Stream, so a dropped Stream ends at once.
+A source holds no reference to its Stream, so a dropped Stream ends at once.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -23,29 +25,29 @@ from .decoder import DecodeFault, Decoder, Decoding, Windows
 from .prefetch import ReadAhead
 from .record_reader import Payloads, RecordReader
 
-AHEAD, AHEAD_RECORDS = 8, 2048  # batches, and records in them: a disk's queue is full with either
-DECODED = 2  # batches; so many are read ahead in any case, and the one to be handed over
-_KEPT_BEHIND = 2  # batches that DALI has given out, and may yet look at
+AHEAD, AHEAD_RECORDS = 8, 2048  # batches, or records in them: either fills a disk's queue
+DECODED = 2  # batches; at least these and the one to be handed over are read ahead
+_KEPT_BEHIND = 2  # batches that DALI has returned and may still read
 
 
 class BatchJob:
     """One batch, from its plan to DALI.
 
     Attributes:
-        plan: a BatchPlan, or record indices.
+        plan: a BatchPlan, or record indices, int64 (n,).
         reading: done when its records are in memory.
-        begun: looked up, and if threads decode, being decoded.
-        payloads: of its records, once it is begun.
-        decoding: under way, or None.
-        arrays: what DALI reads; kept here, since it makes no copies.
-        error: what went wrong, to be told when its turn has come.
+        started: its records were read, and if threads decode, they have begun.
+        payloads: of its records, once started.
+        decoding: in progress, or None.
+        arrays: what DALI reads; kept here because DALI makes no copies.
+        error: raised when the batch's turn comes.
     """
 
     payloads: Payloads
 
     def __init__(self, plan: BatchPlan | np.ndarray, reading: Future):
         self.plan, self.reading = plan, reading
-        self.begun = False
+        self.started = False
         self.decoding: Decoding | None = None
         self.arrays: list | None = None
         self.error: Exception | None = None
@@ -57,23 +59,26 @@ class BatchJob:
 
 
 class BatchSource:
-    """The callback of a DALI pipeline, and who ends it.
+    """The callback of a DALI pipeline; owns the threads that read ahead and decode.
 
     Args:
-        numbers: of a plan and its payloads, what goes to DALI beside the pictures.
-        windows: of the same, the windows that `decoder` cuts; without a decoder payloads go to DALI as they are.
+        feed: of the split; closed with the source.
+        plans: the batches: BatchPlans, or record indices, int64 (n,).
+        numbers: computes from a plan and its payloads what goes to DALI beside the pictures.
+        decoder: cuts windows in threads; without it payloads go to DALI unchanged.
+        windows: computes from a plan and its payloads the windows that `decoder` cuts.
         clock: seconds.
     Attributes:
-        disk_seconds, decode_seconds: waited for here, see Stages.
+        disk_seconds, decode_seconds: time spent waiting here, see StageTimes.
     """
 
     def __init__(
         self,
         feed: RecordReader,
         plans: Iterator,
-        numbers: Callable[[BatchPlan | np.ndarray, Payloads], list],
+        numbers: Callable[[Any, Payloads], list],
         decoder: Decoder | None = None,
-        windows: Callable[[BatchPlan | np.ndarray, Payloads], Windows] | None = None,
+        windows: Callable[[Any, Payloads], Windows] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self._feed, self._plans, self._numbers = feed, plans, numbers
@@ -95,13 +100,13 @@ class BatchSource:
                 arrays = self._arrays(job)
                 self._handed.append(job)
                 self._look_ahead()
-        except Exception as error:  # kept, since DALI's may not be the same
+        except Exception as error:  # kept, since DALI may raise another one
             self._failure = error
             if job is not None:
                 self._failure = self._named(error, job)
                 vars(job).pop("payloads", None)
                 job.decoding = None
-        # Raised out here it holds neither the other error nor, in its frames, a batch's memory.
+        # Raised outside the handler it references neither the other error nor, through its frames, a batch's memory.
         if self._failure is not None:
             raise self._failure
         if job is None:
@@ -109,11 +114,11 @@ class BatchSource:
         return arrays
 
     def _arrays(self, job: BatchJob) -> list:
-        """What DALI reads, once it is there."""
+        """Wait for a batch's records and pictures; return what DALI reads."""
         began = self._clock()
         job.reading.result()
         self.disk_seconds += self._clock() - began
-        self._begin(job)
+        self._start(job)
         if job.error is not None:
             raise job.error
         began = self._clock()
@@ -125,7 +130,7 @@ class BatchSource:
         return job.arrays
 
     def used(self, wait: Callable[[], object] = lambda: None) -> BatchJob:
-        """The batch that DALI has just given; `wait` returns when its copies to a GPU are done."""
+        """Return the batch that DALI has just returned; `wait` returns when its copies to a GPU are done."""
         job = self._handed.popleft()
         self._behind.append((job, wait))
         if len(self._behind) > _KEPT_BEHIND:
@@ -137,7 +142,7 @@ class BatchSource:
         return job
 
     def explained(self, error: Exception) -> Exception:
-        """What went wrong, in people's words: which record, where we can find that out."""
+        """Convert DALI's error: name the damaged record where it can be found."""
         if self._failure is not None:
             return self._failure
         for job in self._handed:
@@ -147,7 +152,7 @@ class BatchSource:
         return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
 
     def close(self) -> None:
-        """Stop the threads, then let go of the files."""
+        """Stop the threads, then close the files."""
         if self._decoder is not None:
             self._decoder.close()
         self._reader.close()
@@ -156,7 +161,7 @@ class BatchSource:
         self._feed.close()
 
     def _look_ahead(self) -> None:
-        """Begin what can be begun without waiting."""
+        """Start what can be started without waiting."""
         while not self._ahead or len(self._ahead) < _ahead(len(self._ahead[0].records)):
             plan = next(self._plans, None)
             if plan is None:
@@ -167,13 +172,13 @@ class BatchSource:
         for job in list(self._ahead)[: DECODED if self._decoder else 0]:
             if not job.reading.done():
                 break
-            self._begin(job)
+            self._start(job)
 
-    def _begin(self, job: BatchJob) -> None:
-        """Look a batch up, and begin to decode it; what goes wrong is told when its turn has come."""
-        if job.begun:
+    def _start(self, job: BatchJob) -> None:
+        """Read a batch's records and start to decode them; an error is kept until the batch's turn comes."""
+        if job.started:
             return
-        job.begun, began = True, self._clock()
+        job.started, began = True, self._clock()
         try:
             job.payloads = self._feed.read(job.records)
             self.disk_seconds += self._clock() - began
@@ -183,7 +188,7 @@ class BatchSource:
             job.error = error
 
     def _named(self, error: Exception, job: BatchJob) -> Exception:
-        """The error, or for a picture that does not decode one that names its record."""
+        """Replace the error of a picture that does not decode by one that names its record."""
         if not isinstance(error, DecodeFault):
             return error
         record = int(job.records[error.place])
@@ -191,12 +196,12 @@ class BatchSource:
 
 
 def _ahead(records: int) -> int:
-    """How many batches of so many records are read ahead."""
+    """Number of batches of this many records that are read ahead."""
     return max(DECODED + 1, min(AHEAD, AHEAD_RECORDS // max(records, 1)))
 
 
 def _fault(payloads: Payloads, place: int) -> str:
-    """What is wrong with a JPEG file, or nothing."""
+    """Describe what is wrong with a JPEG file; empty where nothing is."""
     data, (height, width) = payloads.data[place], payloads.sides[place]
     try:
         rows, columns, *_ = simplejpeg.decode_jpeg_header(data)

@@ -1,18 +1,18 @@
-"""The DALI graphs: training windows, resized crops, test views (paper, section 4.1). One code for CPU and GPU.
+"""The DALI graphs: training windows, resized crops, evaluation views (paper, section 4.1). Same code for CPU and GPU.
 
-In:  a callback that returns payloads and the plan's draws.  Out: a DALI pipeline whose one output is pictures.
-The graph decides nothing: window, reflection, light and gain of each picture come in as numbers.
+In:  a callback that returns payloads and the plan's draws.  Out: a DALI pipeline with one output, the pictures.
+The graph draws nothing: window, reflection, lighting and gain of each picture are inputs.
 
     train   (pixels - (mean - light) - residual) / std * gain       n x crop x crop x 3
     views   (pixels - mean - residual) / std for each view          n x views x crop x crop x 3
 
 `residual` is the mean image's central window less the mean RGB: the program of 2012 subtracts that window whatever
-the crop and the reflection. A picture's own light goes inside its mean, its gain inside its standard deviation. As
-uint8 the pixels go out as they are.
+the crop and the reflection. A picture's lighting is part of its mean input, its gain part of its standard deviation.
+With dtype uint8 pixels are returned unchanged.
 
-Resizing is DALI's linear filter with antialiasing: a triangle whose half is as wide as the step between new pixels, or
-one old pixel where that is wider; beyond the edge its pixels are repeated; the result is rounded to whole grey levels.
-Pillow and torchvision have the same filter but cut it off at the edge: they differ in the outermost pixels alone.
+Resizing uses DALI's linear filter with antialiasing: a triangle whose half width is the distance between new pixels,
+or one old pixel where that is larger; edge pixels are repeated beyond the edge; the result is rounded to whole grey
+levels. Pillow and torchvision have the same filter but truncate it at the edge, so only the outermost pixels differ.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import DeviceError, StreamError
-from ..plan.views import centre_view, ten_views, views_of
-from .dali_ops import DTYPES, LAYOUTS, Operators, Pictures
+from .dali_ops import Operators, Pictures
 
-__all__ = [
-    "DTYPES",
-    "LAYOUTS",
-    "Pictures",
-    "centre_view",
-    "ten_views",
-    "train_graph",
-    "views_graph",
-    "views_of",
-]
-
-PREFETCH = 2  # batches ahead; 1 to 4 measured the same
+PREFETCH = 2  # batches ahead; 1 to 4 are equally fast
 
 
 def train_graph(
@@ -52,23 +40,26 @@ def train_graph(
     """Build the graph of training windows.
 
     Args:
-        source: returns for a batch, one after the other: payloads; windows; flip int32 (n,); and unless `dtype` is
-            uint8 mean float32 (n, 3) and gain float32 (n, 1, 1, 1). Raises StopIteration at the end.
+        source: returns for each batch, in this order: payloads; windows; flip int32 (n,); and unless `dtype` is
+            uint8, mean float32 (n, 3) and gain float32 (n, 1, 1, 1). Raises StopIteration at the end.
             Windows are [corners int32 (n, 2), top and left of the central square, where pictures are not square,]
-            left and top float32 (n,) as shares of `pictures.far`. Of resized crops they are corners int32 (n, 2), top
-            and left, and extents int32 (n, 2), height and width, in pixels of the whole picture.
+            left and top float32 (n,) as fractions of `pictures.far`. For resized crops they are corners int32 (n, 2),
+            top and left, and extents int32 (n, 2), height and width, in pixels of the whole picture.
+        pictures: what enters and leaves the graph.
+        batch_size: the largest n.
         device_id: a GPU, or None for the CPU.
         threads: of the CPU's part.
-        resized: windows are of any extent and are resized to crop x crop.
-        cut: payloads are the windows, uint8 (crop, crop, 3), reflected already; neither windows nor flip come in.
-        dtype: `float32`, `float16`, or `uint8`: the pixels themselves, cut and reflected.
-        layout: of the memory, `HWC` or `CHW`.
+        resized: windows have any extent and are resized to crop x crop.
+        cut: payloads are windows that are already cut and reflected, uint8 (crop, crop, 3); `source` returns neither
+            windows nor flip.
+        dtype: `float32`, `float16`, or `uint8`: unchanged pixels, cut and reflected.
+        layout: memory layout, `HWC` or `CHW`.
     Returns:
-        A built `nvidia.dali.Pipeline` whose one output is (n, crop, crop, 3), or (n, 3, crop, crop).
+        A built `nvidia.dali.Pipeline` with one output, (n, crop, crop, 3) or (n, 3, crop, crop), RGB.
     Raises:
-        StreamError: DALI is missing or refuses.
+        StreamError: DALI is missing or fails.
         DeviceError: there is no such GPU.
-        PlanError: there is no such dtype or layout.
+        PlanError: unknown dtype or layout.
     """
     make = Operators(pictures, device_id, dtype, layout)
     corner = [] if pictures.square else ["corner"]
@@ -102,14 +93,14 @@ def views_graph(
     dtype: str = "float32",
     layout: str = "HWC",
 ):
-    """Build the graph of test views: each picture is decoded once and cut as often as there are views.
+    """Build the graph of evaluation views: each picture is decoded once and cut once for each view.
 
     Args:
-        source: as for `train_graph`, returning payloads [and corners of the central squares] alone.
-        views: int64 (views, 3), from `views_of` pictures of `pictures.side`.
-        dtype, layout: as for `train_graph`.
+        source: as for `train_graph`, but returns only payloads [and corners of the central squares].
+        views: int64 (views, 3), from `views_of` for pictures of `pictures.side`.
+        pictures, batch_size, device_id, threads, dtype, layout: as for `train_graph`.
     Returns:
-        A built pipeline whose one output is (n, views, crop, crop, 3), or (n, views, 3, crop, crop).
+        A built pipeline with one output, (n, views, crop, crop, 3) or (n, views, 3, crop, crop), RGB.
     Raises:
         StreamError, DeviceError, PlanError: as `train_graph`.
     """
@@ -132,7 +123,7 @@ def _built(graph: Callable, batch_size: int, device_id: int | None, threads: int
     from nvidia.dali import pipeline_def
 
     try:
-        # set_affinity would pile several processes of one container on the same cores.
+        # set_affinity would bind several processes of one container to the same cores.
         pipeline = pipeline_def(
             batch_size=batch_size,
             device_id=device_id,  # type: ignore[arg-type]  # None is the CPU
@@ -147,6 +138,6 @@ def _built(graph: Callable, batch_size: int, device_id: int | None, threads: int
         if device_id is not None and any(word in text for word in ("CUDA", "cuda", "driver", "nvml")):
             raise DeviceError(
                 f"DALI cannot use GPU {device_id}: {text[:300]}",
-                "see what is wrong with alexnet-prep doctor, or train with --device cpu",
+                "find the reason with alexnet-prep doctor, or train with --device cpu",
             ) from error
         raise StreamError(f"DALI cannot build the pipeline: {text[:300]}", "alexnet-prep doctor") from error

@@ -1,6 +1,6 @@
-"""The steps that the DALI graphs are made of: decode, cut, resize, subtract, divide. graph.py strings them together.
+"""The steps of the DALI graphs: decode, cut, resize, subtract, divide. dali_graph.py chains them.
 
-In:  what pictures are, and on which device.  Out: DALI nodes. Nothing is decided here.
+In:  a description of the pictures, and a device.  Out: DALI nodes.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import PlanError, StreamError
 
 DTYPES = ("float32", "float16", "uint8")
-LAYOUTS = ("HWC", "CHW")  # of the memory; HWC, permuted, is torch's channels_last, which its convolutions prefer
+LAYOUTS = ("HWC", "CHW")  # of the memory; HWC, permuted, is torch's channels_last, the faster one for convolutions
 
-_NUMBERS = {  # dtype and number of dimensions of what comes with a picture
+_NUMBERS = {  # dtype and number of dimensions of each input beside the picture
     "corner": ("INT32", 1),  # top and left
     "extent": ("INT32", 1),  # height and width
     "left": ("FLOAT", 0),
@@ -27,18 +27,18 @@ _NUMBERS = {  # dtype and number of dimensions of what comes with a picture
 
 @dataclass(frozen=True)
 class Pictures:
-    """What pictures come in and what of them goes out.
+    """The pictures that enter the graph, and what happens to them.
 
     Attributes:
-        encoded: JPEG files come in; otherwise raw pixels.
-        size: pixels of the short side.
+        encoded: JPEG files enter; otherwise raw pixels.
+        size: short side, pixels.
         square: all pictures are size x size; otherwise their central square is cut first. Resized crops are cut from
             the whole picture.
-        crop: pixels of the window.
-        mean_rgb: float (3,), 0..255.
-        residual: float32 (crop, crop, 3) or None, subtracted from every window.
-        std_rgb: float (3,), grey levels: what values are divided by, the mean subtracted.
-        resize: pixels that squares are resized to before windows are cut, or None. Resized crops do not know it.
+        crop: side of the windows, pixels.
+        mean_rgb: float (3,), subtracted, grey levels 0..255.
+        residual: float32 (crop, crop, 3), grey levels, subtracted from every window besides; or None.
+        std_rgb: float (3,), grey levels: the divisor after subtraction.
+        resize: side that squares are resized to before windows are cut, pixels, or None. Not for resized crops.
     """
 
     encoded: bool
@@ -52,27 +52,31 @@ class Pictures:
 
     @property
     def side(self) -> int:
-        """Pixels of the square that windows are cut from."""
+        """Side of the square that windows are cut from, pixels."""
         return self.resize or self.size
 
     @property
     def far(self) -> int:
-        """How far a window can be moved, pixels; at least 1, to be divided by."""
+        """Largest offset of a window, pixels; at least 1, because it is a divisor."""
         return max(self.side - self.crop, 1)
 
 
 class Operators:
     """DALI's operators with the options that these pictures need, on one device.
 
+    Args:
+        device_id: a GPU, or None for the CPU.
+        dtype: `float32`, `float16` or `uint8`.
+        layout: memory layout, `HWC` or `CHW`.
     Raises:
         StreamError: DALI cannot be imported.
-        PlanError: there is no such dtype or layout.
+        PlanError: unknown dtype or layout.
     """
 
     def __init__(self, pictures: Pictures, device_id: int | None, dtype: str, layout: str):
         for what, value, known in (("dtype", dtype, DTYPES), ("layout", layout, LAYOUTS)):
             if value not in known:
-                raise PlanError(f"no {what} of pictures is called {value!r}", f"choose {', '.join(known)}")
+                raise PlanError(f"unknown {what} of pictures {value!r}", f"choose one of {', '.join(known)}")
         try:
             from nvidia.dali import fn, types
         except ImportError as error:
@@ -85,9 +89,9 @@ class Operators:
         self._layout, self._on_gpu = layout, device_id is not None
 
     def sourced(self, source: Callable, numbers: list[str]):
-        """The payloads, and the numbers that come with each, by name: see `_NUMBERS`."""
+        """Declare the inputs: payloads, and numbers by name, see `_NUMBERS`."""
         inputs = [("UINT8", 1 if self.pictures.encoded else 3), *(_NUMBERS[name] for name in numbers)]
-        # no_copy: DALI reads these arrays themselves; the source keeps each alive until its batch has been used.
+        # no_copy: DALI reads the source's arrays; the source keeps them alive until the batch has been used.
         return self._fn.external_source(
             source=source,
             num_outputs=len(inputs),
@@ -98,33 +102,33 @@ class Operators:
         )
 
     def decoded(self, data):
-        """Pixels, uint8 HWC, on the device."""
+        """Decode payloads to pixels, uint8 HWC, on the device."""
         if not self.pictures.encoded:
             return data.gpu() if self._on_gpu else data
-        # adjust_orientation would turn pictures by a tag; without fancy upsampling a GPU's pixels differ from a CPU's.
+        # adjust_orientation would rotate by a tag; without fancy upsampling the pixels of GPU and CPU would differ.
         on_gpu = {"device": "mixed", "jpeg_fancy_upsampling": True, "affine": False}
         options = on_gpu if self._on_gpu else {"device": "cpu"}
         return self._fn.decoders.image(data, output_type=self._types.RGB, adjust_orientation=False, **options)
 
     def cut(self, pixels, corners, extents):
-        """A window of each picture: top and left, height and width in pixels."""
+        """Cut a window of each picture: corners are top and left, extents height and width, pixels."""
         return self._fn.slice(pixels, start=corners, shape=extents, axes=(0, 1))
 
     def square(self, pixels, corners: list):
-        """The squares that windows are cut from."""
+        """Cut, and resize if needed, the squares that windows are cut from."""
         pictures = self.pictures
         if corners:
             pixels = self.cut(pixels, corners[0], [pictures.size, pictures.size])
         return self.resized(pixels, pictures.resize) if pictures.resize not in (None, pictures.size) else pixels
 
     def resized(self, pixels, side: int):
-        """Pixels, uint8, resized to side x side."""
+        """Resize pixels to side x side, uint8."""
         return self._fn.resize(
             pixels, size=[side, side], interp_type=self._types.INTERP_LINEAR, antialias=True, dtype=self._types.UINT8
         )
 
     def window(self, pixels, flip, mean=None, gain=None, **place):
-        """A window, or all where no place is given, reflected; (pixels - mean) / std * gain unless uint8 goes out."""
+        """Cut at `place` (or take all), reflect, and compute (pixels - mean) / std * gain unless dtype is uint8."""
         values = {}
         if self.dtype != "uint8":
             std = self.pictures.std_rgb.tolist()
@@ -138,7 +142,7 @@ class Operators:
         )
 
     def finished(self, pixels, flip, mean=None, gain=None, **place):
-        """Training windows, with all that happens to their values. Without flip they are cut and reflected already."""
+        """Complete training windows: reflect, subtract, divide. Without flip they are already cut and reflected."""
         if self._on_gpu:
             flip = 0 if flip is None else flip
             if not self.subtracts:
@@ -148,7 +152,7 @@ class Operators:
         return pixels if self.dtype == "uint8" else self._by_rows(pixels, mean, gain)
 
     def _cut_out(self, pixels, flip, place: dict):
-        """Windows as they are, uint8, reflected; never the memory that came in, which is used again."""
+        """Cut and reflect windows, uint8, always into new memory, because the input's memory is reused."""
         fn, crop = self._fn, self.pictures.crop
         if flip is not None:
             place = {**place, "crop": (crop, crop)} if place else {}
@@ -160,11 +164,10 @@ class Operators:
         return fn.copy(pixels) if self.dtype == "uint8" else pixels
 
     def _by_rows(self, pixels, mean, gain):
-        """(pixels - residual - mean) / std * gain on the CPU, a row of a picture, or a colour, at a time.
+        """Compute (pixels - residual - mean) / std * gain on the CPU, a row of a picture, or a channel, at a time.
 
-        `normalize` subtracts from whole rows and divides them with the processor's vector units: 30 us a picture, where
-        crop_mirror_normalize, value after value, takes 100 to 140. So where colours alternate the mean is spread over
-        a row.
+        `normalize` processes whole rows with vector instructions: 30 us a picture, where crop_mirror_normalize, which
+        processes single values, takes 100 to 140. So in HWC layout the mean is repeated along a row.
         """
         fn, constant, crop = self._fn, self._types.Constant, self.pictures.crop
         rows, times = ([crop, crop * 3], crop) if self._layout == "HWC" else ([3, crop * crop], 1)
@@ -184,11 +187,11 @@ class Operators:
         return fn.cast(values, dtype=self._types.FLOAT16) if self.dtype == "float16" else values
 
     def stacked(self, windows: list):
-        """The views of each picture as one."""
+        """Stack the views of each picture."""
         return self._fn.stack(*windows)
 
     def less_residual(self, windows, gain=None):
-        """(windows - residual / std) * gain."""
+        """Compute (windows - residual / std) * gain."""
         residual = (self.pictures.residual / self.pictures.std_rgb).astype(np.float32)
         if self._layout == "CHW":
             residual = np.ascontiguousarray(residual.transpose(2, 0, 1))
@@ -199,7 +202,7 @@ class Operators:
 
     @property
     def subtracts(self) -> bool:
-        """Whether a residual is subtracted at all."""
+        """Whether a residual is subtracted."""
         return self.pictures.residual is not None and self.dtype != "uint8"
 
     def _dtype(self):

@@ -1,8 +1,8 @@
-"""A split as a map-style Dataset of PIL pictures: for programs that bring transforms and a DataLoader of their own.
+"""A split as a map-style Dataset of PIL pictures, for programs with transforms and a DataLoader of their own.
 
-In:  a shard set.  Out: `dataset[i]`, a PIL RGB picture as it is stored, and its label, as torchvision's ImageFolder has
-them over what `alexnet-prep export --format folder` writes, without a million files. No plan, no DALI: order and draws
-are the program's. Pickles, forks and spawns: every process opens the shards itself, at its first picture.
+In:  a shard set.  Out: `dataset[i]`, the stored picture, PIL RGB, and its label: the same as from torchvision's
+ImageFolder over the output of `alexnet-prep export --format folder`, without a million files. No plan, no DALI: order
+and draws are the program's. Safe to pickle, fork and spawn: each process opens the shards itself at its first picture.
 """
 
 import io
@@ -29,13 +29,17 @@ class ShardDataset(Dataset):
 
     Args:
         shards: a shard set or its folder.
-        split: whose records; record i is record i of the plan too.
-        transform, target_transform: called with the picture and with the label, as in torchvision.
+        split: `train`, `val` or `test`; index i is record i of the plan too.
+        transform, target_transform: called with the picture, PIL RGB, and with the label, int, as in torchvision.
     Attributes:
         classes: names in label order.
         class_to_idx: label by name.
     Raises:
-        UsageError, ShardError: no such set, or no records in the split.
+        UsageError: no shard set in the folder.
+        ShardError: it is incomplete, or the split has no records.
+    Example:
+        dataset = ShardDataset("out", "val", transform=torchvision.transforms.ToTensor())
+        loader = torch.utils.data.DataLoader(dataset, batch_size=128, num_workers=4)
     """
 
     def __init__(
@@ -51,14 +55,18 @@ class ShardDataset(Dataset):
         self.classes = list(self.shard_set.classes)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
         self._feed = RecordReader(self.shard_set, split)
-        self._process: int | None = None  # that has read; nobody yet
+        self._process: int | None = None  # the process that opened the shards
 
     def __len__(self) -> int:
         return len(self._feed)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """A record's picture, PIL RGB, and label, -1 for none, each through its transform; negative from the end.
+        """Read a record.
 
+        Args:
+            index: -len..len-1; negative ones count from the end.
+        Returns:
+            the picture, PIL RGB, and the label, -1 for none, each after its transform.
         Raises:
             IndexError: there is no such record.
             ShardError: it is missing or damaged; the message names shard and record.
@@ -79,10 +87,10 @@ class ShardDataset(Dataset):
 
     @cached_property
     def targets(self) -> list[int]:
-        """All labels in record order, from the CSVs beside the shards: no record is touched.
+        """All labels in record order, from the CSVs beside the shards: no record is read.
 
         Raises:
-            ShardError: a CSV is missing, or is not of its shard.
+            ShardError: a CSV is missing or damaged, or has another number of rows than its shard has records.
         """
         labels: list[int] = []
         for folder, file in self.shard_set.split(self.split).shards:
@@ -96,21 +104,21 @@ class ShardDataset(Dataset):
         return labels
 
     def _opened_here(self) -> RecordReader:
-        """The shards as this process opened them: at a fork another thread may have held the Feed's lock."""
+        """Open the shards anew in each process: at a fork another thread may have held the reader's lock."""
         if self._process != os.getpid():
             self._feed, self._process = RecordReader(self.shard_set, self.split), os.getpid()
         return self._feed
 
 
 def _picture(payloads: Payloads, feed: RecordReader, record: int) -> Image.Image:
-    """Decode a record; by Pillow, so that the pixels are ImageFolder's."""
+    """Decode a record with Pillow, so that the pixels equal ImageFolder's."""
     (data,), (height, width) = payloads.data, payloads.sides[0]
     if not feed.encoded:
-        return Image.fromarray(data)  # which keeps the memory, since nobody releases it
+        return Image.fromarray(data)  # keeps a reference to the memory, which is not released
     try:
         picture = Image.open(io.BytesIO(data.tobytes()), formats=["JPEG"]).convert("RGB")
         if picture.size != (width, height):
             raise ValueError(f"it is {picture.width}x{picture.height}, not {width}x{height}")
-    except Exception as error:  # Pillow raises whatever it likes at a damaged file
+    except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise ShardError(f"{feed.name(record)}: a damaged JPEG: {error}", feed.hint(record)) from None
     return picture

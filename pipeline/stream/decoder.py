@@ -1,8 +1,8 @@
-"""Payloads to windows, by a pool of threads with libjpeg-turbo, ahead of DALI.
+"""Payloads to windows: a pool of threads decodes with libjpeg-turbo and cuts, ahead of DALI.
 
-In:  payloads, JPEG files or raw pixels, and a window of each.  Out: uint8 pixels in kept buffers, cut and reflected.
-libjpeg-turbo and OpenCV leave the interpreter's lock alone while they work, so threads are enough. A picture is cut
-while it is still in the processor's cache; DALI then has nothing left to do but arithmetic.
+In:  payloads, JPEG files or raw pixels, and a window of each.  Out: uint8 pixels in reused buffers, cut and reflected.
+libjpeg-turbo and OpenCV release Python's global lock, so threads suffice. A picture is cut while it is still in the
+processor's cache; only arithmetic is left for DALI.
 """
 
 import math
@@ -19,17 +19,17 @@ from ..shards.datum import CHANNELS
 from .prefetch import finish
 from .record_reader import Buffers, Payloads
 
-_TASKS = 4  # of a batch for each thread: few, since each costs some microseconds; enough to end together
+_TASKS = 4  # for each thread and batch: few, because each costs microseconds; enough that threads finish together
 
 
 @dataclass(frozen=True)
 class Windows:
-    """What is cut out of each picture, and how large it comes out.
+    """The window of each picture, and the output's size.
 
     Attributes:
         left, top, width, height: int64 (n,), pixels, inside the picture.
-        flip: (n,), 1 to mirror left and right after cutting.
-        side: pixels of what comes out, side x side; a window of other sides is resized.
+        flip: (n,), 1 to reflect left and right after cutting.
+        side: of the output, side x side pixels; a window of another size is resized.
     """
 
     left: np.ndarray
@@ -41,7 +41,7 @@ class Windows:
 
 
 class DecodeFault(Exception):  # noqa: N818, a record's fault
-    """A picture does not decode, or to other sides than its record says; `place` is its place in the batch."""
+    """A picture does not decode, or not to the size in its record; `place` is its index in the batch."""
 
     def __init__(self, place: int):
         super().__init__(place)
@@ -52,9 +52,9 @@ class Decoder:
     """A pool of threads, and the buffers that it fills.
 
     Args:
-        encoded: payloads are JPEG files; otherwise pixels.
-        threads: of the pool.
-        pinned: buffers are page-locked.
+        encoded: payloads are JPEG files; otherwise raw pixels.
+        threads: number of threads.
+        pinned: use page-locked buffers.
     """
 
     def __init__(self, encoded: bool, threads: int, pinned: bool = False):
@@ -63,7 +63,7 @@ class Decoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def begin(self, payloads: Payloads, windows: Windows) -> "Decoding":
-        """Begin a batch."""
+        """Start to decode and cut a batch."""
         job = Decoding(self._encoded, payloads, windows, self.buffers)
         each = -(-len(payloads.data) // (self._threads * _TASKS))
         for first in range(0, len(payloads.data), each):
@@ -71,15 +71,15 @@ class Decoder:
         return job
 
     def close(self) -> None:
-        """Stop, and wait for the pictures under way."""
+        """Stop, and wait for the pictures in progress."""
         finish(self._pool)
 
 
 class Decoding:
-    """A batch under way. Release it when its pictures have been read.
+    """A batch in progress. Release it when its pictures have been read.
 
     Attributes:
-        tasks: what the threads still have to do.
+        tasks: submitted to the threads.
     """
 
     def __init__(self, encoded: bool, payloads: Payloads, windows: Windows, buffers: Buffers):
@@ -88,17 +88,17 @@ class Decoding:
         self.tasks: list[Future] = []
         shape = (len(payloads.data), windows.side, windows.side, CHANNELS)
         self._buffer = buffers.take(math.prod(shape))
-        # One array: DALI takes it at once, and so does a GPU's copy engine.
+        # One array: DALI and a GPU's copy engine take it in one piece.
         self._pictures = self._buffer[: math.prod(shape)].reshape(shape)
 
     def wait(self) -> np.ndarray:
-        """The windows, uint8 (n, side, side, 3), once all are there.
+        """Wait for the windows, uint8 (n, side, side, 3).
 
         Raises:
-            DecodeFault: the first that is damaged.
+            DecodeFault: of the first damaged picture.
         """
         tasks, self.tasks = self.tasks[::-1], []
-        while tasks:  # a fault must not be found from its own frames, or they would keep the batch
+        while tasks:  # a raised fault must not be reachable from its own frames, or they would keep the batch alive
             tasks.pop().result()
         return self._pictures
 
@@ -109,7 +109,7 @@ class Decoding:
     def fill(self, places: range) -> None:
         """Decode and cut some pictures."""
         payloads, windows, part = self._payloads, self._windows, slice(places.start, places.stop)
-        # Plain numbers: each look into an array would cost as much as the rest of the loop's Python.
+        # Python numbers: indexing arrays would cost as much as the rest of the loop.
         numbers = (windows.left, windows.top, windows.width, windows.height, windows.flip)
         wanted = zip(*(array[part].tolist() for array in numbers), strict=True)
         for place, (rows, columns), (left, top, width, height, flip) in zip(
@@ -125,7 +125,7 @@ class Decoding:
 
 
 def _decoded(place: int, data: np.ndarray, rows: int, columns: int, out: np.ndarray) -> np.ndarray:
-    """A picture's pixels in `out`, which has room for just these sides."""
+    """Decode a picture into `out`, which has exactly this size."""
     try:
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out)
     except ValueError:
@@ -139,18 +139,15 @@ _own = threading.local()
 
 
 def _scratch(size: int) -> np.ndarray:
-    """This thread's own memory for a whole picture: small enough to stay in the processor's cache."""
+    """Return this thread's memory for a whole picture, small enough to stay in the processor's cache."""
     scratch = getattr(_own, "scratch", None)
     if scratch is None or len(scratch) < size:
         scratch = _own.scratch = np.empty(size, np.uint8)
     return scratch[:size]
 
 
-# --- from pipeline/stream/cut.py
-
-
 def cut(pixels: np.ndarray, left: int, top: int, width: int, height: int, flip: int, out: np.ndarray) -> None:
-    """Cut a window, resize it to the sides of `out` where its own differ, mirror it where `flip` is not 0.
+    """Cut a window, resize it to the size of `out` if it differs, reflect it left and right if `flip` is not 0.
 
     Args:
         pixels: uint8 (H, W, 3), only read.
@@ -167,10 +164,10 @@ def cut(pixels: np.ndarray, left: int, top: int, width: int, height: int, flip: 
 
 
 def _resized(window: np.ndarray, height: int, width: int) -> np.ndarray:
-    import torch  # here, since most crops do without
+    import torch  # here, because most crops do not need it
 
-    # OpenCV has no linear filter with antialiasing; torch's takes a seventh of the time of DALI's. It wants memory that
-    # may be written, so a copy; and a batch axis with a stride of its own, or it makes planes, three times as slow.
+    # OpenCV has no linear filter with antialiasing; torch's takes a seventh of the time of DALI's. from_numpy requires
+    # writable memory, hence the copy; without the view's batch stride torch would process planes, three times as slow.
     nchw = torch.from_numpy(window.copy()).view(1, *window.shape).permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(nchw, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()

@@ -1,6 +1,12 @@
-"""What goes into the graph of a batch: windows, reflections, light and gain as numbers.
+"""The numbers that enter the DALI graph with each batch: windows, reflections, lighting and gain.
 
-In:  a plan and the payloads' sides.  Out: NumPy arrays, for DALI or for the threads that cut.  No DALI, no torch.
+In:  a plan and the payloads' sizes.  Out: NumPy arrays, for DALI or for the threads that cut.  No DALI, no torch.
+
+TrainInputs and ViewInputs have the same three methods, which BatchSource calls for each batch:
+
+    whole     what DALI gets beside whole pictures, which it cuts itself
+    cut       what DALI gets beside windows that threads have cut
+    windows   what the threads cut
 """
 
 from dataclasses import dataclass
@@ -21,10 +27,11 @@ class TrainInputs:
     """The numbers of training batches.
 
     Attributes:
-        pictures: what they are cut from, and to.
-        stats: of the lighting; None where there is none.
-        resized: how windows are drawn that are to be resized, or None.
-        values: whether light and gain are asked for, which whole grey levels know nothing of.
+        pictures: what enters and leaves the graph.
+        stats: for the lighting; None without lighting.
+        light: the lighting.
+        resized: how windows that will be resized are drawn, or None.
+        values: whether lighting and gain apply; they do not to uint8 pixels.
     """
 
     pictures: Pictures
@@ -34,55 +41,69 @@ class TrainInputs:
     values: bool
 
     def whole(self, batch: BatchPlan, payloads: Payloads) -> list[np.ndarray]:
-        """What DALI wants that cuts windows itself."""
+        """The inputs of `train_graph` after the payloads: windows, flip int32 (n,), then `cut`'s."""
         flip = batch.flip.astype(np.int32)
         if self.resized:
             left, top, width, height = self._drawn(batch, payloads)
             places = [np.stack(pair, axis=1).astype(np.int32) for pair in ((top, left), (height, width))]
         else:
-            places = corners(self.pictures, payloads)
+            places = _corners(self.pictures, payloads)
             places += [(offset / self.pictures.far).astype(np.float32) for offset in (batch.left, batch.top)]
         return [*places, flip, *self.cut(batch, payloads)]
 
     def cut(self, batch: BatchPlan, payloads: Payloads) -> list[np.ndarray]:
-        """What DALI wants that gets windows: mean float32 (n, 3), less the light, and gain float32 (n, 1, 1, 1)."""
+        """Mean less lighting, float32 (n, 3), grey levels 0..255, and gain, float32 (n, 1, 1, 1); [] for uint8."""
         if not self.values:
             return []
         scale, gain = self.light.at(batch.epoch)
         means = np.tile(self.pictures.mean_rgb, (len(batch.records), 1))
         if scale != "none":
-            assert self.stats is not None, "given where there is light"
+            assert self.stats is not None, "train_stream checks this"
             means = means - lighting_offsets(batch.gaussians, self.stats, scale)
         return [means.astype(np.float32), np.full((len(batch.records), 1, 1, 1), gain, np.float32)]
 
     def windows(self, batch: BatchPlan, payloads: Payloads) -> Windows:
-        """What threads cut."""
+        """The planned windows, in pixels of the whole picture."""
         crop = self.pictures.crop
         if self.resized:
             return Windows(*self._drawn(batch, payloads), batch.flip, crop)
-        (left, top), side = squares(self.pictures, payloads), np.full(len(batch.records), crop)
+        (left, top), side = _squares(self.pictures, payloads), np.full(len(batch.records), crop)
         return Windows(left + batch.left, top + batch.top, side, side, batch.flip, crop)
 
     def _drawn(self, batch: BatchPlan, payloads: Payloads) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Left, top, width, height of windows that are to be resized."""
-        assert self.resized is not None and batch.resized is not None, "drawn where they are wanted"
+        """Left, top, width, height of windows that will be resized, int64 (n,), pixels."""
+        assert self.resized is not None and batch.resized is not None, "the plan and the inputs agree"
         heights, widths = payloads.sides.T
         return resized_windows(batch.resized, heights, widths, self.resized)
 
 
-def corners(pictures: Pictures, payloads: Payloads) -> list[np.ndarray]:
-    """Top and left of the central squares, floored, where pictures are not square: [int32 (n, 2)] or []."""
+@dataclass(frozen=True)
+class ViewInputs:
+    """The numbers of evaluation batches: the graph cuts all views from central squares, so squares are all it needs."""
+
+    pictures: Pictures
+
+    def whole(self, records: np.ndarray, payloads: Payloads) -> list[np.ndarray]:
+        """The inputs of `views_graph` after the payloads: corners of the squares, where pictures are not square."""
+        return _corners(self.pictures, payloads)
+
+    def cut(self, records: np.ndarray, payloads: Payloads) -> list[np.ndarray]:
+        """Nothing: squares need no further numbers."""
+        return []
+
+    def windows(self, records: np.ndarray, payloads: Payloads) -> Windows:
+        """The central squares."""
+        side = np.full(len(payloads.sides), self.pictures.size)
+        left, top = _squares(self.pictures, payloads)
+        return Windows(left, top, side, side, np.zeros(len(side), np.uint8), self.pictures.size)
+
+
+def _corners(pictures: Pictures, payloads: Payloads) -> list[np.ndarray]:
+    """Top and left of the central squares, floored: [int32 (n, 2)], pixels, or [] where pictures are square."""
     return [] if pictures.square else [((payloads.sides - pictures.size) // 2).astype(np.int32)]
 
 
-def squares(pictures: Pictures, payloads: Payloads) -> tuple[np.ndarray, np.ndarray]:
-    """Left and top of the central squares, int64 (n,), pixels."""
+def _squares(pictures: Pictures, payloads: Payloads) -> tuple[np.ndarray, np.ndarray]:
+    """Left and top of the central squares, floored: int64 (n,), pixels."""
     top, left = ((payloads.sides - pictures.size) // 2).T
     return left, top
-
-
-def square_windows(pictures: Pictures, payloads: Payloads) -> Windows:
-    """The central squares themselves, which test views are cut from later."""
-    count = len(payloads.sides)
-    side = np.full(count, pictures.size)
-    return Windows(*squares(pictures, payloads), side, side, np.zeros(count, np.uint8), pictures.size)

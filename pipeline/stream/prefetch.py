@@ -1,10 +1,10 @@
-"""Records brought into memory some batches before they are needed, so that nobody waits for a disk.
+"""Read-ahead: records are brought into memory some batches before they are needed.
 
-In:  a feed, record indices.  Out: nothing but pages in the kernel's cache, and a way to wait for them.
-All of a batch is asked for at once (`posix_fadvise`), so a disk can sort and merge; then the last byte of each record
-is read, which waits for the rest. Records that are in memory already cost one system call. No thread here holds the
-interpreter's lock while it waits. Where a file system or a shard does not play along nothing is read ahead, and the
-feed waits, or says what is wrong. No torch.
+In:  a RecordReader, record indices.  Out: pages in the kernel's cache, and a way to wait for them.
+All records of a batch are requested at once (`posix_fadvise`), so a disk can sort and merge the requests; then the
+last byte of each record is read, which waits for the rest. Records that are already in memory cost one system call.
+Threads release Python's global lock while they wait. Where a file system does not support this or a shard is damaged,
+nothing is read ahead, and the RecordReader waits or raises the error. No torch.
 """
 
 import os
@@ -18,26 +18,26 @@ from ..errors import ShardError
 from ..shards.lmdb_shard import Shard
 from .record_reader import RecordReader
 
-THREADS = 2  # of waiting, not of work: each has a batch under way
-CALM, _SAMPLE = 16, 8  # after so many batches that were there, one record in so many is asked about: a set in memory
+THREADS = 2  # they wait rather than work: each has one batch in progress
+CALM, _SAMPLE = 16, 8  # after CALM batches that were all in memory, only one record in _SAMPLE is checked
 _IN_MEMORY_ONLY = getattr(os, "RWF_NOWAIT", 0)
 
 
 class ReadAhead:
-    """Reads records of a feed ahead."""
+    """Reads records ahead in threads of its own."""
 
     def __init__(self, feed: RecordReader, threads: int = THREADS):
         self._feed = feed
-        self._calm = 0  # batches on end that were in memory
+        self._calm = 0  # consecutive batches that were in memory
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
         self._closed = False
 
     def want(self, records: np.ndarray) -> Future:
-        """Begin to bring records, int64 (n,), into memory.
+        """Start to bring records, int64 (n,), into memory.
 
         Returns:
-            a future that is done when they are there, or cannot be: the number of those that were not there before, as
-            far as the kernel knows.
+            a future that is done when they are in memory or cannot be read; its result is the number of records that
+            were not in memory before, as far as the kernel knows.
         """
         return self._pool.submit(self._bring, records)
 
@@ -61,13 +61,13 @@ class ReadAhead:
         return len(absent)
 
     def _absent(self, records: np.ndarray) -> list[tuple[Shard, int, int]]:
-        """The records that are not in memory: their shards, offsets and lengths in bytes."""
+        """List the records that are not in memory: their shards, offsets and lengths in bytes."""
         absent = []
         for record in records.tolist():
             if self._closed:
                 return []
             number, index = self._feed.locate(record)
-            with suppress(ShardError):  # who reads the record will tell
+            with suppress(ShardError):  # RecordReader.read will raise it
                 shard = self._feed.shard(number)
                 offset, length = shard.places[index].tolist()
                 if not _in_memory(shard, offset):
@@ -76,22 +76,22 @@ class ReadAhead:
 
 
 def _in_memory(shard: Shard, offset: int) -> bool:
-    """Whether a record's first byte is there. Asking may bring in its page, of a fast disk before the answer."""
+    """Whether a record's first byte is in memory. The check itself may load its page."""
     if not _IN_MEMORY_ONLY:
         return False
     try:
         return os.preadv(shard.handle, [bytearray(1)], offset, _IN_MEMORY_ONLY) == 1
-    except OSError:  # it is not, or this file system cannot tell
+    except OSError:  # it is not, or the file system does not support the check
         return False
 
 
 def _wait(shard: Shard, offset: int) -> None:
-    with suppress(OSError):  # who reads the record will tell
+    with suppress(OSError):  # RecordReader.read will raise it
         os.pread(shard.handle, 1, offset)
 
 
 def finish(pool: ThreadPoolExecutor) -> None:
-    """End a pool of threads and wait for them; not for oneself, since Python may collect a Stream in any thread."""
+    """End a pool of threads and wait for all but the calling one: Python may collect a Stream in any thread."""
     pool.shutdown(wait=False, cancel_futures=True)
     for thread in list(pool._threads):
         if thread is not threading.current_thread():

@@ -1,18 +1,20 @@
 """Batches as torch tensors: what a training loop iterates over.
 
-In:  a shard set, its statistics and a plan.  Out: Batch after Batch, each as the plan says, without a copy.
+In:  a shard set, its statistics and a plan.  Out: Batch after Batch, each as planned, without a copy.
 
     with train_stream(shard_set, stats, plan) as stream:
         for batch in stream: ...            # epoch after epoch, without end
     with views_stream(shard_set, stats, "val", views=10) as stream:
         for batch in stream: ...            # every record once
 
-Two ways in, one graph behind. `decode="dali"`: DALI gets the records, and on a GPU decodes there. `decode="threads"`:
-a pool of threads decodes and cuts into kept buffers, and DALI gets windows. `auto` measures which is faster here.
+Two decoders, one graph. `decode="dali"`: DALI gets the records, and on a GPU decodes there. `decode="threads"`: a pool
+of threads decodes and cuts into reused buffers, and DALI gets windows. `auto` measures which is faster here.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +22,17 @@ import torch
 from ..errors import DeviceError, PlanError, StatsError
 from ..plan.lighting import Lighting
 from ..plan.plan import Plan, evaluation_batches
+from ..plan.views import views_of
 from ..shards.manifest import ShardSet
-from ..shards.stats import Stats
+from ..shards.stats import Stats, mean_and_std
 from ..workers import available_cores
 from . import autotune, dali_graph
 from .batch_source import BatchSource
-from .dali_graph import Pictures
+from .dali_ops import Pictures
 from .decoder import Decoder
-from .inputs import TrainInputs, corners, square_windows
+from .inputs import TrainInputs, ViewInputs
 from .record_reader import RecordReader
 from .stream import Stream
-
-MEANS = ("image", "rgb", "imagenet")
-IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
-IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
-_GIVE_STATS = "give stats.load(shard_set),"
 
 
 def train_stream(
@@ -55,25 +53,36 @@ def train_stream(
     """Stream training batches from (epoch, step) on, without end.
 
     Args:
-        stats: of the set; None will do where the mean is `imagenet` and there is no light.
-        mean: `image`, the mean image's central window; `rgb`, one value a channel, that of the training photos;
-            `imagenet`, the mean and the deviations of torchvision's and timm's pretrained weights. Resized crops have
-            no mean image.
-        dtype: `float32`, `float16`, or `uint8`: the pixels as they are, cut and reflected.
-        layout: of the pictures' memory, `HWC`, which is channels_last, or `CHW`.
-        device: where everything after decoding runs, and the batches lie.
-        threads: of the CPU's part, by default one a core.
-        decode: `threads`, `dali`, or `auto`, see the module; the stream says which in `decode` and why in `chosen`.
-            On the CPU the pixels are the same but for resized crops (cut.py); on a GPU they differ by rounding, so
-            resume with what `decode` said.
+        stats: of the set; may be None where mean is `imagenet` and there is no lighting.
+        plan: made with the records of the split `train` and the size of the set.
+        epoch, step: of the first batch, from 0.
+        light: the lighting noise and the gain.
+        mean: `image`, the mean image's central window; `rgb`, one value a channel; `imagenet`, mean and standard
+            deviation of torchvision's and timm's pretrained weights. `image` is not possible with resized crops.
+        dtype: `float32`, `float16`, or `uint8`: pixels 0..255, cut and reflected, mean and lighting ignored.
+        layout: memory layout of the pictures, `HWC`, which is channels_last, or `CHW`.
+        device: where everything after decoding runs and the batches are.
+        threads: of the CPU's part; 0, one for each core.
+        decode: `threads`, `dali`, or `auto`, see the module; the stream's `decode` says which, its `chosen` why.
+            On the CPU both give the same pixels except for resized crops (decoder.py); on a GPU they differ by
+            rounding, so resume with the decoder that the stream's `decode` named.
+    Returns:
+        an iterator of Batch, images (n, 3, crop, crop), RGB; close it, or use it in a `with`.
     Raises:
-        ShardError, StatsError, StreamError, DeviceError, PlanError, UsageError.
+        ShardError: a record is damaged or missing, or there is no split `train`.
+        StatsError: stats is None where it is needed.
+        PlanError: the plan is of another set, or an option is unknown or impossible.
+        StreamError: DALI is missing or fails.
+        DeviceError: there is no such GPU.
+        UsageError: unknown decoder.
     """
     device = _checked_device(device)
     autotune.check(decode)
     if stats is None and light.scale != "none":
-        raise StatsError("the lighting needs the statistics of the set", f'{_GIVE_STATS} or light=Lighting("none")')
-    split = RecordReader(shard_set, "train").split
+        raise StatsError(
+            "the lighting needs the statistics of the set", 'give load_stats(shard_set), or light=Lighting("none")'
+        )
+    split = shard_set.split("train")
     if (plan.records, plan.size) != (split.records, shard_set.size):
         raise PlanError(
             f"the plan is of {plan.records:,} records of size {plan.size}, "
@@ -83,27 +92,9 @@ def train_stream(
     resized = plan.augmentation.resized
     pictures = _pictures(shard_set, stats, plan.augmentation.crop, mean, resized=resized is not None)
     inputs = TrainInputs(pictures, stats, light, resized, values=dtype != "uint8")
-
-    def make_graph(source: Callable, threads: int, incoming: Pictures, **options):
-        size = min(plan.batch_size, plan.records)
-        return dali_graph.train_graph(
-            source, incoming, size, device.index, threads, dtype=dtype, layout=layout, **options
-        )
-
-    return _stream(
-        shard_set,
-        "train",
-        lambda: plan.batches(epoch, step),
-        {
-            "dali": _Way(pictures, inputs.whole, options={"resized": resized is not None}),
-            "threads": _Way(_decoded(pictures), inputs.cut, inputs.windows, {"cut": True}),
-        },
-        make_graph,
-        device,
-        layout,
-        threads,
-        "threads" if decode == "auto" and resized and device.type == "cpu" else decode,
-    )
+    common = (shard_set, "train", inputs, device, threads or available_cores(), dtype, layout)
+    streams = _TrainStreams(*common, plan, (epoch, step))
+    return streams.open("threads" if decode == "auto" and resized and device.type == "cpu" else decode)
 
 
 def views_stream(
@@ -124,113 +115,154 @@ def views_stream(
     rank: int = 0,
     ranks: int = 1,
 ) -> Stream:
-    """Stream every record of a split once, as its centre view, its ten, or others; the last batch may be short.
+    """Stream every record of a split once, as one or more windows of each picture; the last batch may be short.
 
     Args:
-        stats: as for `train_stream`.
-        views: how many, see views.py.
-        resize: pixels that the central squares are resized to before views are cut; None, not at all. With it there
-            is no `mean="image"`.
+        stats: of the set; may be None where mean is `imagenet`.
+        split: `train`, `val` or `test`.
+        views: windows of each picture: 1, the centre; 10, the paper's; others, see `views_of`.
+        crop: side of the windows, pixels.
+        resize: side that the central squares are resized to before views are cut, pixels; None, not resized. Not
+            possible with `mean="image"`.
+        batch_size: records in each of this process's batches.
         mean, dtype, layout, device, threads, decode: as for `train_stream`.
+        rank, ranks: this process and the number of processes; each gets a contiguous share of the records.
+    Returns:
+        an iterator of Batch, images (n, views, 3, crop, crop), RGB; close it, or use it in a `with`.
     Raises:
-        ShardError, StatsError, StreamError, DeviceError, PlanError, UsageError.
+        ShardError: a record is damaged or missing, or there is no such split.
+        StatsError, StreamError, DeviceError, PlanError, UsageError: as `train_stream`.
     """
     device = _checked_device(device)
     autotune.check(decode)
     records = shard_set.split(split).records
     pictures = _pictures(shard_set, stats, crop, mean, resize)
-    windows = dali_graph.views_of(views, pictures.side, crop)
-
-    def make_graph(source: Callable, threads: int, incoming: Pictures):
-        return dali_graph.views_graph(
-            source, incoming, windows, batch_size, device.index, threads, dtype=dtype, layout=layout
-        )
-
-    return _stream(
-        shard_set,
-        split,
-        lambda: evaluation_batches(records, batch_size, rank, ranks),
-        {
-            "dali": _Way(pictures, lambda _, payloads: corners(pictures, payloads)),
-            "threads": _Way(_decoded(pictures), lambda *_: [], lambda _, payloads: square_windows(pictures, payloads)),
-        },
-        make_graph,
-        device,
-        layout,
-        threads,
-        decode,
-    )
+    windows = views_of(views, pictures.side, crop)
+    common = (shard_set, split, ViewInputs(pictures), device, threads or available_cores(), dtype, layout)
+    return _ViewStreams(*common, windows, (records, batch_size, rank, ranks)).open(decode)
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One way of decoding.
+class _Streams(ABC):
+    """Makes streams of the same batches with either decoder.
 
     Attributes:
-        incoming: pictures as DALI gets them.
-        numbers: what DALI gets beside them, see Source.
-        windows: what threads cut, or None where DALI gets the records.
-        options: of the graph.
+        inputs: the numbers of each batch.
+        threads: of decoding, and of DALI.
+        dtype, layout: of the pictures.
     """
 
-    incoming: Pictures
-    numbers: Callable
-    windows: Callable | None = None
-    options: dict = field(default_factory=dict)
+    shard_set: ShardSet
+    split: str
+    inputs: TrainInputs | ViewInputs
+    device: torch.device
+    threads: int
+    dtype: str
+    layout: str
 
+    @abstractmethod
+    def plans(self) -> Iterator:
+        """Plan the batches, from the first on."""
 
-def _stream(
-    shard_set: ShardSet,
-    split: str,
-    plans: Callable[[], Iterator],
-    ways: dict[str, _Way],
-    make_graph: Callable,
-    device: torch.device,
-    layout: str,
-    threads: int,
-    decode: str,
-) -> Stream:
-    """A stream in one of the ways, or in the faster one."""
-    threads = threads or available_cores()
+    @abstractmethod
+    def graph(self, source: Callable, decode: str) -> Any:
+        """Build the DALI pipeline for one decoder."""
 
-    def make(decode: str, chosen: str = "") -> Stream:
-        way, feed = ways[decode], RecordReader(shard_set, split)
-        decoder = Decoder(feed.encoded, threads, pinned=device.type == "cuda") if way.windows else None
+    def open(self, decode: str) -> Stream:
+        """Make the stream with this decoder; with `auto`, with the one that is faster here."""
+        if decode != "auto":
+            return self.make(decode)
+        key = (self.shard_set.root, self.shard_set.encoding, self.device, self.threads)
+        records = (getattr(plan, "records", plan) for plan in self.plans())
+        return self.make(*autotune.pick_decoder(self.make, key, RecordReader(self.shard_set, self.split), records))
+
+    def make(self, decode: str, chosen: str = "") -> Stream:
+        """Make the stream with `dali` or `threads`; `chosen` says why it is this one."""
         return Stream(
-            BatchSource(feed, plans(), way.numbers, decoder, way.windows),
-            lambda source: make_graph(source, threads, way.incoming, **way.options),
-            device,
-            layout=layout,
-            threads=threads,
+            self.source(decode),
+            lambda source: self.graph(source, decode),
+            self.device,
+            layout=self.layout,
+            threads=self.threads,
             decode=decode,
             chosen=chosen,
         )
 
-    if decode != "auto":
-        return make(decode)
-    key = (shard_set.root, shard_set.encoding, device, threads)
-    records = (getattr(plan, "records", plan) for plan in plans())
-    return make(*autotune.pick_decoder(make, key, RecordReader(shard_set, split), records))
+    def source(self, decode: str) -> BatchSource:
+        """Make what DALI calls for each batch."""
+        feed, inputs = RecordReader(self.shard_set, self.split), self.inputs
+        if decode == "dali":
+            return BatchSource(feed, self.plans(), inputs.whole)
+        decoder = Decoder(feed.encoded, self.threads, pinned=self.device.type == "cuda")
+        return BatchSource(feed, self.plans(), inputs.cut, decoder, inputs.windows)
+
+    def incoming(self, decode: str) -> Pictures:
+        """Describe the pictures that enter the graph: as they are stored, or decoded and cut by threads."""
+        pictures = self.inputs.pictures
+        return pictures if decode == "dali" else replace(pictures, encoded=False, square=True)
+
+
+@dataclass(frozen=True)
+class _TrainStreams(_Streams):
+    """Training windows from `first`, an epoch and a step, on."""
+
+    plan: Plan
+    first: tuple[int, int]
+
+    def plans(self) -> Iterator:
+        return self.plan.batches(*self.first)
+
+    def graph(self, source: Callable, decode: str) -> Any:
+        return dali_graph.train_graph(
+            source,
+            self.incoming(decode),
+            min(self.plan.batch_size, self.plan.records),
+            self.device.index,
+            self.threads,
+            resized=decode == "dali" and self.plan.augmentation.resized is not None,
+            cut=decode == "threads",
+            dtype=self.dtype,
+            layout=self.layout,
+        )
+
+
+@dataclass(frozen=True)
+class _ViewStreams(_Streams):
+    """Views of every record once: `windows` from `views_of`, and the number of records, batch size, rank and ranks."""
+
+    windows: np.ndarray
+    share: tuple[int, int, int, int]
+
+    def plans(self) -> Iterator:
+        return evaluation_batches(*self.share)
+
+    def graph(self, source: Callable, decode: str) -> Any:
+        return dali_graph.views_graph(
+            source,
+            self.incoming(decode),
+            self.windows,
+            self.share[1],
+            self.device.index,
+            self.threads,
+            dtype=self.dtype,
+            layout=self.layout,
+        )
 
 
 def _pictures(
     shard_set: ShardSet, stats: Stats | None, crop: int, mean: str, resize: int | None = None, resized: bool = False
 ) -> Pictures:
-    if mean not in MEANS:
-        raise PlanError(f"no mean is called {mean!r}", f"choose one of {', '.join(MEANS)}")
-    mean_rgb, std_rgb, residual = IMAGENET_MEAN, IMAGENET_STD, None
-    if mean != "imagenet":
-        if stats is None:
-            raise StatsError(f"the mean {mean!r} needs the statistics of the set", f'{_GIVE_STATS} or mean="imagenet"')
-        mean_rgb, std_rgb = stats.mean_rgb, np.ones(3)
-    if stats is not None and mean == "image":
+    """Describe the stored pictures and what is subtracted from their windows."""
+    subtrahend, std_rgb = mean_and_std(stats, mean, crop)
+    mean_rgb, residual = subtrahend, None
+    if mean == "image":
         if resized or resize is not None or crop > shard_set.size:
             raise PlanError(
-                f"the mean image has no window of a resized picture, or of {crop}", 'choose mean="rgb" or "imagenet"'
+                f"the mean image does not fit resized pictures or a crop of {crop} pixels",
+                'choose mean="rgb" or "imagenet"',
             )
-        edge = (shard_set.size - crop) // 2
-        window = stats.mean_image[edge : edge + crop, edge : edge + crop]
-        residual = np.ascontiguousarray(window - stats.mean_rgb, dtype=np.float32)
+        mean_rgb, _ = mean_and_std(stats, "rgb", crop)
+        residual = np.ascontiguousarray(subtrahend - mean_rgb, dtype=np.float32)
     return Pictures(
         shard_set.encoding == "jpeg",
         shard_set.size,
@@ -243,18 +275,13 @@ def _pictures(
     )
 
 
-def _decoded(pictures: Pictures) -> Pictures:
-    """The same pictures as threads hand them over: pixels, cut."""
-    return replace(pictures, encoded=False, square=True)
-
-
 def _checked_device(device: str | torch.device) -> torch.device:
     device = torch.device(device)
     if device.type == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise DeviceError("no GPU is usable here", "see why with alexnet-prep doctor, or use --device cpu")
+        raise DeviceError("no usable GPU", "find the reason with alexnet-prep doctor, or use --device cpu")
     index = torch.cuda.current_device() if device.index is None else device.index
     if index >= torch.cuda.device_count():
-        raise DeviceError(f"there is no GPU {index}, only {torch.cuda.device_count()}", "choose a smaller number")
+        raise DeviceError(f"no GPU {index}: this machine has {torch.cuda.device_count()}", "choose a smaller number")
     return torch.device("cuda", index)

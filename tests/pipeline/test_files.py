@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.files import (
+    LOCK,
     NotWrittenError,
+    begin_or_resume,
     locked,
     read_csv,
     remedy,
@@ -178,6 +180,27 @@ def test_where_nothing_can_be_locked_one_works_alone(tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("mark", [None, "1f2e\n"])
+def test_a_job_is_begun_resumed_and_recognised_when_finished(tmp_path, mark):
+    finished, started = tmp_path / "whole.json", tmp_path / ".job" / "job.json"
+    (tmp_path / LOCK).write_bytes(b"")  # of NFS
+    for _ in range(2):
+        assert not begin_or_resume(tmp_path, "an export", finished, started, {"size": 64}, mark)
+        assert sorted(os.listdir(tmp_path)) == [".job", LOCK]
+    with pytest.raises(UsageError, match="holds another export; choose another folder with --to, or remove that one"):
+        begin_or_resume(tmp_path, "an export", finished, started, {"size": 32}, mark and "of another\n")
+    write_json(finished, {"size": 64})
+    assert begin_or_resume(tmp_path, "an export", finished, started, {"size": 64}, mark)
+    for text in ('{"size": 32}', "{", ""):
+        finished.write_text(text)
+        with pytest.raises(UsageError, match="holds another export"):
+            begin_or_resume(tmp_path, "an export", finished, started, {"size": 64}, mark)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "thesis.tex").write_bytes(b"")
+    with pytest.raises(UsageError, match="holds something that is not an export; choose an empty folder with --to"):
+        begin_or_resume(tmp_path / "new", "an export", tmp_path / "new/a", tmp_path / "new/b", {}, mark)
+
+
 def pipe(folder):
     """A pipe with a name, and a handle to read from it that waits for nothing."""
     os.mkfifo(folder / "pipe")
@@ -242,7 +265,7 @@ def test_a_link_to_itself_and_a_folder_are_refused_and_stay(tmp_path):
         with pytest.raises(NotWrittenError) as caught:
             write_atomically(path, b"new")
         assert (caught.value.errno, caught.value.filename) == (number, str(path))
-        assert remedy(number) == "see what is there, or name another"
+        assert remedy(number) == "check what is at that path, or choose another"
     assert link.is_symlink() and folder.is_dir() and sorted(os.listdir(tmp_path)) == ["folder", "link"]
 
 
@@ -304,11 +327,11 @@ def test_a_file_may_be_written_by_two_processes(tmp_path):
         (errno.ENOSPC, "make room"),
         (errno.EDQUOT, "make room"),
         (errno.EFBIG, "make room"),
-        (errno.EACCES, "see that you may write there"),
-        (errno.EROFS, "see that you may write there"),
-        (errno.ENOENT, "see what is there, or name another"),
-        (errno.EIO, "see to the disk"),
-        (None, "see to the disk"),
+        (errno.EACCES, "check that you have write permission"),
+        (errno.EROFS, "check that you have write permission"),
+        (errno.ENOENT, "check what is at that path, or choose another"),
+        (errno.EIO, "check the disk"),
+        (None, "check the disk"),
     ],
 )
 def test_remedies(number, said):

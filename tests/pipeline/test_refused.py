@@ -30,7 +30,7 @@ def test_what_is_in_the_folder_was_written(path):
 def test_what_lies_elsewhere_was_read(path):
     error = met(Path("out"), forbidden(path))
     assert isinstance(error, AlexnetError) and error.message == f"{path}: Permission denied"
-    assert error.hint == "see that you may read it, then run the same command again"
+    assert error.hint == "check that you have read permission, then run the same command again"
 
 
 @pytest.mark.parametrize("path", ["out/train/00000.csv", "out/.build/00000.at", "out/train"])
@@ -56,4 +56,4 @@ def test_a_read_that_fails_has_the_name_of_its_file():
     with pytest.raises(AlexnetError) as caught, with_final_name(Path("out")), reading(Path("net/data.mdb")):
         raise OSError(errno.EIO, "Input/output error")
     assert caught.value.message == "net/data.mdb: Input/output error"
-    assert caught.value.hint == "see to the disk, then run the same command again"
+    assert caught.value.hint == "check the disk, then run the same command again"

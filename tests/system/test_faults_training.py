@@ -299,7 +299,7 @@ def test_a_disk_that_is_full_for_tensorboard_alone_costs_the_run_nothing(
         console.run(train, arguments(few, run))
     said = capfd.readouterr().err
     assert faults.met and left.value.code == 0
-    assert said.count("warning: TensorBoard gets no more of this run: [Errno 28] No space left on device") == 1
+    assert said.count("warning: TensorBoard failed and is off for this run: [Errno 28] No space left on device") == 1
     for events in run.glob("events.out*"):
         events.unlink()
     assert_whole(run, whole)
@@ -460,5 +460,5 @@ def test_a_mean_image_of_no_numbers_is_refused_before_the_first_step(few, tmp_pa
     broken_mean[5, 6, 1] = np.nan
     stats.save_stats(replace(measured, mean_image=broken_mean), root)
     code, err = command(tmp_path / "run", "--shards", str(root))
-    assert code == 1 and f"{root / 'stats.npz'}: damaged: it holds values that are no numbers" in err
+    assert code == 1 and f"{root / 'stats.npz'}: damaged: it holds values that are not finite" in err
     assert not (tmp_path / "run").exists()

@@ -1,10 +1,18 @@
 """The manners of the commands: what ends in two lines and a code, what counts for a rate, how numbers are said."""
 
+import subprocess
+import sys
+import textwrap
+from importlib.metadata import entry_points
+
 import click
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.files import NotWrittenError
 from alexnet_dali.tools import console
+from alexnet_dali.tools.bench.cli import bench
+from alexnet_dali.tools.figures.cli import figures
+from alexnet_dali.tools.prep.cli import prep
 
 
 def ended(body) -> int:
@@ -31,7 +39,7 @@ def raises(error):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 1, ["error: out of memory", "--batch-size"]),
         (MemoryError(), 1, ["error: out of memory", "--batch-size"]),
         (PermissionError(13, "Permission denied", "out/x"), 1, ["error: out/x: Permission denied"]),
-        (click.exceptions.Abort(), 130, ["stopped; run the same command again to go on"]),
+        (click.exceptions.Abort(), 130, ["stopped; run the same command again to continue"]),
         (click.exceptions.Exit(143), 143, []),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
@@ -78,9 +86,9 @@ def test_sizes(count, said):
     [
         (NotWrittenError(28, "No space left on device", "set/a.npz"), ["make room, then run the same command again"]),
         (NotWrittenError(27, "File too large", "set/stats.npz"), ["make room, then"]),
-        (NotWrittenError(13, "Permission denied", "set/stats.npz"), ["see that you may write there, then"]),
-        (NotWrittenError(30, "Read-only file system", "set/stats.npz"), ["see that you may write there, then"]),
-        (NotWrittenError(5, "Input/output error", "set/stats.npz"), ["see to the disk, then"]),
+        (NotWrittenError(13, "Permission denied", "set/stats.npz"), ["check that you have write permission, then"]),
+        (NotWrittenError(30, "Read-only file system", "set/stats.npz"), ["check that you have write permission, then"]),
+        (NotWrittenError(5, "Input/output error", "set/stats.npz"), ["check the disk, then"]),
         (OSError(28, "No space left on device"), ["make room, then run the same command again"]),
         (PermissionError(13, "Permission denied", "set/stats.npz"), []),  # perhaps it was only read
     ],
@@ -115,3 +123,29 @@ def test_what_people_call_their_classes_is_shown_as_it_is():
     for name in ("Siamese cat", "chat siamois été", "猫", "قط", "\U0001f408\u200d\u2b1b", "a\\x1b", "no\u00a0break"):
         assert console.plain(name) == name
     assert console.plain(STRANGE) == SHOWN
+
+
+@pytest.mark.parametrize("group", [prep, bench, figures], ids=lambda group: group.name)
+def test_a_group_lists_the_commands_as_click_does_without_importing_them(group):
+    with click.Context(group, info_name=group.name, terminal_width=100) as context:
+        ours, clicks = click.HelpFormatter(width=100), click.HelpFormatter(width=100)
+        group.format_commands(context, ours)
+        click.Group.format_commands(group, context, clicks)
+    assert ours.getvalue() == clicks.getvalue() and ours.getvalue().count("\n") > 4
+
+
+@pytest.mark.parametrize("command", ["prep", "train", "eval", "bench", "weights", "figures", "demo"])
+def test_help_imports_neither_torch_nor_dali(command):
+    """The first takes a second and a half, the second half of one."""
+    module, name = entry_points(group="console_scripts")[f"alexnet-{command}"].value.split(":")
+    code = f"""
+        import sys
+        from {module} import {name}
+        sys.argv = ["alexnet-{command}", "--help"]
+        try:
+            {name}()
+        except SystemExit:
+            print([each for each in ("torch", "nvidia.dali") if each in sys.modules])
+        """
+    printed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert printed.stdout.startswith("Usage:") and printed.stdout.endswith("\n[]\n")

@@ -273,7 +273,7 @@ def test_bad_questions_are_refused(raw):
     measured = stats.load_stats(raw)
     with pytest.raises(ShardError, match="no records in a split 'test'"):
         evaluate([Linear(0)], raw, measured, split="test")
-    with pytest.raises(PlanError, match="3 views are not planned"):
+    with pytest.raises(PlanError, match="unsupported number of views: 3"):
         evaluate([Linear(0)], raw, measured, options=EvalOptions(views=3))
     with pytest.raises(PlanError, match="unknown mean 'caffe'"):
         evaluate([Linear(0)], raw, measured, options=EvalOptions(mean="caffe"))

@@ -259,7 +259,7 @@ def test_dropout_takes_the_bits_of_its_words_lowest_first(seed, epoch, start, co
 
 def test_the_ends_of_the_words_are_drawn_right(monkeypatch):
     ends = np.array([0, 2**64 - 1] * 8, np.uint64)
-    monkeypatch.setattr(module, "words", lambda seed, epoch, purpose, start, count: ends[:count])
+    monkeypatch.setattr(module, "philox_words", lambda seed, epoch, purpose, start, count: ends[:count])
     left, top, flip = crop_and_flip(0, 0, 0, 2, 256, Augmentation())
     assert (left.tolist(), top.tolist(), flip.tolist()) == ([0, 32], [0, 32], [0, 1])
     # u is never 0, so no Gaussian is infinite: the largest radius is sqrt(2 * 53 * ln 2) = 8.57.
@@ -530,7 +530,7 @@ def test_the_last_epoch_of_all_is_planned(in_threads):
 def test_an_epoch_beyond_all_is_refused_at_once(epoch):
     with pytest.raises(PlanError) as caught:
         Plan(100, 8).batches(epoch)
-    assert caught.value.message == f"epoch {epoch} is not a number from 0 to 2^64 - 1"
+    assert caught.value.message == f"epoch {epoch} is not in 0..2^64-1"
 
 
 @pytest.mark.parametrize("step", [-1, 13, 5000])
@@ -538,18 +538,18 @@ def test_a_step_beyond_the_epoch_is_refused_at_once(step):
     with pytest.raises(PlanError) as caught:
         Plan(100, 8).batches(0, step)
     assert caught.value.message == f"step {step} is not in an epoch of 12 steps"
-    assert caught.value.hint == "begin at a step from 0 to 12; batch size and ranks as they were"
+    assert caught.value.hint == "start at a step from 0 to 12, with the same batch size and ranks as before"
     assert next(Plan(100, 8).batches(0, 12)).epoch == 1  # the end of an epoch is a place: a run may be stopped there
 
 
 @pytest.mark.parametrize(
     "arguments, message, hint",
     [
-        ((10, 4, 2, 2), "rank 2 is not one of 2", ""),
-        ((10, 4, -1, 2), "rank -1 is not one of 2", ""),
-        ((10, 4, 0, 0), "rank 0 is not one of 0", ""),
-        ((10, 0), "a batch of 0 holds no record", "choose a batch size of 1 or more"),
-        ((10, -3), "a batch of -3 holds no record", "choose a batch size of 1 or more"),
+        ((10, 4, 2, 2), "invalid rank 2 of 2 ranks", ""),
+        ((10, 4, -1, 2), "invalid rank -1 of 2 ranks", ""),
+        ((10, 4, 0, 0), "invalid rank 0 of 0 ranks", ""),
+        ((10, 0), "batch size 0 is below 1", "choose a batch size of 1 or more"),
+        ((10, -3), "batch size -3 is below 1", "choose a batch size of 1 or more"),
     ],
 )
 def test_an_impossible_pass_is_refused_at_once(arguments, message, hint):
@@ -568,12 +568,12 @@ def test_an_impossible_pass_is_refused_at_once(arguments, message, hint):
             "a batch of 3 cannot be shared by 4 processes",
             "choose --batch-size 4 or more",
         ),
-        ({"ranks": 0}, "rank 0 is not one of 0", ""),
+        ({"ranks": 0}, "invalid rank 0 of 0 ranks", ""),
         ({"records": 3, "ranks": 4}, "3 records cannot be shared by 4 processes", "use 3 processes or fewer"),
-        ({"rank": 2, "ranks": 2}, "rank 2 is not one of 2", ""),
-        ({"rank": -1}, "rank -1 is not one of 1", ""),
-        ({"seed": -1}, "seed -1 is not a number from 0 to 2^64 - 1", ""),
-        ({"seed": 2**64}, f"seed {2**64} is not a number from 0 to 2^64 - 1", ""),
+        ({"rank": 2, "ranks": 2}, "invalid rank 2 of 2 ranks", ""),
+        ({"rank": -1}, "invalid rank -1 of 1 ranks", ""),
+        ({"seed": -1}, "seed -1 is not in 0..2^64-1", ""),
+        ({"seed": 2**64}, f"seed {2**64} is not in 0..2^64-1", ""),
         (
             {"size": 200},
             "a 224x224 window does not fit into 200x200 pictures",

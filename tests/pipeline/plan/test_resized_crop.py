@@ -142,14 +142,14 @@ def test_halves_are_rounded_to_even(side, half):
 @pytest.mark.parametrize(
     "arguments, message, hint",
     [
-        ({"area": (0, 1)}, "a window's share of the area cannot lie between 0 and 1", "give two shares above 0 and up"),
-        ({"area": (0.5, 0.4)}, "a window's share of the area cannot lie between 0.5 and 0.4", "give two shares"),
-        ({"area": (0.5, 1.5)}, "a window's share of the area cannot lie between 0.5 and 1.5", "give two shares"),
-        ({"area": (0.5, float("nan"))}, "a window's share of the area cannot lie between 0.5 and nan", "give two"),
-        ({"area": (0.5,)}, "a window's share of the area cannot lie between 0.5", "give two shares"),
-        ({"aspect": (0, 1)}, "a window's width over height cannot lie between 0 and 1", "give two ratios above 0"),
-        ({"aspect": (2, 1)}, "a window's width over height cannot lie between 2 and 1", "give two ratios above 0"),
-        ({"aspect": (1, float("inf"))}, "a window's width over height cannot lie between 1 and inf", "give two ratios"),
+        ({"area": (0, 1)}, "invalid range of a window's share of the area: 0 to 1", "give two shares above 0 and up"),
+        ({"area": (0.5, 0.4)}, "invalid range of a window's share of the area: 0.5 to 0.4", "give two shares"),
+        ({"area": (0.5, 1.5)}, "invalid range of a window's share of the area: 0.5 to 1.5", "give two shares"),
+        ({"area": (0.5, float("nan"))}, "invalid range of a window's share of the area: 0.5 to nan", "give two"),
+        ({"area": (0.5,)}, "invalid range of a window's share of the area: 0.5", "give two shares"),
+        ({"aspect": (0, 1)}, "invalid range of a window's aspect ratio: 0 to 1", "give two ratios above 0"),
+        ({"aspect": (2, 1)}, "invalid range of a window's aspect ratio: 2 to 1", "give two ratios above 0"),
+        ({"aspect": (1, float("inf"))}, "invalid range of a window's aspect ratio: 1 to inf", "give two ratios"),
     ],
 )
 def test_impossible_windows_are_refused(arguments, message, hint):
@@ -159,6 +159,6 @@ def test_impossible_windows_are_refused(arguments, message, hint):
 
 
 def test_a_resized_crop_is_not_central_and_may_be_larger_than_the_pictures():
-    with pytest.raises(PlanError, match="a resized crop is always drawn, never the centre; leave out random_crop"):
+    with pytest.raises(PlanError, match="resized crops are always random, never the centre; omit random_crop"):
         Augmentation(random_crop=False, resized=ResizedCrop())
     assert Plan(10, 5, 0, 256, Augmentation(288, resized=ResizedCrop())).steps == 2

@@ -430,18 +430,18 @@ def test_a_lost_list_of_some_rejected(damaged, tmp_path):
     (out / "rejected.csv").unlink()
     with pytest.raises(ShardError) as caught:
         build_shards(source, out, SMALL, Here())
-    assert str(caught.value) == (f"{out}: rejected.csv is gone; copy it again, or build into another folder with --out")
+    assert str(caught.value) == (f"{out}: rejected.csv is missing; copy it again, or choose another folder with --out")
 
 
 @pytest.mark.parametrize("stage", ["finished", "stopped"])
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        ({"size": 40}, "size 32 there, 40 now"),
-        ({"fit": "short-side", "seed": 7}, "fit crop there, short-side now; seed 0 there, 7 now"),
-        ({"encoding": "raw"}, "encoding jpeg there, raw now"),
-        ({"quality": 90}, "quality 95 there, 90 now"),
-        ({"shard_records": 5}, "shard_records 4 there, 5 now"),
+        ({"size": 40}, "size was 32, now 40"),
+        ({"fit": "short-side", "seed": 7}, "fit was crop, now short-side; seed was 0, now 7"),
+        ({"encoding": "raw"}, "encoding was jpeg, now raw"),
+        ({"quality": 90}, "quality was 95, now 90"),
+        ({"shard_records": 5}, "shard_records was 4, now 5"),
     ],
 )
 def test_another_build_is_refused_by_its_difference(tiny, undisturbed, tmp_path, stage, options, difference):
@@ -462,9 +462,9 @@ def test_other_photos_are_refused(tiny, undisturbed, tmp_path):
     photos = shutil.copytree(tiny, tmp_path / "photos")
     (photos / "train/checker/more.jpg").write_bytes(b"more")
     before = contents(undisturbed)
-    with pytest.raises(UsageError, match="holds another build: the photos, or their split, are others"):
+    with pytest.raises(UsageError, match="holds another build: the photos or their splits changed"):
         build_shards(find_photos(photos), undisturbed, SMALL, Here())
-    with pytest.raises(UsageError, match="holds another build: the photos, or their split, are others"):
+    with pytest.raises(UsageError, match="holds another build: the photos or their splits changed"):
         build_shards(find_photos(tiny, split="val"), undisturbed, SMALL, Here())
     assert contents(undisturbed) == before
 
@@ -571,7 +571,9 @@ def test_half_a_set_is_not_finished_by_other_libraries(tiny, tmp_path, monkeypat
     monkeypatch.setattr(module, "versions", lambda: there | {"simplejpeg": "99.0"})
     with pytest.raises(ShardError) as caught:
         build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here())
-    assert caught.value.message.endswith(f"which may make other bytes: simplejpeg {there['simplejpeg']} then, 99.0 now")
+    assert caught.value.message.endswith(
+        f"which may produce other bytes: simplejpeg was {there['simplejpeg']}, now 99.0"
+    )
     monkeypatch.undo()
     assert build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here())[1] == 12
 
@@ -743,7 +745,7 @@ def test_a_share_that_cannot_be_held_out(tiny, share):
 def test_more_workers_than_make_sense_are_refused_before_one_is_started(monkeypatch):
     monkeypatch.setattr(pool, "WorkerPool", None)
     monkeypatch.setattr(pool, "available_cores", lambda: 2)
-    with pytest.raises(UsageError, match="--workers 65: more than 64 would only take memory here"), worker_pool(65):
+    with pytest.raises(UsageError, match="--workers 65: more than 64 would only use up memory"), worker_pool(65):
         pass
     with pytest.raises(TypeError), worker_pool(64):  # it would have been started
         pass

@@ -309,8 +309,8 @@ def test_other_folders_are_refused(shards, raw_shards, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         export_shards(shards, tmp_path / "half", "folder", Here(stop=2))
     assert message(raw_shards, tmp_path / "half", "folder") == f"{tmp_path}/half: holds another export"
-    assert message(shards, tmp_path / "new", "folder", splits=["test"]) == "no split is called 'test'"
-    assert message(shards, tmp_path / "new", "zip") == "no format is called 'zip'"
+    assert message(shards, tmp_path / "new", "folder", splits=["test"]) == "unknown split 'test'"
+    assert message(shards, tmp_path / "new", "zip") == "unknown format 'zip'"
     with locked(tmp_path / "busy"):
         assert message(shards, tmp_path / "busy", "folder") == f"{tmp_path}/busy: another process is at work there"
 
@@ -337,7 +337,7 @@ def test_the_command(shards, tmp_path, monkeypatch, capsys, format_, what):
             yield executor
 
     monkeypatch.setattr("alexnet_dali.tools.prep.export.worker_pool", threads)
-    for line in ("0 s, ", "all of it was there already: nothing to do\n"):
+    for line in ("0 s, ", "already complete: nothing to do\n"):
         with pytest.raises(SystemExit) as caught:
             run(prep, ["export", "--shards", str(shards.root), "--to", str(tmp_path), "--format", format_])
         said, aside = capsys.readouterr()

@@ -42,7 +42,7 @@ def test_the_copy_is_the_set(shards, tmp_path):
     staged = stage_shards(shards, tmp_path / "deep/copy")
     assert contents(tmp_path / "deep/copy") == contents(shards.root)
     total = sum(file.bytes for split in shards.splits.values() for _, file in split.shards)
-    assert (staged.copied, staged.there) == (total, 0)
+    assert (staged.copied, staged.existing) == (total, 0)
     assert staged.shard_set == open_shard_set(tmp_path / "deep/copy")
     assert staged.shard_set.split("train").fingerprint() == shards.split("train").fingerprint()
 
@@ -52,7 +52,7 @@ def test_a_complete_copy_is_left_as_it_is(shards, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")}
     told = []
     staged = stage_shards(shards, tmp_path / "copy", advance=lambda count, fresh=True: told.append((count, fresh)))
-    assert staged.copied == 0 and told == [(staged.there, False)]
+    assert staged.copied == 0 and told == [(staged.existing, False)]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")} == before
 
 
@@ -84,7 +84,7 @@ def test_both_splits_are_the_set(shards, tmp_path):
 
 
 def test_no_such_split(shards, tmp_path):
-    assert refusal(shards, tmp_path / "copy", ["test"]) == f"{shards.root}: no split is called 'test'"
+    assert refusal(shards, tmp_path / "copy", ["test"]) == f"{shards.root}: unknown split 'test'"
     assert not (tmp_path / "copy").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_damaged_source_is_named(source, tmp_path, damage):
     with pytest.raises(ShardError) as caught:
         stage_shards(source, tmp_path / "copy")
     assert caught.value.message.startswith(
-        f"{path}: its {len(changed[damage]):,} bytes are not those that dataset.json"
+        f"{path}: {len(changed[damage]):,} bytes with another SHA-256 than in dataset.json: "
     )
     assert "alexnet-prep verify" in caught.value.hint
     assert not (tmp_path / "copy/dataset.json").exists()
@@ -133,13 +133,13 @@ def source_fault(source, copy, done, number):
 def test_a_source_that_may_not_be_read_is_not_told_to_be_written(source, tmp_path, done, path):
     message, hint = source_fault(source, tmp_path / "copy", done, errno.EACCES)
     assert message == f"{source.root / path}: Permission denied"
-    assert hint == "see that you may read it, then run the same command again"
+    assert hint == "check that you have read permission, then run the same command again"
 
 
 def test_a_disk_of_the_source_that_fails_is_named(source, tmp_path):
     message, hint = source_fault(source, tmp_path / "copy", "read data.mdb", errno.EIO)
     assert message == f"{source.root}/train/00000.lmdb/data.mdb: Input/output error"
-    assert hint == "see to the disk, then run the same command again"
+    assert hint == "check the disk, then run the same command again"
 
 
 def test_a_damaged_csv_is_named(source, tmp_path):
@@ -167,14 +167,14 @@ def test_a_full_disk_is_told_before_a_byte_is_copied(shards, tmp_path, monkeypat
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 12_345))
     total = sum(file.bytes for split in shards.splits.values() for _, file in split.shards)
-    assert refusal(shards, tmp_path) == f"{tmp_path}: {total:,} bytes are to be copied, but only 12,345 are free there"
+    assert refusal(shards, tmp_path) == f"{tmp_path}: {total:,} bytes to copy, but only 12,345 are free"
     assert contents(tmp_path).keys() == {".stage"}
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(10**9, 0, total))
     stage_shards(shards, tmp_path)
 
 
 def test_other_folders_are_refused(shards, raw_shards, tmp_path):
-    assert refusal(shards, shards.root, error=UsageError) == f"{shards.root}: that is the set itself"
+    assert refusal(shards, shards.root, error=UsageError) == f"{shards.root}: source and target are the same set"
     (tmp_path / "file").write_text("x")
     assert refusal(shards, tmp_path / "file", error=UsageError) == f"{tmp_path}/file: not a folder"
     assert refusal(shards, tmp_path, error=UsageError) == f"{tmp_path}: holds something that is not a shard set"
@@ -195,7 +195,7 @@ def test_a_part_of_another_set_is_refused(shards, raw_shards, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         stage_shards(raw_shards, tmp_path, advance=stop)
-    assert refusal(shards, tmp_path, error=UsageError) == f"{tmp_path}: holds a part of another shard set"
+    assert refusal(shards, tmp_path, error=UsageError) == f"{tmp_path}: holds another shard set"
     stage_shards(raw_shards, tmp_path)
     assert contents(tmp_path) == contents(raw_shards.root)
 
@@ -249,9 +249,9 @@ def test_the_command_says_what_it_did(call, shards, tmp_path):
     first, second = said.splitlines()
     assert (code, aside) == (0, "")
     assert first.startswith(f"{tmp_path}: 20 records in 2 shards, ")
-    assert " copied in 0 s, " in second and second.endswith("/s, every hash right")
+    assert " copied in 0 s, " in second and second.endswith("/s, all hashes correct")
     code, said, _ = call("stage", "--shards", shards.root, "--to", tmp_path, "--split", "val")
-    assert code == 0 and said.endswith("all of it was there already: nothing to do\n")
+    assert code == 0 and said.endswith("already complete: nothing to do\n")
     assert call("verify", "--shards", tmp_path, "--workers", 1)[0] == 0
 
 

@@ -159,7 +159,7 @@ def test_grey_pictures_have_one_component():
 
 
 def test_no_pictures():
-    with pytest.raises(StatsError, match="no pictures to take statistics of"):
+    with pytest.raises(StatsError, match="no pictures to compute statistics of"):
         from_moments(Moments(0, np.zeros((4, 4, 3), np.int64), np.zeros((3, 3), np.int64)), "")
 
 
@@ -227,7 +227,7 @@ def test_lighting_in_grey_levels():
 def test_a_scale_of_another_name():
     with pytest.raises(StatsError) as caught:
         lighting_offsets(np.zeros((1, 3), np.float32), BASIS, "paper")
-    assert str(caught.value) == "no lighting scale is called 'paper'; choose one of stddev, eigenvalue, none"
+    assert str(caught.value) == "unknown lighting scale 'paper'; choose one of stddev, eigenvalue, none"
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def refusal(shard_set):
 
 def test_missing_statistics(own):
     (own.root / "stats.npz").unlink()
-    assert refusal(own) == f"{own.root}: no statistics there yet (stats.npz)"
+    assert refusal(own) == f"{own.root}: no statistics yet (stats.npz)"
 
 
 def test_statistics_of_another_set(own, raw_shards):
@@ -349,8 +349,8 @@ def test_damaged_statistics(place, monkeypatch, data, what):
     [
         ({"mean_image": np.zeros((6, 6, 3))}, "mean_image is float64 of shape (6, 6, 3), not of shape (5, 5, 3)"),
         ({"eigenvectors": np.zeros((2, 3))}, "eigenvectors is float64 of shape (2, 3), not of shape (3, 3)"),
-        ({"mean_rgb": np.array([1, np.nan, 2])}, "it holds values that are no numbers"),
-        ({"mean_image": np.full((5, 5, 3), np.inf)}, "it holds values that are no numbers"),
+        ({"mean_rgb": np.array([1, np.nan, 2])}, "it holds values that are not finite"),
+        ({"mean_image": np.full((5, 5, 3), np.inf)}, "it holds values that are not finite"),
     ],
 )
 def test_statistics_that_cannot_be_meant(place, monkeypatch, changes, what):
@@ -399,7 +399,7 @@ def test_statistics_that_cannot_be_read_are_not_called_damaged(place, monkeypatc
     with pytest.raises(StatsError) as caught:
         stats.load_stats(place)
     assert caught.value.message == f"{place.root}/stats.npz: cannot be read: {os.strerror(number)}"
-    assert caught.value.hint == "see that you may read it"
+    assert caught.value.hint == "check that you have read permission"
 
 
 def test_a_file_that_is_too_large_is_not_opened(place):

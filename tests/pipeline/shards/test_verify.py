@@ -437,7 +437,7 @@ def call(in_process, threads_for_workers):
 def test_a_whole_set_is_one_line(call, shards):
     assert call("verify", "--shards", shards.root) == (
         0,
-        "whole: 80 records in 6 shards, all hashes, records and pictures right\n",
+        "undamaged: 80 records in 6 shards; all hashes and pictures are correct\n",
         "",
     )
 
@@ -462,7 +462,7 @@ def test_damage_is_a_list_and_a_remedy(call, copy):
     assert lines[7] == "rejected.csv: No such file or directory" and lines[8].startswith("stats.npz: ")
     assert aside.splitlines() == [
         *(f"note: stranger{k}: not of this set" for k in range(5)),
-        "note: 2 other files more",
+        "note: 2 more other files",
         f"error: {copy}: damaged: 19 faults in 2 of 6 shards",
         f"  try: alexnet-prep verify --shards {copy} --repair, which rebuilds 2 shards from {photos}; "
         f"or copy them again; then alexnet-prep pca-stats --shards {copy}; then copy rejected.csv from a copy of the "

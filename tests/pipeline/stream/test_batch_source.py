@@ -46,7 +46,7 @@ def test_batches_are_wanted_and_decoded_ahead_whatever_their_size(shard_set, rec
     try:
         jobs = after_some_batches(source)
         assert len(jobs) == ahead
-        assert [job.begun for job in jobs] == [True] * DECODED + [False] * (ahead - DECODED)
+        assert [job.started for job in jobs] == [True] * DECODED + [False] * (ahead - DECODED)
         for job in jobs[:DECODED]:  # the pictures are there without anybody waiting for the batch
             assert len(job.decoding.tasks) > 0
             for task in job.decoding.tasks:
@@ -61,6 +61,6 @@ def test_what_dali_decodes_is_wanted_ahead_alone(shard_set):
     source = BatchSource(RecordReader(shard_set, "train"), plans(20), lambda *_: [])
     try:
         jobs = after_some_batches(source)
-        assert len(jobs) == AHEAD and not any(job.begun for job in jobs)
+        assert len(jobs) == AHEAD and not any(job.started for job in jobs)
     finally:
         source.close()

@@ -35,7 +35,7 @@ def test_the_stage_that_most_of_the_waiting_is_for_is_named(waiting, stages, on_
     found = verdict(Elapsed(waiting, 100 - waiting), stages, 4, on_gpu=on_gpu)
     assert found.stage == stage and figures in found.sentence
     if stage:
-        assert found.sentence.startswith(f"{stage} is tight: most of the waiting is for ") and found.remedy
+        assert found.sentence.startswith(f"{stage} is the bottleneck: most of the waiting is for ") and found.remedy
     else:
         assert found == Bottleneck("", "nothing waits for data", "")
 
@@ -61,7 +61,7 @@ def test_the_remedy_fits_the_stage_and_the_machine(stages, cores, remedy):
 @pytest.mark.parametrize("threads, cores", [(2, 2), (2, 8)])
 @pytest.mark.parametrize("stage", range(4))
 def test_nobody_is_told_to_use_what_he_uses(stage, threads, cores):
-    """Raw shards, or JPEG ones; and of raw shards nobody decodes."""
+    """Raw shards and JPEG shards; raw ones are not decoded."""
     stages = StageTimes(*(9.0 if k == stage else 0.0 for k in range(4)), threads)
     raw = verdict(Elapsed(10.0, 90.0), stages, cores, encoded=False)
     assert not re.search(r"--encoding raw|raw shards, if|--quality|need no decoding", raw.remedy)

@@ -6,7 +6,8 @@ import numpy as np
 import oracle
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError, DeviceError, PlanError, StreamError
-from alexnet_dali.pipeline.stream.dali_graph import centre_view, ten_views, train_graph, views_graph, views_of
+from alexnet_dali.pipeline.plan.views import views_of
+from alexnet_dali.pipeline.stream.dali_graph import train_graph, views_graph
 from graphs import assert_close, decoded, jpeg, picture, pictures_of, train, views
 from PIL import Image
 
@@ -15,8 +16,8 @@ from PIL import Image
 
 def test_the_ten_views_in_their_order():
     corners = [(0, 0), (32, 0), (0, 32), (32, 32), (16, 16)]
-    assert ten_views().tolist() == [[*corner, flip] for corner in corners for flip in (0, 1)]
-    assert centre_view().tolist() == [[16, 16, 0]]
+    assert views_of(10).tolist() == [[*corner, flip] for corner in corners for flip in (0, 1)]
+    assert views_of(1).tolist() == [[16, 16, 0]]
 
 
 def test_all_33_by_33_windows_and_their_reflections():
@@ -90,7 +91,7 @@ def test_the_central_square_of_whole_pictures_is_cut_first(encoded):
     for k, square in enumerate(squares):
         window = square[top[k] : top[k] + 56, left[k] : left[k] + 56]
         np.testing.assert_array_equal(out[k], window[:, ::-1] if flip[k] else window)
-    tens = views(pictures, payloads, ten_views(64, 56), corners=corners)
+    tens = views(pictures, payloads, views_of(10, 64, 56), corners=corners)
     for found, square in zip(tens, squares, strict=True):
         np.testing.assert_array_equal(found[8], square[4:60, 4:60])
 
@@ -106,19 +107,19 @@ def test_ten_views_of_each_picture(encoded, size, crop):
     edge = (size - crop) // 2
     residual = (mean_image[edge : edge + crop, edge : edge + crop] - mean_rgb).astype(np.float32)
     pictures = pictures_of(size, crop, encoded=encoded, mean_rgb=mean_rgb, residual=residual)
-    out = views(pictures, payloads, ten_views(size, crop))
+    out = views(pictures, payloads, views_of(10, size, crop))
     assert out.shape == (3, 10, crop, crop, 3)
     for k, pixels in enumerate(decoded(p) for p in payloads) if encoded else enumerate(data):
-        for number, (left, top, flip) in enumerate(ten_views(size, crop).tolist()):
+        for number, (left, top, flip) in enumerate(views_of(10, size, crop).tolist()):
             expected = oracle.training_picture(pixels, left, top, flip, crop, mean_image, 0, 1)
             assert_close(out[k, number], expected)
-    centre = views(pictures, payloads, centre_view(size, crop))
+    centre = views(pictures, payloads, views_of(1, size, crop))
     np.testing.assert_array_equal(centre[:, 0], out[:, 8])
 
 
 def test_without_a_mean_image_one_value_a_channel_is_subtracted():
     pixels = picture(64)
-    out = views(pictures_of(64, 56, mean_rgb=np.array([10.5, 20.25, 30.0])), [pixels], centre_view(64, 56))
+    out = views(pictures_of(64, 56, mean_rgb=np.array([10.5, 20.25, 30.0])), [pixels], views_of(1, 64, 56))
     np.testing.assert_array_equal(out[0, 0], pixels[4:60, 4:60] - np.array([10.5, 20.25, 30.0], np.float32))
 
 
@@ -137,7 +138,7 @@ def test_values_as_torchvision_s_models_want_them(residual):
         window = data[k][top : top + 56, left : left + 56].astype(np.float64)
         expected = ((window[:, ::-1] if flip[k] else window) / 255 - mean - less) / std * gains[k]
         np.testing.assert_allclose(out[k], expected, rtol=0, atol=2e-6)
-    (seen,) = views(pictures, data[:1], centre_view(64, 56))[0]
+    (seen,) = views(pictures, data[:1], views_of(1, 64, 56))[0]
     np.testing.assert_allclose(seen, (data[0][4:60, 4:60] / 255 - mean - less) / std, rtol=0, atol=2e-6)
 
 
@@ -167,7 +168,7 @@ def test_uint8_is_the_pixels_cut_and_reflected(encoded, square):
         edge = left + (0 if square else 13)
         window = pixels[k][top : top + 56, edge : edge + 56]
         np.testing.assert_array_equal(out[k], window[:, ::-1] if flip else window)
-    seen = views(pictures, payloads, ten_views(64, 56), corners, dtype="uint8")
+    seen = views(pictures, payloads, views_of(10, 64, 56), corners, dtype="uint8")
     assert seen.dtype == np.uint8 and seen.shape == (4, 10, 56, 56, 3)
     edge = 4 if square else 17
     np.testing.assert_array_equal(seen[2, 9], pixels[2][4:60, edge : edge + 56][:, ::-1])
@@ -182,7 +183,7 @@ def test_float16_is_float32_rounded(residual):
     half, single = (train(pictures, data, *inputs, dtype=dtype) for dtype in ("float16", "float32"))
     assert (half.dtype, single.dtype) == (np.float16, np.float32)
     np.testing.assert_allclose(half, single, rtol=2**-10, atol=2**-14)
-    half, single = (views(pictures, data, ten_views(64, 56), dtype=dtype) for dtype in ("float16", "float32"))
+    half, single = (views(pictures, data, views_of(10, 64, 56), dtype=dtype) for dtype in ("float16", "float32"))
     assert (half.dtype, single.dtype) == (np.float16, np.float32)
     np.testing.assert_allclose(half, single, rtol=2**-10, atol=2**-14)
 
@@ -197,7 +198,7 @@ def test_chw_is_the_same_with_colours_first(dtype, residual):
     last, first = (train(pictures, data, *inputs, dtype=dtype, layout=layout) for layout in ("HWC", "CHW"))
     assert first.flags.c_contiguous and first.shape == (3, 3, 56, 56)
     np.testing.assert_array_equal(first, last.transpose(0, 3, 1, 2))
-    last, first = (views(pictures, data, ten_views(64, 56), dtype=dtype, layout=layout) for layout in ("HWC", "CHW"))
+    last, first = (views(pictures, data, views_of(10, 64, 56), dtype=dtype, layout=layout) for layout in ("HWC", "CHW"))
     assert first.flags.c_contiguous and first.shape == (3, 10, 3, 56, 56)
     np.testing.assert_array_equal(first, last.transpose(0, 1, 4, 2, 3))
 
@@ -216,7 +217,7 @@ def test_views_of_any_number_are_cut():
 def test_ten_views_share_one_mean_image():
     pictures = pictures_of(64, 56, residual=np.ones((56, 56, 3), np.float32))
     one, ten = (
-        views_graph(lambda: None, pictures, make(64, 56), 4, None, 1).serialize() for make in (centre_view, ten_views)
+        views_graph(lambda: None, pictures, views_of(count, 64, 56), 4, None, 1).serialize() for count in (1, 10)
     )
     assert one.count(b"Constant") == ten.count(b"Constant") > 0
 
@@ -228,7 +229,7 @@ def both_graphs(device_id):
     pictures = pictures_of(64, 56)
     return [
         lambda: train_graph(lambda: None, pictures, 4, device_id, 1),
-        lambda: views_graph(lambda: None, pictures, centre_view(64, 56), 4, device_id, 1),
+        lambda: views_graph(lambda: None, pictures, views_of(1, 64, 56), 4, device_id, 1),
     ]
 
 
@@ -246,7 +247,7 @@ def test_a_gpu_that_is_not_there_is_an_error_of_the_device(which):
     with pytest.raises(DeviceError) as caught:
         both_graphs(99)[which]()
     assert caught.value.message.startswith("DALI cannot use GPU 99: ")
-    assert caught.value.hint == "see what is wrong with alexnet-prep doctor, or train with --device cpu"
+    assert caught.value.hint == "find the reason with alexnet-prep doctor, or train with --device cpu"
 
 
 def test_a_graph_that_dali_refuses_is_an_error_of_the_stream(monkeypatch):
@@ -268,15 +269,15 @@ def test_a_graph_that_dali_refuses_is_an_error_of_the_stream(monkeypatch):
 @pytest.mark.parametrize(
     "option, message, hint",
     [
-        ({"dtype": "bfloat16"}, "no dtype of pictures is called 'bfloat16'", "choose float32, float16, uint8"),
-        ({"layout": "NCHW"}, "no layout of pictures is called 'NCHW'", "choose HWC, CHW"),
+        ({"dtype": "bfloat16"}, "unknown dtype of pictures 'bfloat16'", "choose one of float32, float16, uint8"),
+        ({"layout": "NCHW"}, "unknown layout of pictures 'NCHW'", "choose one of HWC, CHW"),
     ],
 )
 def test_what_cannot_go_out_is_refused(make, option, message, hint):
     pictures = pictures_of(64, 56)
     with pytest.raises(PlanError) as caught:
         if make:
-            views_graph(lambda: None, pictures, centre_view(64, 56), 4, None, 1, **option)
+            views_graph(lambda: None, pictures, views_of(1, 64, 56), 4, None, 1, **option)
         else:
             train_graph(lambda: None, pictures, 4, None, 1, **option)
     assert (caught.value.message, caught.value.hint) == (message, hint)

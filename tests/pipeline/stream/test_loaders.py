@@ -297,7 +297,7 @@ def test_testing_on_ranks_meets_every_record_once(shards, ranks):
     [
         (lambda root: TrainLoader(root, 0), PlanError, "a batch of 0"),
         (lambda root: TrainLoader(root, 8, rank=1), UsageError, "rank 1 of None ranks"),
-        (lambda root: TrainLoader(root, 8, rank=2, ranks=2), PlanError, "rank 2 is not one of 2"),
+        (lambda root: TrainLoader(root, 8, rank=2, ranks=2), PlanError, "invalid rank 2 of 2 ranks"),
         (
             lambda root: TrainLoader(root, 8, augmentation=Augmentation(crop=300)),
             PlanError,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.plan.resized_crop import ResizedCrop, resized_windows
-from alexnet_dali.pipeline.stream.dali_graph import centre_view, ten_views
+from alexnet_dali.pipeline.plan.views import views_of
 from graphs import decoded, jpeg, picture, pictures_of, resized, views
 from pictures import scene
 from PIL import Image
@@ -116,8 +116,8 @@ def test_resize_and_centre_crop(encoded, square, resize):
     corners = None if square else [((height - 64) // 2, (width - 64) // 2) for height, width in sides]
     squares = [p[t : t + 64, s : s + 64] for p, (t, s) in zip(pixels, corners or [(0, 0)] * 3, strict=True)]
     pictures = pictures_of(64, 56, encoded=encoded, square=square, resize=resize)
-    centre = views(pictures, payloads, centre_view(resize, 56), corners, dtype="uint8")
-    ten = views(pictures, payloads, ten_views(resize, 56), corners, dtype="uint8")
+    centre = views(pictures, payloads, views_of(1, resize, 56), corners, dtype="uint8")
+    ten = views(pictures, payloads, views_of(10, resize, 56), corners, dtype="uint8")
     edge = (resize - 56) // 2
     for k, whole in enumerate(squares):
         exact = oracle.triangle_resize(whole, resize, resize, repeat=True)
@@ -129,7 +129,7 @@ def test_resize_and_centre_crop(encoded, square, resize):
 def test_a_centre_crop_behind_a_resize_is_torchvision_s(resize):
     """Whatever happens at the edge is cut away, so the usual preset is met within one grey level everywhere."""
     data = [scene(256, 256, seed=seed) for seed in range(4)]
-    out = views(pictures_of(256, 224, resize=resize), data, centre_view(resize, 224), dtype="uint8")
+    out = views(pictures_of(256, 224, resize=resize), data, views_of(1, resize, 224), dtype="uint8")
     preset = v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(224)])
     for k, pixels in enumerate(data):
         expected = preset(torch.from_numpy(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()

@@ -26,7 +26,7 @@ from alexnet_dali.pipeline.shards import datum, stats
 from alexnet_dali.pipeline.shards.lmdb_shard import Shard
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.sources.find import find_photos
-from alexnet_dali.pipeline.stream import autotune, dali_graph, streams
+from alexnet_dali.pipeline.stream import autotune, dali_graph
 from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.pipeline.stream.batch_source import DECODED, BatchSource
 from alexnet_dali.pipeline.stream.decoder import Decoder, Decoding
@@ -289,7 +289,7 @@ def test_auto_begins_at_the_beginning_and_says_what_it_chose(small, unmeasured):
     with small.stream(plan, "auto", epoch=2, step=7) as stream:
         assert stream.decode in DECODERS
         found = re.fullmatch(
-            r"decode (\w+): images/s of the first batches here: threads ([\d,]+), dali ([\d,]+)", stream.chosen
+            r"decode (\w+): images/s of the first batches: threads ([\d,]+), dali ([\d,]+)", stream.chosen
         )
         threads, dali = (int(number.replace(",", "")) for number in found.groups()[1:])
         assert found[1] == stream.decode == ("threads" if threads >= dali else "dali")
@@ -366,7 +366,7 @@ def test_where_both_ways_fail_auto_raises_what_the_first_did(small, unmeasured, 
 
 def test_other_ways_are_refused(small):
     for make in (lambda: small.stream(quick(small), "gpu"), lambda: small.views(crop=48, decode="gpu")):
-        with pytest.raises(UsageError, match="nobody decodes by 'gpu'; choose auto, threads or dali"):
+        with pytest.raises(UsageError, match="unknown decoder 'gpu'; choose auto, threads or dali"):
             make()
 
 
@@ -820,19 +820,19 @@ def test_missing_statistics_are_asked_for(small):
             with pytest.raises(StatsError) as caught:
                 make()
             assert caught.value.message == f"the mean '{mean}' needs the statistics of the set"
-            assert caught.value.hint == 'give stats.load_stats(shard_set), or mean="imagenet"'
+            assert caught.value.hint == 'give load_stats(shard_set), or mean="imagenet"'
     with pytest.raises(StatsError) as caught:
         train_stream(small.set, None, quick(small), mean="imagenet")
     assert caught.value.message == "the lighting needs the statistics of the set"
-    assert caught.value.hint == 'give stats.load_stats(shard_set), or light=Lighting("none")'
+    assert caught.value.hint == 'give load_stats(shard_set), or light=Lighting("none")'
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"rank": 2, "ranks": 2}, "rank 2 is not one of 2"),
-        ({"rank": -1}, "rank -1 is not one of 1"),
-        ({"batch_size": 0}, "a batch of 0 holds no record; choose a batch size of 1 or more"),
+        ({"rank": 2, "ranks": 2}, "invalid rank 2 of 2 ranks"),
+        ({"rank": -1}, "invalid rank -1 of 1 ranks"),
+        ({"batch_size": 0}, "batch size 0 is below 1; choose a batch size of 1 or more"),
     ],
 )
 def test_an_impossible_share_of_views_is_refused(small, options, message):
@@ -845,10 +845,10 @@ def test_an_impossible_share_of_views_is_refused(small, options, message):
 @pytest.mark.parametrize(
     "place, message",
     [
-        ({"step": 5000}, "step 5000 is not in an epoch of 3 steps; begin at a step from 0 to 3"),
-        ({"step": 4}, "step 4 is not in an epoch of 3 steps; begin at a step from 0 to 3"),
-        ({"step": -1}, "step -1 is not in an epoch of 3 steps; begin at a step from 0 to 3"),
-        ({"epoch": -1}, "epoch -1 is not a number from 0 to 2^64 - 1"),
+        ({"step": 5000}, "step 5000 is not in an epoch of 3 steps; start at a step from 0 to 3"),
+        ({"step": 4}, "step 4 is not in an epoch of 3 steps; start at a step from 0 to 3"),
+        ({"step": -1}, "step -1 is not in an epoch of 3 steps; start at a step from 0 to 3"),
+        ({"epoch": -1}, "epoch -1 is not in 0..2^64-1"),
     ],
 )
 def test_a_place_beyond_the_plan_is_refused_when_the_stream_is_made(small, place, message):
@@ -870,21 +870,21 @@ def test_a_gpu_asked_for_without_one_is_refused(small, monkeypatch):
     for make in (lambda: small.stream(quick(small), device="cuda"), lambda: small.views(crop=48, device="cuda:1")):
         with pytest.raises(DeviceError) as caught:
             make()
-        assert caught.value.message == "no GPU is usable here"
-        assert caught.value.hint == "see why with alexnet-prep doctor, or use --device cpu"
+        assert caught.value.message == "no usable GPU"
+        assert caught.value.hint == "find the reason with alexnet-prep doctor, or use --device cpu"
 
 
 def test_a_gpu_beyond_the_last_is_refused(small, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(DeviceError, match="there is no GPU 2, only 2; choose a smaller number"):
+    with pytest.raises(DeviceError, match="no GPU 2: this machine has 2; choose a smaller number"):
         small.views(crop=48, device="cuda:2")
 
 
 def test_windows_larger_than_the_pictures_are_refused(small):
     with pytest.raises(PlanError, match="a 65x65 window does not fit into 64x64 pictures; build the shards with"):
         small.views(crop=65, mean="rgb")
-    refused = r'the mean image has no window of a resized .*; choose mean="rgb" or "imagenet"'
+    refused = r'the mean image does not fit resized pictures or a crop of .*; choose mean="rgb" or "imagenet"'
     for options in ({"crop": 65}, {"crop": 48, "resize": 72}):
         with pytest.raises(PlanError, match=refused):
             small.views(**options)
@@ -909,17 +909,17 @@ def test_a_plan_of_another_set_is_refused(small, records, size):
 
 
 def test_the_numbers_of_a_batch_are_made_without_torch():
-    code = "import sys; from alexnet_dali.pipeline import inputs, source; print('torch' in sys.modules)"
+    code = "import sys; from alexnet_dali.pipeline.stream import batch_source, inputs; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_impossible_options_are_refused(small):
-    with pytest.raises(PlanError, match="3 views are not planned; choose 1, 5 or 10"):
+    with pytest.raises(PlanError, match="unsupported number of views: 3; choose 1, 5 or 10"):
         small.views(views=3, crop=48)
     for make in (lambda: small.views(crop=48, mean="grey"), lambda: small.stream(quick(small), mean="grey")):
-        with pytest.raises(PlanError, match="no mean is called 'grey'; choose one of image, rgb, imagenet"):
+        with pytest.raises(PlanError, match="unknown mean 'grey'; choose one of image, rgb, imagenet"):
             make()
-    with pytest.raises(StatsError, match="no lighting scale is called 'lambda'; choose one of stddev, eigenvalue"):
+    with pytest.raises(StatsError, match="unknown lighting scale 'lambda'; choose one of stddev, eigenvalue"):
         Lighting("lambda")
     with pytest.raises(ShardError, match=r"no records in a split 'test'; there is train \(60\), val \(20\)"):
         small.views("test", crop=48)
@@ -932,7 +932,7 @@ def test_threads_are_one_a_core_unless_said(small, monkeypatch):
         seen.append(arguments[4])
         raise StreamError("enough")
 
-    monkeypatch.setattr(streams.graph, "train_graph", noted)
+    monkeypatch.setattr(dali_graph, "train_graph", noted)
     for threads in (0, 5):
         with pytest.raises(StreamError, match="enough"):
             small.stream(quick(small), threads=threads)

@@ -86,7 +86,7 @@ def test_a_run_that_waits_too_long_fails_at_its_end(few, tmp_path, run_train, sl
     code, out, err = run_train("--shards", few.root, "--run", run, "--max-stall", "5%", *SHORT)
     assert code == 1
     said, hint = err.splitlines()
-    assert said.startswith("error: stalled ") and "% of the time, more than --max-stall 5%: disk is tight: " in said
+    assert said.startswith("error: stalled ") and "% of the time, more than --max-stall 5%: disk is the bottleneck: " in said
     assert hint.startswith("  try: alexnet-prep stage ")
     assert out.splitlines()[-1] == f"last checkpoint {run / 'last.pt'}, best {run / 'best.pt'}"
     assert checkpoint.load(run / "last.pt")["steps_done"] == 6
@@ -100,13 +100,13 @@ def test_a_run_that_waits_too_long_fails_at_its_end(few, tmp_path, run_train, sl
 
 
 def test_the_remedy_is_for_the_run_s_own_shards(few):
-    """Decoding is tight: who has raw shards already is not told to build them."""
+    """Decoding is the bottleneck: with raw shards the remedy is not to build them."""
 
     def told(encoding):
         spent = SimpleNamespace(total=lambda: Elapsed(10.0, 90.0), stages=lambda: StageTimes(0.0, 9.0, 0.0, 0.0, 64))
         shard_set = dataclasses.replace(few, encoding=encoding)
         trainer = SimpleNamespace(meter=spent, device=torch.device("cpu"), shard_set=shard_set)
-        with pytest.raises(TrainingError, match="decode is tight") as caught:
+        with pytest.raises(TrainingError, match="decode is the bottleneck") as caught:
             check_stall(trainer, 5.0)
         return caught.value.hint
 
