@@ -1,11 +1,15 @@
 """Pictures that tests make, and the files of them."""
 
 import io
+import struct
 from functools import cache
 
 import cv2
 import numpy as np
 from PIL import Image
+
+# A BMP of 54 bytes whose header claims 10^10 pixels.
+BOMB = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 99_999, 99_999, 1, 24, 0, 0, 0, 0, 0, 0)
 
 
 def scene(height, width, seed=0):

@@ -1,7 +1,6 @@
 """What alexnet-demo sees in a photo, and what it says of files that are none; its page is in test_demo_page.py."""
 
 import socket
-import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,11 +23,8 @@ from alexnet_dali.tools.demo.inspect import CENTRE, Inspector, diverse, views_of
 from alexnet_dali.tools.figures.open_run import open_run
 from alexnet_dali.tools.figures.retrieval import vectors
 from alexnet_dali.tools.figures.retrieval.records import pictures_of
-from pictures import saved, scene
+from pictures import BOMB, saved, scene
 from PIL import Image
-
-# A BMP of 54 bytes that says it has 10^10 pixels.
-BOMB = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 99_999, 99_999, 1, 24, 0, 0, 0, 0, 0, 0)
 
 pytestmark = pytest.mark.usefixtures("small_nets")
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import urllib.error
@@ -17,9 +16,7 @@ import tiny
 from alexnet_dali.tools.demo.guard import names_foreign_files
 from alexnet_dali.tools.figures.open_run import open_run
 from alexnet_dali.tools.figures.retrieval import vectors
-
-# A BMP of 54 bytes that says it has 10^10 pixels.
-BOMB = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 99_999, 99_999, 1, 24, 0, 0, 0, 0, 0, 0)
+from pictures import BOMB
 
 pytestmark = pytest.mark.usefixtures("small_nets")
 
