@@ -1,7 +1,7 @@
-"""The manners of every command: errors to exit codes, sizes and durations in words, a progress bar.
+"""What all commands share: UTF-8 mode, exit codes, error messages, groups, progress, sizes and durations.
 
-A user's mistake ends in two lines on stderr, what is wrong and what to do, and exit code 2 (usage) or 1.
-A traceback means a bug of ours. Standard output carries results, standard error everything else.
+A user's error ends in two lines on standard error, what is wrong and what to do, and exit code 2 (usage) or 1.
+A traceback is a bug of this program. Results go to standard output, everything else to standard error.
 """
 
 import ast
@@ -21,27 +21,38 @@ import click
 from ..pipeline.errors import AlexnetError
 from ..pipeline.files import FULL, NotWrittenError, remedy
 
-PLAIN_LINE_SECONDS = 5  # between progress lines where there is no terminal
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as CUDA and the CPU's allocator have it in torch
+PLAIN_LINE_SECONDS = 5  # between progress lines without a terminal
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in messages of torch's allocators, CUDA and CPU
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
-# What a terminal obeys instead of showing it: control characters, line separators, what turns the direction of writing.
-OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+UTF8_MODE = "PYTHONUTF8"  # a variable, so that worker processes and the other ranks have the mode too
+# What a terminal executes instead of showing: control characters, line separators, changes of writing direction.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def ensure_utf8() -> None:
+    """Restart this command in Python's UTF-8 mode if the locale encodes file names differently."""
+    is_utf8 = sys.getfilesystemencoding().lower() == "utf-8"
+    # The variable is set already where `-E` or `-X utf8=0` override it: no second restart.
+    if is_utf8 or not sys.executable or os.environ.get(UTF8_MODE) == "1":
+        return
+    os.environ[UTF8_MODE] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> None:
-    """Run a click command as a process would and exit with its code; never returns."""
+    """Run a click command and exit the process with its code; never returns."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a file may be called what no encoding has
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no encoding has some file names
     outputs = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (None if output is None else Lasting(output) for output in outputs)
+    sys.stdout, sys.stderr = (None if output is None else PipeOutput(output) for output in outputs)
     try:
-        sys.exit(_code_of(command, arguments))
+        sys.exit(_exit_code(command, arguments))
     finally:
         sys.stdout, sys.stderr = outputs
 
 
-class Lasting:
-    """An output whose reader may leave (`| head`): what is written then goes nowhere, and the work goes on."""
+class PipeOutput:
+    """An output stream whose reader may exit (`| head`): later output is discarded, and the command continues."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream
@@ -50,34 +61,34 @@ class Lasting:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write text; its length."""
+        """Write text and return its length."""
         try:
             return self._stream.write(text)
         except BrokenPipeError:
-            return self._leave(len(text))
+            return self._discard(len(text))
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush the stream."""
         try:
             self._stream.flush()
         except BrokenPipeError:
-            self._leave()
+            self._discard()
 
-    def _leave(self, count: int = 0) -> int:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # what is buffered still, and what the interpreter says at its end
-        os.close(nowhere)
+    def _discard(self, count: int = 0) -> int:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())  # also for the buffer, and for the interpreter's flush at exit
+        os.close(null)
         return count
 
 
-def _code_of(command: click.Command, arguments: list[str] | None) -> int:
-    """Run a command and say what went wrong; its exit code."""
+def _exit_code(command: click.Command, arguments: list[str] | None) -> int:
+    """Run a command, print its error if there is one, and return the exit code."""
     try:
         code = command.main(args=arguments, standalone_mode=False)
     except SystemExit as end:
         code = end.code
     except click.exceptions.Abort:
-        click.echo("stopped; run the same command again to go on", err=True)
+        click.echo("stopped; run the same command again to continue", err=True)
         code = INTERRUPTED
     except click.ClickException as error:
         error.show()
@@ -85,40 +96,42 @@ def _code_of(command: click.Command, arguments: list[str] | None) -> int:
     except click.exceptions.Exit as request:
         code = request.exit_code
     except AlexnetError as error:
-        _tell(error.message, error.hint)
+        _print_error(error.message, error.hint)
         code = error.exit_code
     except ImportError as error:
-        _tell(f"{error.name or error} cannot be imported", "alexnet-prep doctor, which says what to install")
+        _print_error(f"{error.name or error} cannot be imported", "alexnet-prep doctor, which shows what to install")
         code = 1
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
-        said = f"out of memory ({' '.join(str(error).split())[:160]})"
-        _tell(said, "a smaller --batch-size; what was saved is kept")
+        message = f"out of memory ({' '.join(str(error).split())[:160]})"
+        _print_error(message, "a smaller --batch-size; saved checkpoints are kept")
         code = 1
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else "" if _here() else "the present folder is gone: "
-        # Of other errors it is not known whether something was read or written.
-        written = isinstance(error, NotWrittenError) or error.errno in (*FULL, errno.EROFS)
-        hint = f"{remedy(error.errno)}, then run the same command again" if written else ""
-        _tell(f"{name}{error.strerror or error}", hint)
+        name = f"{error.filename}: " if error.filename else ""
+        if not name and not _current_folder_exists():
+            name = "the current folder no longer exists: "
+        # Other errors do not tell reading from writing, and have no hint.
+        writing = isinstance(error, NotWrittenError) or error.errno in (*FULL, errno.EROFS)
+        hint = f"{remedy(error.errno)}, then run the same command again" if writing else ""
+        _print_error(f"{name}{error.strerror or error}", hint)
         code = 1
     return code if isinstance(code, int) else 0
 
 
 def plain(text: str) -> str:
-    """A line with what is in a stranger's file, a class's name say: shown by a terminal, and not obeyed."""
-    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Escape control characters in text from a file, such as a class name, so that a terminal only shows them."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def _tell(message: str, hint: str = "") -> None:
+def _print_error(message: str, hint: str = "") -> None:
     click.echo(f"error: {plain(message)}", err=True)
     if hint:
         click.echo(f"  try: {plain(hint)}", err=True)
 
 
-def _here() -> bool:
-    """Whether the present folder is still there: a deleted one is an error without a name."""
+def _current_folder_exists() -> bool:
+    """Whether the current folder was not deleted; errors of a deleted one have no file name."""
     try:
         return bool(os.getcwd())
     except OSError:
@@ -158,20 +171,22 @@ class LazyGroup(click.Group):
 
 
 def is_live(stream: IO[str] | None) -> bool:
-    """Whether a line can be written over: a terminal that knows how; an output that was closed is None."""
+    """Whether a stream is a terminal that can overwrite its last line; a closed stream is None."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "images"):
-    """Show a bar with rate and time left on a terminal, a plain line now and then elsewhere.
+    """Show a bar with rate and remaining time on a terminal; elsewhere print a line every few seconds.
 
+    Args:
+        total: number of units.
     Yields:
-        A function to call with the number of units done since the last call; `fresh=False` for those of an earlier
+        A function to call with the number of units done since the last call; `fresh=False` for units of an earlier
         run, which count for the bar but not for the rate.
     """
     started = time.monotonic()
-    done, before, said = 0, 0, started  # before: done by an earlier run
+    done, before, printed = 0, 0, started  # before: units of an earlier run; printed: time of the last line
 
     def rate() -> str:
         value = (done - before) / max(time.monotonic() - started, 1e-9)
@@ -192,11 +207,11 @@ def progress(label: str, total: int, unit: str = "images"):
         return
 
     def advance_plainly(count: int, fresh: bool = True) -> None:
-        nonlocal done, before, said
+        nonlocal done, before, printed
         done, before = done + count, before if fresh else before + count
         now = time.monotonic()
-        if now - said >= PLAIN_LINE_SECONDS and done < total:
-            said = now
+        if now - printed >= PLAIN_LINE_SECONDS and done < total:
+            printed = now
             left = (total - done) * (now - started) / max(done - before, 1)
             click.echo(f"{label}: {done:,} of {total:,} {unit}, {rate()}, {duration(left)} left", err=True)
 
@@ -204,7 +219,7 @@ def progress(label: str, total: int, unit: str = "images"):
 
 
 def duration(seconds: float) -> str:
-    """Say a span of time as a person would: `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    """Format a time span in seconds: `42 s`, `3 min 05 s`, `2 h 07 min`."""
     seconds = round(seconds)
     if seconds < 100:
         return f"{seconds} s"
@@ -214,24 +229,10 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Say a number of bytes in decimal units: `31.9 kB`, `1.2 GB`."""
+    """Format a number of bytes in decimal units: `31.9 kB`, `1.2 GB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-# --- from tools/utf8.py
-
-MODE = "PYTHONUTF8"  # Python's own: the worker processes and the other ranks have it too
-
-
-def ensure_utf8() -> None:
-    """Start this command once more, in UTF-8 mode, where the locale has names in another encoding."""
-    there = sys.getfilesystemencoding().lower() == "utf-8"
-    if there or not sys.executable or os.environ.get(MODE) == "1":  # once: `-E` and `-X utf8=0` are stronger
-        return
-    os.environ[MODE] = "1"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,6 +1,6 @@
-"""What a training or evaluating process does to itself: signals that finish the step, memory that stays.
+"""Settings of a training or evaluating process: signal handlers, the memory allocator, the device.
 
-In:  nothing.  Out: side effects on this process alone; a library must not do these, so they are here.
+In:  nothing.  Out: side effects on this process, which a library must not have: so they are here.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import torch
 
 from ..pipeline.errors import DeviceError
 
-PARENT = "ALEXNET_DALI_LAUNCHER"  # set in the ranks that this file has started
+PARENT = "ALEXNET_DALI_LAUNCHER"  # set in ranks that launch.py started: its process id
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -21,8 +21,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 class Stop:
     """Becomes true at the first SIGINT or SIGTERM; the second one ends the process as usual.
 
-    Not a rank that a launcher has begun: the launcher passes on what it gets, so that a signal to the whole group, as
-    systemd sends it, comes twice. It ends its ranks itself at its own second one.
+    A launcher's rank ignores the second one: a signal to the whole control group, as systemd sends it, arrives twice,
+    since the launcher passes its own on. At its second signal the launcher kills its ranks.
     """
 
     def __init__(self):
@@ -33,23 +33,23 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """As shells have it: 128 and the signal's number."""
+        """128 plus the signal's number, as in shells; 0 without a signal."""
         return 128 + self.signal if self.signal else 0
 
 
 @contextmanager
 def stop_on_signals():
-    """Yield a Stop that the two signals set."""
+    """Handle SIGINT and SIGTERM in the block; yields the Stop that they set."""
     stop = Stop()
     before: dict[int, Any] = {}
 
-    def ask(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         stop.signal = int(number)
         for one in before:
             signal.signal(one, signal.SIG_IGN if PARENT in os.environ else signal.SIG_DFL)
 
     for each in (signal.SIGINT, signal.SIGTERM):
-        before[each] = signal.signal(each, ask)
+        before[each] = signal.signal(each, handle)
     try:
         yield stop
     finally:
@@ -58,10 +58,13 @@ def stop_on_signals():
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory instead of giving it back to the system.
+    """Let glibc keep freed memory instead of returning it to the system.
 
-    Each step allocates and frees gigabytes of activities; fresh pages cost more than the arithmetic on them. Measured
-    on two CPU cores, bf16: 62 images/s without, 133 with. Elsewhere than on glibc it does nothing.
+    Each step allocates and frees gigabytes of activations; new pages cost more than the arithmetic on them. Measured
+    on two CPU cores, bf16: 62 images/s without, 133 with.
+
+    Returns:
+        Whether it was set; without glibc it is not.
     """
     try:
         libc = ctypes.CDLL(None)
@@ -70,19 +73,19 @@ def keep_memory() -> bool:
         return False
 
 
-def pick_device(asked: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`.
+def pick_device(name: str) -> torch.device:
+    """Return the device for `auto`, `cpu` or `cuda`; on the CPU, `keep_memory` is set.
 
     Raises:
-        DeviceError: a GPU was asked for and none is usable.
+        DeviceError: `cuda` was requested and no GPU is usable.
     """
     usable = torch.cuda.is_available()
-    if asked == "cuda" and not usable:
+    if name == "cuda" and not usable:
         raise DeviceError(
-            "no GPU is usable here, but --device cuda was asked for",
-            "see why with alexnet-prep doctor, or use --device cpu",
+            "--device cuda: no usable GPU on this machine",
+            "find the reason with alexnet-prep doctor, or use --device cpu",
         )
-    if asked == "cpu" or not usable:
+    if name == "cpu" or not usable:
         keep_memory()
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())

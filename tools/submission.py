@@ -1,11 +1,11 @@
-"""A submission file as ILSVRC's: a line a photo, its most probable classes, in the order of the photos' file names.
+"""A submission file in ILSVRC's format: one line per photo with its most probable classes, sorted by file name.
 
-In:  each batch's records and probabilities, the CSVs beside the shards.  Out: text, `391 12 7 3 904` a line.
-Shards hold the photos in another order, so the lines wait in a temporary database on disk and are sorted there: of the
-photos' names no more than those of one shard are in memory.
+In:  each batch's records and probabilities, the CSVs beside the shards.  Out: lines such as `391 12 7 3 904`.
+Shards hold the photos in another order, so the lines are sorted in a temporary database on disk; only the file names
+of one shard are in memory.
 
-The classes are the shard set's labels, counted from 0; of ILSVRC's 1,000 classes in the devkit's order they are ILSVRC
-IDs, from 1, as the server of 2012 wanted them.
+Classes are the shard set's labels, counted from 0; for ILSVRC's 1,000 classes in the devkit's order they are ILSVRC
+IDs, counted from 1, as the evaluation server of 2012 required.
 """
 
 import os
@@ -24,28 +24,32 @@ from ..pipeline.shards.records_csv import Row, listing_of, read_listing
 from ..pipeline.sources.find import LABEL_ORDERS
 
 TOP = 5
-ILSVRC = 1000  # classes; of a set that lacks one, the later labels are no IDs
+ILSVRC = 1000  # classes; in a set that lacks one, later labels are not IDs
 
 
 class Predictions:
-    """Keeps the most probable classes of each photo of a split while a pass goes on: give its `see` to `evaluate`.
+    """Collects the most probable classes of each photo of a split; pass its `see` to `evaluate`.
 
     Args:
-        label_order: the classes', as dataset.json says it.
+        label_order: how the classes are numbered, as in dataset.json.
+        classes: their number.
     """
 
     def __init__(self, split: Split, label_order: str, classes: int):
         self.first = 1 if label_order == LABEL_ORDERS["devkit"] and classes == ILSVRC else 0
         self._names = _Names(split)
-        self._lines = sqlite3.connect("")  # a file of its own, which goes with it
+        self._lines = sqlite3.connect("")  # a temporary file that is deleted on close
         self._lines.execute("CREATE TABLE lines (name BLOB, path BLOB, classes TEXT)")
 
     def see(self, records: np.ndarray, labels: Tensor, probabilities: Tensor) -> None:
-        """Keep a batch's.
+        """Collect a batch's classes.
 
+        Args:
+            records: int64 (n,), ascending over the calls.
+            probabilities: (n, classes).
         Raises:
             ShardError: a shard's CSV is missing or damaged.
-            TrainingError: the probabilities are not numbers.
+            TrainingError: the probabilities are not finite.
         """
         best = (most_probable(probabilities, TOP) + self.first).tolist()
         paths = [os.fsencode(self._names.path(record)) for record in records.tolist()]
@@ -55,21 +59,21 @@ class Predictions:
         self._lines.executemany("INSERT INTO lines VALUES (?, ?, ?)", rows)
 
     def write(self, path: Path) -> None:
-        """Write the file: of equal file names in the order of their paths."""
+        """Write the file; photos with equal file names are in the order of their paths."""
         ordered = self._lines.execute("SELECT classes FROM lines ORDER BY name, path")
         write_atomically(path, lambda file: file.writelines(f"{classes}\n".encode() for (classes,) in ordered))
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close and delete the database."""
         self._lines.close()
 
     def numbering(self) -> str:
-        """How classes are counted, in words."""
+        """Return how classes are numbered, as text."""
         return "ILSVRC IDs, from 1" if self.first else "labels of the shard set, from 0"
 
 
 class _Names:
-    """Paths of a split's photos by record, one shard's CSV in memory at a time."""
+    """Paths of a split's photos by record, with one shard's CSV in memory at a time."""
 
     def __init__(self, split: Split):
         self._shards: Iterator[tuple[Path, int]] = ((folder, file.records) for folder, file in split.shards)
@@ -77,7 +81,7 @@ class _Names:
         self._first = 0
 
     def path(self, record: int) -> str:
-        """A photo's path; of records in ascending order."""
+        """Return a photo's path; records must be in ascending order."""
         while record >= self._first + len(self._rows):
             self._first += len(self._rows)
             folder, records = next(self._shards)

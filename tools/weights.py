@@ -1,42 +1,33 @@
-"""`alexnet-weights`: a run as files for other programs, and other programs' weights as a checkpoint."""
+"""`alexnet-weights`: a run as files for other programs, and other programs' weights as a checkpoint.
+
+In:  a run, or a file of weights.  Out: safetensors, ONNX and a model card, or a checkpoint.
+The modules that import torch are imported when a command runs, so that `--help` is fast.
+"""
 
 from pathlib import Path
 
 import click
 
-from ..model.training import checkpoint as checkpoints
-from ..model.training import metrics
-from ..model.weights import convert, onnx_export, safetensors_io
-from ..model.weights import trained as trained_nets
-from ..model.weights.trained import load_exported, load_trained
 from ..pipeline.errors import UsageError
 from ..pipeline.files import writing_to
-from ..pipeline.shards.manifest import open_shard_set
-from . import console
+from . import console, options
 from .output_guard import check_folder, check_output
 
-FOLDER = click.Path(path_type=Path)
 OWN, ONNX = "alexnet-dali", "model.onnx"
-# What each file but the weights, which come last, is known by within its first bytes: a stopped export is gone on with.
-MARKS = {
-    safetensors_io.STATISTICS: safetensors_io.KIND,
-    safetensors_io.CARD: "Written by alexnet-dali",
-    ONNX: "pictures",
-}
-HEAD = 1 << 20
-NOTES = {
+HEAD = 1 << 20  # bytes in which a file of an earlier export is recognised
+NOTES = {  # by layout
     "torchvision": "a checkpoint of torchvision:alexnet, which is not the net of 2012: other kernels, no groups, no "
-    "normalisation",
+    "local response normalisation",
     "caffe": "bvlc_alexnet; not caffenet, which has the same shapes but pools before it normalises. Caffe normalises "
-    "across all maps, ours within a column: 4 of 96 and 4 of 256 maps have other neighbours",
-    OWN: "a checkpoint to evaluate or to begin with; not to resume",
+    "across all maps, this net within a column: 4 of 96 and 4 of 256 maps have other neighbours",
+    OWN: "the checkpoint can be evaluated, or used with --init-from; it cannot be resumed",
 }
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="alexnet-dali")
+@click.group(context_settings=options.SETTINGS)
+@options.version
 def weights():
-    """Take weights to other programs, or from them, as safetensors or ONNX.
+    """Export weights for other programs, or import theirs, as safetensors or ONNX.
 
     \b
     Examples:
@@ -46,35 +37,42 @@ def weights():
 
 
 @weights.command("export")
-@click.argument("run", type=FOLDER)
-@click.option("--to", "folder", type=FOLDER, required=True, help="The folder for the files.")
-@click.option("--onnx", is_flag=True, help="Write model.onnx too, checked with onnxruntime against torch.")
+@click.argument("run", type=options.PATH)
+@options.path("--to", "folder", required=True, help="Folder for the files.")
+@click.option("--onnx", is_flag=True, help="Also write model.onnx, and compare its output in onnxruntime with torch's.")
 def export_weights(run, folder, onnx):
     """Write the best checkpoint of RUN, a folder or a .pt file, as safetensors with a model card.
 
-    model.safetensors has the weights and, as metadata, recipe, classes, crop, mean and version;
-    statistics.safetensors the mean image and the eigenbasis; README.md what the net is, its error, and the command
-    that trains it. model.onnx takes pixels of 0..255, any number of pictures at once.
+    model.safetensors has the weights and, as metadata, recipe, classes, crop, mean and version.
+    statistics.safetensors has the mean image and the eigenbasis of the RGB covariance. README.md is the model card:
+    the net, its error, and the command that trains it. The input of model.onnx is a batch of any size with pixels
+    in 0..255.
 
     \b
     Examples:
       alexnet-weights export runs/source2012 --to source2012
       alexnet-weights export runs/source2012/last.pt --to source2012 --onnx
     """
-    beside = [
-        name for name in (safetensors_io.STATISTICS, safetensors_io.CARD, *[ONNX] * onnx) if not _is_ours(folder / name)
-    ]
-    check_folder(folder, (safetensors_io.WEIGHTS, *beside, *checkpoints.NAMES))
+    from ..model.training import checkpoint as checkpoints
+    from ..model.training import metrics
+    from ..model.weights import onnx_export, safetensors_io
+    from ..model.weights import trained as trained_nets
+
+    # The weights are written last: without them, the files are of an export that was stopped, and are overwritten.
+    marks = {safetensors_io.STATISTICS: safetensors_io.KIND, safetensors_io.CARD: "Written by alexnet-dali"}
+    marks |= {ONNX: "pictures"} if onnx else {}
+    foreign = [name for name, mark in marks.items() if not _contains(folder / name, mark)]
+    check_folder(folder, (safetensors_io.WEIGHTS, *foreign, *checkpoints.NAMES))
     safetensors_io.safetensors_module()
     if onnx:
         onnx_export.check_installed()
     file = checkpoints.run_checkpoint(run)
-    trained = load_trained(file)  # what this version cannot use is not passed on
+    trained = trained_nets.load_trained(file)  # raises if this version cannot use the checkpoint
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if onnx:  # the one that can fail comes first
+    if onnx:  # first, since it can fail
         difference = onnx_export.export_onnx(trained, folder / ONNX)
-        click.echo(f"{ONNX}: logits on random pictures differ from torch's by {difference:.2g} at most")
+        click.echo(f"{ONNX}: logits of random pictures differ from torch's by at most {difference:.2g}")
     del trained
     lines = [line for line in metrics.read(file.parent / "metrics.jsonl") if line["kind"] == "epoch"]
     safetensors_io.write(trained_nets.load(file), folder, lines)
@@ -84,52 +82,49 @@ def export_weights(run, folder, onnx):
     )
 
 
-def _is_ours(file: Path) -> bool:
-    """Whether a file is there that an export wrote."""
+def _contains(file: Path, mark: str) -> bool:
+    """Whether a file exists and has a text near its start."""
     try:
         if not file.is_file():
             return False
         with open(file, "rb") as opened:
-            return MARKS[file.name].encode() in opened.read(HEAD)
+            return mark.encode() in opened.read(HEAD)
     except OSError:
         return False
 
 
 @weights.command("import")
-@click.argument("file", type=FOLDER)
+@click.argument("file", type=options.PATH)
 @click.option(
     "--layout",
-    type=click.Choice([*convert.LAYOUTS, OWN]),
+    type=click.Choice(list(NOTES)),
     required=True,
-    help="Whose names and shapes they are; alexnet-dali: what export wrote.",
+    help="The program whose array names and shapes the file has; alexnet-dali: a file of alexnet-weights export.",
 )
-@click.option("--to", "target", type=FOLDER, required=True, help="The checkpoint to write, runs/NAME/best.pt say.")
-@click.option(
-    "--shards",
-    type=FOLDER,
-    default="out",
-    show_default=True,
-    help="The shard set whose classes these are, in their order; for alexnet-dali not needed.",
-)
+@options.path("--to", "target", required=True, help="The checkpoint to write, for example runs/NAME/best.pt.")
+@options.shards("The shard set that has the net's classes, in their order; not needed for alexnet-dali.")
 def import_weights(file, layout, target, shards):
-    """Make a checkpoint of FILE, a .safetensors or a .npz; nothing is unpickled, every shape is checked.
+    """Convert FILE, a .safetensors or .npz, to a checkpoint; nothing is unpickled and every shape is checked.
 
     torchvision: the state dict of torchvision's alexnet, which becomes a checkpoint of torchvision:alexnet.
-    caffe: bvlc_alexnet, its arrays named conv1.weight, conv1_w or conv1.0 and so on; colours are turned from BGR,
-    and the normalisation's constant from 1 to 2.
+    caffe: bvlc_alexnet, with arrays named conv1.weight, conv1_w or conv1.0 and so on; channels are reordered from
+    BGR to RGB, and weights rescaled for a normalisation constant of 2 instead of 1.
 
     \b
     Examples:
       alexnet-weights import alexnet.safetensors --layout torchvision --to runs/torchvision/best.pt
       alexnet-weights import bvlc_alexnet.npz --layout caffe --shards out --to runs/caffe/best.pt
     """
+    from ..model.training import checkpoint as checkpoints
+    from ..model.weights import convert, safetensors_io, trained
+    from ..pipeline.shards.manifest import open_shard_set
+
     if target.suffix != ".pt" or target.exists():
-        raise UsageError(
-            f"--to {target}: {'is there already' if target.exists() else 'not a .pt file'}", "name a new file, NAME.pt"
-        )
+        reason = "already exists" if target.exists() else "not a .pt file"
+        raise UsageError(f"--to {target}: {reason}", "name a new file, NAME.pt")
     check_output(target, ".pt", make=True)
     if layout == OWN:
-        load_exported(file)
+        trained.load_exported(file)
         saved = safetensors_io.read(file)
     else:
         saved = convert.convert(file, layout, open_shard_set(shards))
@@ -141,7 +136,7 @@ def import_weights(file, layout, target, shards):
 
 
 def main() -> None:
-    """Entry of the console script."""
+    """Run the console script."""
     console.ensure_utf8()
     console.run(weights)
 

@@ -165,7 +165,7 @@ def old_or_new(out, before, after, what):
 def told(err, out, error, kind):
     """The message is two lines, a file or folder under its final name and what to do; or the one of Ctrl-C."""
     if error is KeyboardInterrupt:
-        return err.endswith("stopped; run the same command again to go on\n")
+        return err.endswith("stopped; run the same command again to continue\n")
     found = re.search(rf"^error: ({re.escape(str(out))}[^:]*): .*\n(  try: .+\n)?$", err, re.MULTILINE)
     return found and ".part" not in found[1] and (found[2] or kind == "read")
 

@@ -200,7 +200,7 @@ def test_odd_names_a_home_that_cannot_be_written_no_asserts_and_strict_warnings(
     home.run("weights", "export", run, "--to", odd / "weights")
     assert data(shards) == ordinary
     said, _ = home.run("prep", "verify", "--shards", shards)
-    assert said.startswith("whole: 12 records")
+    assert said.startswith("undamaged: 12 records")
     assert not watched.outside(watched.read(log), odd, temporary)
 
 
@@ -239,7 +239,7 @@ def test_a_present_folder_that_is_gone(photos, ordinary, tmp_path):
     here.chmod(0o700)
     home.before = ["sh", "-c", 'cd "$1" && rmdir "$1" && shift && exec "$@"', "sh", str(here)]
     _, err = home.run("prep", "build-lmdb", photos, "--out", tmp_path / "other", "--val-share", 0, code=1)
-    assert err == "error: the present folder is gone: No such file or directory\n"
+    assert err == "error: the current folder no longer exists: No such file or directory\n"
 
 
 def test_a_reader_that_leaves(photos, tmp_path):

@@ -96,5 +96,5 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError) as caught:
         pick_device("cuda")
-    assert caught.value.message == "no GPU is usable here, but --device cuda was asked for"
-    assert caught.value.hint == "see why with alexnet-prep doctor, or use --device cpu" and caught.value.exit_code == 1
+    assert caught.value.message == "--device cuda: no usable GPU on this machine"
+    assert caught.value.hint == "find the reason with alexnet-prep doctor, or use --device cpu" and caught.value.exit_code == 1

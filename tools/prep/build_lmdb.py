@@ -25,65 +25,71 @@ from .. import console, options
     type=click.Choice(["auto", *LAYOUTS]),
     default="auto",
     show_default=True,
-    help="How SOURCE is laid out; auto looks.",
+    help="Layout of SOURCE; auto detects it.",
 )
 @click.option(
     "--encoding",
     type=click.Choice(ENCODINGS),
     default="jpeg",
     show_default=True,
-    help="JPEG, or raw pixels: six times as large, three times as fast to read.",
+    help="JPEG, or raw pixels: six times as large and three times as fast to read.",
 )
-@click.option("--quality", type=int, default=BuildOptions.quality, show_default=True, help="Of the JPEGs, 1 to 100.")
-@click.option("--size", type=int, default=BuildOptions.size, show_default=True, help="Pixels of the short side.")
+@click.option("--quality", type=int, default=BuildOptions.quality, show_default=True, help="JPEG quality, 1 to 100.")
+@click.option(
+    "--size", type=int, default=BuildOptions.size, show_default=True, help="Length of the short side, pixels."
+)
 @click.option(
     "--fit",
     type=click.Choice(FITS),
     default="crop",
     show_default=True,
-    help="Cut the central square, as the paper does, or keep the whole picture.",
+    help="crop: the central square, as in the paper. short-side: the whole picture.",
 )
 @click.option(
     "--val-share",
     type=click.FloatRange(0, 0.9),
     default=0.1,
     show_default=True,
-    help="Share of all photos held out as val, where the source has no splits.",
+    help="Fraction of the photos held out as val if the source has no splits.",
 )
-@click.option("--split", type=click.Choice(SPLITS), help="Build this split alone; photos without splits are all of it.")
+@click.option(
+    "--split", type=click.Choice(SPLITS), help="Build only this split; a source without splits goes into it whole."
+)
 @click.option(
     "--label-order",
     type=click.Choice(list(LABEL_ORDERS)),
     default="sorted",
     show_default=True,
-    help="Number the classes by sorted name, as torchvision, Caffe and timm; as the source; or as ILSVRC's devkit.",
+    help="Order of the classes: by name, as in torchvision and timm; as in the source; or as in ILSVRC's devkit.",
 )
-@options.seed("Of the order and of the photos held out.")
-@click.option("--shard-records", type=click.IntRange(1), help="Photos a shard.  [default: 5000, fewer of small sets]")
+@options.seed("Seed of the order and of the photos held out.")
+@click.option(
+    "--shard-records", type=click.IntRange(1), help="Photos per shard.  [default: 5000, fewer for small sets]"
+)
 @click.option(
     "--exif",
     type=click.Choice(EXIF),
     default="ignore",
     show_default=True,
-    help="The orientation tag: ignore it, as the tools of 2012 did, or turn the picture.",
+    help="The EXIF orientation tag: ignore it, as the tools of 2012 did, or rotate the picture.",
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
     default=BuildOptions.max_pixels,
     show_default=True,
-    help="Reject larger photos before decoding them.",
+    help="Reject photos with more pixels without decoding them.",
 )
-@click.option("--accept-truncated", is_flag=True, help="Keep what can be decoded of torn files.")
+@click.option("--accept-truncated", is_flag=True, help="Accept truncated files, as far as they can be decoded.")
 @click.option("--scheduler", metavar="ADDRESS", help="Build on a Dask cluster, tcp://host:8786 (docs/cluster.md).")
 def build_lmdb(source, out, workers, layout, val_share, split, label_order, scheduler, shard_records, **options):
     """Resize the photos of SOURCE and pack them into LMDB shards of Caffe Datum records.
 
-    SOURCE is a folder: class folders, or train/ and val/ with class folders in them; ImageNet's official archives,
-    of 2012 or 2010; Kaggle's ILSVRC folder; Hugging Face parquet; WebDataset tars. Or a file with lines of `path
-    label`. Archives are read in place. Each photo's short side becomes 256 pixels and its central 256x256 are kept.
-    Photos that cannot be read are listed in rejected.csv and left out. A build that was stopped goes on when the
-    same command is run again.
+    SOURCE is a folder: class folders, or train/ and val/ with class folders in them; ImageNet's official archives
+    of 2012 or 2010; Kaggle's ILSVRC folder; Hugging Face parquet; WebDataset tars. Or it is a file with lines of
+    `path label`. Archives are not unpacked. Each photo is resized to a short side of 256 pixels and cropped to its
+    central 256x256. Photos that cannot be read are left out and listed in rejected.csv. After an interruption, run
+    the same command again to continue.
 
     \b
     Examples:
@@ -96,18 +102,18 @@ def build_lmdb(source, out, workers, layout, val_share, split, label_order, sche
         source, layout=layout, split=split, val_share=val_share, seed=made.seed, label_order=label_order
     )
     total = sum(len(photos) for photos in found.splits.values())
-    _say_what_was_found(found, total)
-    began = time.monotonic()
+    _print_found(found, total)
+    started = time.monotonic()
     with _executor(scheduler, found, out, workers) as (pool, where), console.progress("building", total) as advance:
         if scheduler:
             found, out = replace(found, root=found.root.resolve()), out.resolve()
         built, fresh = build_shards(found, out, made, pool, advance)
-    seconds = time.monotonic() - began
-    _say_what_was_built(built, total)
+    seconds = time.monotonic() - started
+    _print_built(built, total)
     click.echo(
         f"{console.duration(seconds)}, {fresh / seconds:,.0f} images/s with {where}"
         if fresh
-        else "all of it was there already: nothing to do"
+        else "already complete: nothing to do"
     )
 
 
@@ -124,23 +130,23 @@ def _executor(scheduler: str | None, found: PhotoSource, out: Path, workers: int
             yield pool, f"{count} workers"
 
 
-def _say_what_was_found(found: PhotoSource, total: int) -> None:
+def _print_found(found: PhotoSource, total: int) -> None:
     parts = ", ".join(f"{name} {len(photos):,}" for name, photos in found.splits.items())
     click.echo(f"{total:,} photos in {len(found.classes):,} classes ({found.kind}: {parts})")
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     if found.ignored:
-        click.echo(f"note: {found.ignored:,} other files left alone", err=True)
-    untaught = found.classes_without_training() if "train" in found.splits else []
-    if untaught:
+        click.echo(f"note: {found.ignored:,} other files ignored", err=True)
+    untrained = found.classes_without_training() if "train" in found.splits else []
+    if untrained:
         click.echo(
-            f"warning: {len(untaught)} of {len(found.classes)} classes have no training photo: "
-            f"{', '.join(untaught[:3])}{', ...' if len(untaught) > 3 else ''}",
+            f"warning: {len(untrained)} of {len(found.classes)} classes have no training photo: "
+            f"{', '.join(untrained[:3])}{', ...' if len(untrained) > 3 else ''}",
             err=True,
         )
 
 
-def _say_what_was_built(built: ShardSet, total: int) -> None:
+def _print_built(built: ShardSet, total: int) -> None:
     out, rejected = built.root, built.manifest["rejected"]
     files = [file for split in built.splits.values() for _, file in split.shards]
     click.echo(
@@ -152,11 +158,11 @@ def _say_what_was_built(built: ShardSet, total: int) -> None:
     forms = sum((Counter(entry["forms"]) for entry in entries), Counter())
     others = [f"{count:,} {form}" for form, count in forms.most_common() if form != "JPEG"]
     if others:
-        click.echo(f"not plain JPEG by their content: {', '.join(others)}")
+        click.echo(f"by content not plain JPEG: {', '.join(others)}")
     known, unlike = sum(entry["known"] for entry in entries), [path for entry in entries for path in entry["unlike"]]
     if known:
-        click.echo(f"{known:,} of them are ImageNet's known odd photos, as expected")
+        click.echo(f"{known:,} of them are known anomalies of ImageNet, as expected")
     if unlike:
-        click.echo(f"note: {len(unlike):,} of ImageNet's known odd photos look mended: {unlike[0]}", err=True)
+        click.echo(f"note: {len(unlike):,} known anomalies of ImageNet are not anomalous here: {unlike[0]}", err=True)
     if not built.has("val"):
         click.echo("note: no photos in val: training will not evaluate", err=True)

@@ -1,4 +1,4 @@
-"""`alexnet-prep doctor`: what is installed and fits together, what is missing, and the command that mends it."""
+"""`alexnet-prep doctor`: a table of what works on this machine, what is missing, and the command that fixes it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,7 @@ from ...pipeline.files import write_json
 from .. import options
 from ..output_guard import check_output
 from .doctor_checks import checks
-from .machine import look
+from .machine import inspect_machine
 
 
 @click.command("doctor")
@@ -17,9 +17,9 @@ from .machine import look
 @options.json_file("Also write the checks to this JSON file.")
 @options.force
 def doctor(out: Path, json_file: Path | None, force: bool) -> None:
-    """Say what is installed and fits together, what is missing, and the command that mends it.
+    """Check that the installed packages, drivers and GPUs work together; name the command that fixes what does not.
 
-    Works without DALI, torch or a GPU. Exit code 0: training can run on this machine; 1: it cannot yet.
+    Works without DALI, torch or a GPU. Exit code 0: ready to train; 1: not ready.
 
     \b
     Example:
@@ -27,7 +27,7 @@ def doctor(out: Path, json_file: Path | None, force: bool) -> None:
     """
     if json_file:
         check_output(json_file, ".json", force=force)
-    machine = look()
+    machine = inspect_machine()
     lines = checks(out, machine)
     width = max(len(line.name) for line in lines) + 2
     for line in lines:
@@ -37,6 +37,6 @@ def doctor(out: Path, json_file: Path | None, force: bool) -> None:
     if json_file:
         write_json(json_file, [asdict(line) for line in lines])
     if stops := [line.name for line in lines if line.stops]:
-        click.echo(f"training cannot run here yet; mend {', '.join(stops)}")
+        click.echo(f"not ready to train; fix {', '.join(stops)}")
         raise click.exceptions.Exit(1)
-    click.echo(f"training can run here, on {f'{len(machine.gpus)} GPU(s)' if machine.gpus else 'the CPU'}")
+    click.echo(f"ready to train on {f'{len(machine.gpus)} GPU(s)' if machine.gpus else 'the CPU'}")

@@ -1,8 +1,8 @@
-"""The checks of `alexnet-prep doctor`: what fits together on this machine, and the command that mends what does not.
+"""The checks of `alexnet-prep doctor`: what works on this machine, and the command that fixes what does not.
 
-In:  a `Machine` of facts, the installed packages, the folder for the shards.  Out: one Check a line of the table.
-Each check is a small function that returns one line and raises nothing. torch, DALI, lmdb and the image
-libraries are imported inside the checks only: this command has to work where they do not.
+In:  the facts of a `Machine`, the installed packages, the folder for the shards.  Out: one Check per line of the table.
+Each check is a function that returns one line and raises nothing. torch, DALI, lmdb and the image libraries are
+imported inside the checks only: the command must run where they are missing or broken.
 """
 
 import functools
@@ -18,22 +18,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from ..console import size
-from .machine import JPEG_ENGINES, Machine, decode_with_dali, numbers, older, requirement, small_jpeg
+from .machine import JPEG_ENGINES, Machine, decode_with_dali, older, requirement, small_jpeg
 
 OLDEST, NEWEST = (3, 10), (3, 14)  # pyproject.toml's requires-python
-DRIVERS = {"11": (450, 80), "12": (525, 60), "13": (580,)}  # by CUDA: DALI's installation page; torch asks the same
+DRIVERS = {"11": "450.80", "12": "525.60", "13": "580"}  # oldest by CUDA: DALI's installation page; torch's too
 JPEG_SHARDS, RAW_SHARDS = 45e9, 265e9  # ImageNet: 1.33 million photos of about 34 kB, or of 256 x 256 x 3 bytes
-SHARED_MEMORY = 1 << 30  # docker gives 64 MB, too little for processes that exchange batches
-MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "nvidia": "nvidia-dali-cuda120"}  # others: same name
-LIKENESS = {"cpu": 4, "mixed": 16}  # levels of 255: the CPU decoders agree exactly, nvJPEG rounds its own way
+SHARED_MEMORY = 1 << 30  # docker's default is 64 MB, too little for processes that exchange batches
+MODULES = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "nvidia": "nvidia-dali-cuda120",
+}  # packages of modules with another name
+LIKENESS = {"cpu": 4, "mixed": 16}  # levels of 255: the CPU decoders agree exactly, nvJPEG rounds differently
 
-Finding = tuple[str, str] | tuple[str, str, str]  # state, what was found, the command that mends it
+Finding = tuple[str, str] | tuple[str, str, str]  # state, what was found, the command that fixes it
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table. `note` is worth knowing; only `missing` and `wrong` stop training."""
+    """One line of the table. Only the states `missing` and `wrong` prevent training."""
 
     name: str
     state: str  # ok, note, missing, wrong
@@ -42,11 +48,12 @@ class Check:
 
     @property
     def stops(self) -> bool:
+        """Whether training cannot run."""
         return self.state in ("missing", "wrong")
 
 
 def checks(out: Path, machine: Machine) -> list[Check]:
-    """Judge everything, in the order in which one would mend it."""
+    """Run all checks, in the order in which their problems should be fixed."""
     return [
         python(),
         pictures(),
@@ -63,14 +70,14 @@ def checks(out: Path, machine: Machine) -> list[Check]:
 
 
 def _line(name: str, *packages: str) -> Callable[[Callable[..., Finding]], Callable[..., Check]]:
-    """Make a finding a line of the table; what is not installed, too old or raises becomes one as well."""
+    """Turn a finding into a Check; a missing or old package or an exception becomes one as well."""
 
     def wrap(find: Callable[..., Finding]) -> Callable[..., Check]:
         @functools.wraps(find)
         def check(*args, **kwargs) -> Check:
-            wanted = [requirement(package) for package in packages]
+            required = [requirement(package) for package in packages]
             try:
-                for each in wanted:
+                for each in required:
                     if old := older(each):
                         return Check(name, "wrong", f"{old}, older than {each}", f"pip install --upgrade '{each}'")
                 return Check(name, *find(*args, **kwargs))
@@ -82,14 +89,14 @@ def _line(name: str, *packages: str) -> Callable[[Callable[..., Finding]], Calla
                     f"{error.name or error} is not installed",
                     f"pip install '{requirement(MODULES.get(module, module))}'",
                 )
-            except Exception as error:  # a broken library raises whatever it likes; the other lines still count
+            except Exception as error:  # a broken library can raise anything; the other checks still run
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                again = " ".join(f"'{each}'" for each in wanted)
+                again = " ".join(f"'{each}'" for each in required)
                 return Check(
                     name,
-                    "wrong" if wanted else "note",
+                    "wrong" if required else "note",
                     reason,
-                    f"pip install --force-reinstall {again}" if wanted else "",
+                    f"pip install --force-reinstall {again}" if required else "",
                 )
 
         return check
@@ -101,11 +108,11 @@ def _line(name: str, *packages: str) -> Callable[[Callable[..., Finding]], Calla
 def python(version: tuple[int, ...] = sys.version_info[:3], system: str = sys.platform) -> Finding:
     found = ".".join(map(str, version)) + f" on {system}"
     if system != "linux":
-        return "wrong", f"{found}; DALI is built for Linux", "docker compose up"
+        return "wrong", f"{found}; DALI needs Linux", "docker compose up"
     if not OLDEST <= version[:2] <= NEWEST:
         return (
             "wrong",
-            f"{found}, outside of {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}",
+            f"{found}, outside {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}",
             "python3.12 -m venv .venv && . .venv/bin/activate && pip install -e .",
         )
     return "ok", found
@@ -128,10 +135,14 @@ def pictures() -> Finding:
     found = f"simplejpeg, OpenCV {cv2.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}"
     if worst > LIKENESS["cpu"]:
         again = "pip install --force-reinstall opencv-python-headless pillow simplejpeg"
-        return "wrong", f"{found} decode one JPEG up to {worst} levels apart", again
+        return "wrong", f"{found} decode the same JPEG up to {worst} levels apart", again
     if not area.COMPILED:
-        return "note", f"{found}; no compiled shrinking: builds take 15% longer", "install gcc, then this package again"
-    return "ok", f"{found}: one JPEG decodes alike"
+        return (
+            "note",
+            f"{found}; without the compiled resampler, builds take 15% longer",
+            "install gcc, then reinstall this package",
+        )
+    return "ok", f"{found}: all decode a JPEG to the same pixels"
 
 
 @_line("LMDB", "lmdb")
@@ -145,7 +156,7 @@ def lmdb_format() -> Finding:
             transaction.put(b"00000000", b"a record")
         header = Path(folder, "data.mdb").read_bytes()[:24]
     default = os.environ.get("LMDB_DEFAULT_LIB_VERSION", "0")
-    if struct.unpack("=II", header[16:]) != (0xBEEFC0DE, 1):  # behind a page header of 16 bytes; format 3's has 24
+    if struct.unpack("=II", header[16:]) != (0xBEEFC0DE, 1):  # after a page header of 16 bytes; format 3 has 24
         return (
             "wrong",
             f"{lmdb.__version__} writes a format that DALI and Caffe cannot read",
@@ -154,7 +165,7 @@ def lmdb_format() -> Finding:
     if default != "0":
         return (
             "note",
-            f"{lmdb.__version__} writes format 1 for us, but LMDB_DEFAULT_LIB_VERSION={default} makes "
+            f"{lmdb.__version__} writes format 1 here, but LMDB_DEFAULT_LIB_VERSION={default} makes "
             "other programs write one that DALI cannot read",
             "unset LMDB_DEFAULT_LIB_VERSION",
         )
@@ -199,7 +210,7 @@ def torchvision_ops() -> Finding:
     import torch
     import torchvision
 
-    # Beside a torch that it was not built for, torchvision loads and lacks its operators, or does not load at all.
+    # With a torch that it was not built for, torchvision loads without its operators, or does not load.
     torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     return "ok", f"{torchvision.__version__}, its operators load"
 
@@ -208,15 +219,16 @@ def torchvision_ops() -> Finding:
 def driver(machine: Machine) -> Finding:
     if machine.driver is None:
         return "note", "no NVIDIA driver; a GPU needs one", "sudo apt-get install nvidia-driver-580"
-    needs = {f"torch for CUDA {machine.cuda}": DRIVERS.get((machine.cuda or "").partition(".")[0], (0,))}
-    # Where torch runs, the driver is new enough for its CUDA, by a compatibility package if not by its number.
-    have = max(numbers(machine.driver), needs[f"torch for CUDA {machine.cuda}"] if machine.gpus else (0,))
-    needs |= {build: DRIVERS.get(build[-3:-1], (0,)) for build in machine.dali}
-    short = [f"{what} needs {'.'.join(map(str, floor))}" for what, floor in needs.items() if have < floor]
+    torch_cuda = f"torch for CUDA {machine.cuda}"
+    needs = {torch_cuda: Version(DRIVERS.get((machine.cuda or "").partition(".")[0], "0"))}
+    # Where torch runs, the driver is new enough for its CUDA, if not by its version then by a compatibility package.
+    have = max(Version(machine.driver), needs[torch_cuda] if machine.gpus else Version("0"))
+    needs |= {build: Version(DRIVERS.get(build[-3:-1], "0")) for build in machine.dali}
+    short = [f"{what} needs {least}" for what, least in needs.items() if have < least]
     if not short:
         return "ok", machine.driver
     found = f"{machine.driver} is too old: {', '.join(short)}"
-    if not any(what.startswith("torch") for what in short) and have >= DRIVERS["12"]:
+    if not any(what.startswith("torch") for what in short) and have >= Version(DRIVERS["12"]):
         return "wrong", found, f"pip uninstall -y {' '.join(machine.dali)} && pip install nvidia-dali-cuda120"
     return "wrong", found, "sudo apt-get install nvidia-driver-580 (on the host, if this is a container)"
 
@@ -227,14 +239,18 @@ def gpus(machine: Machine) -> Finding:
     if not machine.gpus and not listed:
         return "note", "none: training runs on the CPU", "docker run --gpus all, if this is a container"
     if not machine.gpus and machine.cuda is None:
-        return "note", f"{listed}: idle without a torch for CUDA", "pip install --force-reinstall torch torchvision"
+        return (
+            "note",
+            f"{listed}: not used, since torch is built without CUDA",
+            "pip install --force-reinstall torch torchvision",
+        )
     if not machine.gpus and "CUDA_VISIBLE_DEVICES" in os.environ:
         return "note", f"{listed}: hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES"
     if not machine.gpus:
         return (
             "wrong",
             f"{listed}: torch cannot use it: {machine.refusal or 'no reason given'}",
-            "sudo modprobe nvidia_uvm, or sudo reboot; where the driver is too old, mend that first",
+            "sudo modprobe nvidia_uvm, or sudo reboot; if the driver is too old, fix that first",
         )
     counted = Counter(
         f"{gpu.name}, {size(gpu.memory_bytes)}, compute {'.'.join(map(str, gpu.capability))}, "
@@ -242,20 +258,20 @@ def gpus(machine: Machine) -> Finding:
         for gpu in machine.gpus
     )
     found = "; ".join(f"{count} x {text}" for text, count in counted.items())
-    if strangers := [gpu for gpu in machine.gpus if not gpu.runs(machine.architectures)]:
+    if unsupported := [gpu for gpu in machine.gpus if not gpu.runs(machine.architectures)]:
         codes = ", ".join(machine.architectures)
         return (
             "wrong",
-            f"{found}; torch has no code for {strangers[0].name}, but for {codes}",
-            "install the build of torch that PyTorch's own page names for this GPU"
-            if strangers[0].capability < (7, 5)
+            f"{found}; torch has no code for {unsupported[0].name}, only for {codes}",
+            "install the build of torch that pytorch.org names for this GPU"
+            if unsupported[0].capability < (7, 5)
             else "pip install --upgrade torch torchvision",
         )
     if any(gpu.capability in JPEG_ENGINES and not gpu.decodes_jpeg for gpu in machine.gpus):
-        # nvJPEG reaches the engine through libnvcuvid.so.1, which containers get with "video" only.
+        # nvJPEG uses the engine through libnvcuvid.so.1, which containers have only with "video".
         return (
             "note",
-            f"{found}; a JPEG engine is there but not within reach of nvJPEG (libnvcuvid.so.1)",
+            f"{found}; its JPEG engine cannot be used by nvJPEG (libnvcuvid.so.1 is missing)",
             "docker run -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or sudo apt-get install "
             f"libnvidia-decode-{(machine.driver or '580').partition('.')[0]}",
         )
@@ -266,11 +282,11 @@ def gpus(machine: Machine) -> Finding:
 def cores(machine: Machine) -> Finding:
     if machine.quota is None or machine.quota >= machine.cores:
         return "ok", str(machine.cores)
-    # Libraries count cores, not quotas: they start too many threads, which then wait for each other.
+    # Libraries count cores, not quotas: they start too many threads.
     return (
         "note",
-        f"{machine.cores}, but a quota leaves the time of {machine.quota:g}",
-        f"docker run --cpuset-cpus 0-{max(int(machine.quota), 1) - 1} in place of --cpus",
+        f"{machine.cores}, limited by a quota to the time of {machine.quota:g}",
+        f"docker run --cpuset-cpus 0-{max(int(machine.quota), 1) - 1} instead of --cpus",
     )
 
 
@@ -278,7 +294,7 @@ def cores(machine: Machine) -> Finding:
 def shared_memory(machine: Machine) -> Finding:
     found = size(machine.shared_memory_bytes)
     if machine.shared_memory_bytes < SHARED_MEMORY:
-        return "note", f"{found}, little for processes that exchange batches", "docker run --ipc=host"
+        return "note", f"{found}, too little for processes that exchange batches", "docker run --ipc=host"
     return "ok", found
 
 

@@ -18,16 +18,16 @@ from .. import console, options
     "format_",
     type=click.Choice(FORMATS),
     required=True,
-    help="A tar file for each shard, or a folder for each class.",
+    help="A tar file per shard, or a folder per class.",
 )
-@click.option("--split", "splits", multiple=True, help="Export this split alone; may be given again.")
+@click.option("--split", "splits", multiple=True, help="Export only this split; can be repeated.")
 @options.workers()
 def export(shards, target, format_, splits, workers):
-    """Write a shard set for programs that read neither LMDB nor Datum.
+    """Export a shard set for programs that read neither LMDB nor Datum.
 
-    webdataset: train-000000.tar and so on, with KEY.jpg, KEY.cls and KEY.json of each record. folder:
-    train/CLASS/KEY.jpg, as torchvision's ImageFolder reads it. JPEGs are copied as they are, raw pixels become PNG.
-    An export that was stopped goes on when the same command is run again.
+    webdataset: train-000000.tar and so on, with KEY.jpg, KEY.cls and KEY.json for each record. folder:
+    train/CLASS/KEY.jpg, for torchvision's ImageFolder. JPEGs are copied unchanged, raw pixels become PNG. After an
+    interruption, run the same command again to continue.
 
     \b
     Examples:
@@ -37,13 +37,13 @@ def export(shards, target, format_, splits, workers):
     shard_set = open_shard_set(shards)
     total = sum(split.records for split in shard_set.splits.values() if split.name in splits or not splits)
     workers = workers or available_cores()
-    began = time.monotonic()
+    started = time.monotonic()
     with worker_pool(workers) as pool, console.progress("exporting", total, "records") as advance:
         fresh = export_shards(shard_set, target, format_, pool, advance, splits)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     click.echo(f"{target}: {total:,} records as {format_}")
     click.echo(
         f"{console.duration(seconds)}, {fresh / seconds:,.0f} records/s with {workers} workers"
         if fresh
-        else "all of it was there already: nothing to do"
+        else "already complete: nothing to do"
     )

@@ -1,4 +1,4 @@
-"""`alexnet-prep info`: what a shard set is, as a table, as JSON, or as a page of pictures."""
+"""`alexnet-prep info`: what a shard set contains, as a table, as JSON, or as a contact sheet."""
 
 import json
 from collections import Counter
@@ -15,18 +15,18 @@ from ...pipeline.shards.records_csv import ClassCounts, class_counts
 from .. import console, options
 from ..output_guard import check_output
 
-NAMED = 5  # classes and reasons that the table names
+NAMED = 5  # classes and reasons that the table lists
 
 
 @click.command("info")
 @options.shards()
 @options.path("--contact-sheet", "sheet", help="Draw 64 records, with their classes, into this PNG file.")
-@click.option("--split", help="Of the contact sheet.  [default: train, or the first]")
-@options.seed("Selects the records of the contact sheet.")
+@click.option("--split", help="Split of the contact sheet.  [default: train, or the first]")
+@options.seed("Seed of the contact sheet's records.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @options.force
 def info(shards, sheet, split, seed, as_json, force):
-    """Say what a shard set holds: pictures, splits, classes, what was rejected, where it came from.
+    """Describe a shard set: pictures, splits, classes, rejected photos, source.
 
     \b
     Examples:
@@ -53,10 +53,10 @@ def info(shards, sheet, split, seed, as_json, force):
 
 
 def describe(shard_set: ShardSet) -> dict:
-    """Everything that `info` tells, as plain values.
+    """Return all facts of `info` as JSON values.
 
     Raises:
-        ShardError: a list in the set is missing or damaged.
+        ShardError: a CSV in the set is missing or damaged.
     """
     manifest = shard_set.manifest
     counted = {name: class_counts(shard_set, name) for name in shard_set.splits}
@@ -119,7 +119,7 @@ def _statistics(shard_set: ShardSet) -> str:
 
 
 def table(facts: dict) -> str:
-    """The facts for a person, one line each."""
+    """Format the facts of `describe` as a table, one line each."""
     square = facts["fit"] == "crop"
     shape = f"{facts['size']}x{facts['size']}" if square else f"whole, short side {facts['size']}"
     coding = f"JPEG of quality {facts['quality']}" if facts["encoding"] == "jpeg" else "raw RGB"
@@ -134,18 +134,18 @@ def table(facts: dict) -> str:
         )
         lines.append((name, text + (f"; {split['unlabelled']:,} without a label" if split["unlabelled"] else "")))
     reasons = facts["rejected"]["reasons"]
-    told = "; ".join([f"{count:,} {reason}" for reason, count in list(reasons.items())[:NAMED]])
+    listed = "; ".join([f"{count:,} {reason}" for reason, count in list(reasons.items())[:NAMED]])
     more = "; ..." if len(reasons) > NAMED else ""
-    lines.append(("rejected", f"{facts['rejected']['photos']:,}" + (f": {told}{more}" if told else "")))
+    lines.append(("rejected", f"{facts['rejected']['photos']:,}" + (f": {listed}{more}" if listed else "")))
     if facts["photos"]:
         median, largest = ("x".join(f"{side}" for side in facts["photos"][name]) for name in ("median", "largest"))
         lines.append(("photos", f"median {median} pixels, largest {largest}"))
     source = facts["source"] or {}
-    lines.append(("source", f"{source.get('path', 'not known')} ({source.get('kind', 'of no known kind')})"))
+    lines.append(("source", f"{source.get('path', 'unknown')} ({source.get('kind', 'unknown layout')})"))
     lines.append(("versions", ", ".join(f"{name} {version}" for name, version in (facts["versions"] or {}).items())))
     statistics = facts["statistics"]
     if statistics != "of this set":
-        statistics += f"; measure them with alexnet-prep pca-stats --shards {facts['path']}"
+        statistics += f"; compute them with alexnet-prep pca-stats --shards {facts['path']}"
     lines.append(("statistics", statistics))
     width = max(len(name) for name, _ in lines) + 2
     return "\n".join(console.plain(f"{name:{width}}{text}".rstrip()) for name, text in lines)

@@ -1,7 +1,7 @@
-"""The facts that `doctor` judges: driver, GPUs and their JPEG engines, cores, memory, versions, a decoded JPEG.
+"""The facts that `doctor` checks: driver, GPUs and their JPEG engines, cores, memory, versions, a decoded JPEG.
 
-In:  the machine.  Out: a `Machine`, with None or nothing where a fact could not be had.  torch, DALI and the image
-libraries are imported inside functions only; `look` works without them, the trials at the end raise ImportError.
+In:  the machine.  Out: a `Machine`, with None or an empty value for an unknown fact.  torch, DALI and the image
+libraries are imported inside functions only: `inspect_machine` works without them, the decoders raise ImportError.
 """
 
 import ctypes
@@ -16,13 +16,15 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Compute capability of A100 and A30, H100 and H200, B200, B300: a table for where nvJPEG itself does not say.
+from packaging.requirements import Requirement
+
+# Compute capability of A100 and A30, H100 and H200, B200, B300: used where nvJPEG does not report its engines.
 JPEG_ENGINES = {(8, 0), (9, 0), (10, 0), (10, 3)}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as torch sees it; `jpeg_engines` is nvJPEG's own count, None where it did not say."""
+    """A GPU as torch reports it; `jpeg_engines` is the number that nvJPEG reports, None if it reports none."""
 
     name: str
     memory_bytes: int
@@ -31,11 +33,11 @@ class Gpu:
 
     @property
     def decodes_jpeg(self) -> bool:
-        """Whether an engine of its own decodes baseline JPEG; otherwise the cores that also train do it."""
+        """Whether a dedicated engine decodes baseline JPEG; otherwise the cores that also train do."""
         return self.capability in JPEG_ENGINES if self.jpeg_engines is None else self.jpeg_engines > 0
 
     def runs(self, architectures: tuple[str, ...]) -> bool:
-        """Whether code for one of these runs: machine code within a major version, PTX on whatever is newer."""
+        """Whether the GPU runs code for one of these: machine code of its major version, or PTX of an older one."""
         for code in filter(None, (re.fullmatch(r"(sm|compute)_(\d+)(\d)", each) for each in architectures)):
             version = int(code[2]), int(code[3])
             if version <= self.capability and (code[1] == "compute" or version[0] == self.capability[0]):
@@ -45,22 +47,22 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What can be said of a machine without judging it."""
+    """Facts about a machine."""
 
-    cores: int = 1  # that this process may use
-    quota: float | None = None  # cores' worth of time that its control group gets
+    cores: int = 1  # available to this process
+    quota: float | None = None  # CPU time per second that its control group gets, in cores
     shared_memory_bytes: int = 0  # the size of /dev/shm
     driver: str | None = None  # NVIDIA's, such as 580.65.06
-    listed: tuple[str, ...] = ()  # names of GPUs from nvidia-smi, whatever torch sees
-    gpus: tuple[Gpu, ...] = ()  # as torch sees them
-    cuda: str | None = None  # what torch is built for, such as 13.0; None without torch or without CUDA
-    architectures: tuple[str, ...] = ()  # what torch holds code for, such as sm_80 and compute_90
-    refusal: str = ""  # why torch sees no GPU
-    dali: tuple[str, ...] = ()  # installed DALI packages; all of them hold the module nvidia.dali
+    listed: tuple[str, ...] = ()  # names of GPUs from nvidia-smi
+    gpus: tuple[Gpu, ...] = ()  # as torch reports them
+    cuda: str | None = None  # that torch is built for, such as 13.0; None without torch or CUDA
+    architectures: tuple[str, ...] = ()  # that torch has code for, such as sm_80 and compute_90
+    refusal: str = ""  # why torch cannot use a GPU
+    dali: tuple[str, ...] = ()  # installed DALI packages; all of them contain the module nvidia.dali
 
 
-def look() -> Machine:
-    """Gather the facts of this machine."""
+def inspect_machine() -> Machine:
+    """Return the facts about this machine; no exception if torch is missing or broken."""
     driver, listed = _nvidia_smi()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     machine = Machine(
@@ -77,11 +79,11 @@ def look() -> Machine:
         if torch.version.cuda is None:
             return machine
         machine = replace(machine, cuda=torch.version.cuda, architectures=tuple(torch.cuda.get_arch_list()))
-        with warnings.catch_warnings():  # what torch warns of is what it raises, and is a line of the table
+        with warnings.catch_warnings():  # torch also raises what it warns of, and that is in the table
             warnings.simplefilter("ignore")
             torch.cuda.init()
             seen = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-        engines = _asked_apart() if seen else None
+        engines = _jpeg_engines_of_a_subprocess() if seen else None
         return replace(
             machine,
             gpus=tuple(
@@ -89,7 +91,7 @@ def look() -> Machine:
                 for gpu in seen
             ),
         )
-    except Exception as error:  # torch is missing or broken, which has a line of its own, or it refuses the GPU
+    except Exception as error:  # torch is missing or broken (another check reports it), or refuses the GPU
         return replace(machine, refusal=" ".join(str(error).split())[:200])
 
 
@@ -100,7 +102,7 @@ def dali_builds() -> tuple[str, ...]:
 
 
 def jpeg_engines() -> int | None:
-    """Ask nvJPEG, as DALI does, how many JPEG engines GPU 0 has; None when it does not say."""
+    """Return the number of JPEG engines of GPU 0 from nvJPEG, as DALI reads it; None if it is not reported."""
     spec = importlib.util.find_spec("nvidia")
     places = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
     for path in sorted(path for place in places for path in Path(place).glob("*/lib/libnvjpeg.so.*")):
@@ -115,7 +117,7 @@ def jpeg_engines() -> int | None:
 
 
 def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Find how many cores' worth of time the control groups above this process leave to it; None for no limit."""
+    """Return the CPU quota of this process's control groups in cores, the smallest of them; None for no limit."""
     limits = []
     try:
         inside = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "/")
@@ -134,35 +136,30 @@ def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
     return min(limits, default=None)
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """Take a version apart for comparison: `2.14.1+cu130` gives (2, 14, 1)."""
-    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
-
-
 def requirement(package: str) -> str:
-    """Look up what pyproject.toml asks of a package: `pillow>=12.2`; the bare name where that is not known."""
+    """Return pyproject.toml's requirement of a package, such as `pillow>=12.2`; the bare name if there is none."""
     try:
-        asked = importlib.metadata.requires("alexnet-dali") or []
+        required = [Requirement(each) for each in importlib.metadata.requires("alexnet-dali") or []]
     except importlib.metadata.PackageNotFoundError:
-        asked = []
-    bounds = [each[len(package) :] for each in asked if re.fullmatch(re.escape(package) + r"[\s<>=!~,.\d]*", each)]
+        required = []
+    bounds = [str(each.specifier) for each in required if each.name == package and not each.marker]
     if package.startswith("nvidia-dali") and len(builds := dali_builds()) == 1:
-        package = builds[0]  # the build that somebody chose, not a second one beside it
+        package = builds[0]  # the installed build, not a second one beside it
     return package + "".join(bounds[:1])
 
 
-def older(wanted: str) -> str:
-    """Say `name version` of an installed package that is older than a requirement `name>=version`, else nothing."""
-    name, _, least = wanted.partition(">=")
+def older(required: str) -> str:
+    """Return `name version` of an installed package that is older than a requirement `name>=version`, else ""."""
+    parsed = Requirement(required)
     try:
-        have = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # the module may still be there, from another package
+        installed = importlib.metadata.version(parsed.name)
+    except importlib.metadata.PackageNotFoundError:  # the module may still exist, from another package
         return ""
-    return f"{name} {have}" if numbers(have) < numbers(least) else ""
+    return "" if parsed.specifier.contains(installed, prereleases=True) else f"{parsed.name} {installed}"
 
 
 def small_jpeg() -> bytes:
-    """Make a JPEG of 64 x 48 like those in the shards: baseline, 4:2:0."""
+    """Encode a 64x48 JPEG like those in the shards: baseline, 4:2:0."""
     import numpy as np
     import simplejpeg
 
@@ -172,7 +169,11 @@ def small_jpeg() -> bytes:
 
 
 def decode_with_dali(device: str):
-    """Decode that JPEG through a DALI pipeline, `cpu` or `mixed` (GPU 0), to uint8 (48, 64, 3)."""
+    """Decode that JPEG with a DALI pipeline, `cpu` or `mixed` (GPU 0); returns uint8 (48, 64, 3).
+
+    Raises:
+        ImportError: DALI, NumPy or simplejpeg is missing.
+    """
     import numpy as np
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline
@@ -190,9 +191,9 @@ def decode_with_dali(device: str):
 
 
 def _nvidia_smi() -> tuple[str | None, tuple[str, ...]]:
-    """Ask nvidia-smi for the driver's version and the names of the GPUs."""
+    """Return the driver's version and the names of the GPUs from nvidia-smi."""
     try:
-        printed = subprocess.run(
+        output = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -201,12 +202,12 @@ def _nvidia_smi() -> tuple[str | None, tuple[str, ...]]:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None, ()
-    rows = [row.split(", ", 1) for row in printed.splitlines() if ", " in row]
+    rows = [row.split(", ", 1) for row in output.splitlines() if ", " in row]
     return (rows[0][0] if rows else None), tuple(name for _, name in rows)
 
 
 def _kernel_module(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Read the driver's version from the kernel: containers without the "utility" capability have no nvidia-smi."""
+    """Return the driver's version from the kernel: containers without the "utility" capability have no nvidia-smi."""
     try:
         version = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", file.read_text())
     except OSError:
@@ -214,14 +215,12 @@ def _kernel_module(file: Path = Path("/proc/driver/nvidia/version")) -> str | No
     return version[1] if version else None
 
 
-def _asked_apart() -> int | None:
-    """Count JPEG engines in a process of its own: a driver that crashes must not take the table with it."""
+def _jpeg_engines_of_a_subprocess() -> int | None:
+    """Return `jpeg_engines` of a subprocess: a crash in the driver must not end the doctor."""
     try:
-        question = f"from {__name__} import jpeg_engines; print(jpeg_engines())"
+        code = f"from {__name__} import jpeg_engines; print(jpeg_engines())"
         return int(
-            subprocess.run(
-                [sys.executable, "-c", question], capture_output=True, text=True, timeout=60, check=True
-            ).stdout
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
         )
     except (OSError, ValueError, subprocess.SubprocessError):
         return None

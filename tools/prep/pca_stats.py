@@ -1,4 +1,4 @@
-"""`alexnet-prep pca-stats`: mean image and eigenbasis of the training split."""
+"""`alexnet-prep pca-stats`: mean image and RGB eigenbasis of the training split."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,16 +14,16 @@ from .. import console, options
 @options.shards()
 @options.workers("Threads")
 def pca_stats(shards, workers):
-    """Measure the training split: mean image, RGB covariance and its eigenbasis, exactly.
+    """Compute exact statistics of the training split: mean image, RGB covariance and its eigenbasis.
 
-    Writes stats.npz for programs and stats.json for people into the shard set.
+    Writes stats.npz, and stats.json as a readable summary, into the shard set.
 
     \b
     Example:
       alexnet-prep pca-stats --shards out
     """
     shard_set = open_shard_set(shards)
-    # Threads: decoding and summing run outside the interpreter's lock, and no process has to start or can be lost.
+    # Threads are enough: decoding and summing release the interpreter lock.
     with (
         ThreadPoolExecutor(workers or available_cores()) as pool,
         console.progress("measuring", shard_set.split("train").records) as advance,

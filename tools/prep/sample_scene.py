@@ -1,8 +1,8 @@
-"""A picture of one of ten figures on a badge, from a random generator: what `sample_photos` encodes.
+"""Draw a picture of one of ten figures on a badge, which sample_photos.py encodes.
 
 In:  a NumPy generator, a label and a range of sides.  Out: uint8 RGB pixels.  No files.
 
-Figures are signed distances, so that they are antialiased at every size and angle without drawing them larger.
+Figures are signed distance functions, so that they are antialiased at every size and angle without supersampling.
 """
 
 import math
@@ -10,17 +10,17 @@ import math
 import cv2
 import numpy as np
 
-# How strongly a class keeps to its hue: a von Mises concentration of 3 is a standard deviation of 38 degrees
-# where the classes' centres lie 36 apart. Whoever sees the figure's hue alone is right in 39% of photos.
+# Concentration of a class's hue: a von Mises concentration of 3 is a standard deviation of 38 degrees, and the
+# classes' means are 36 degrees apart. From the figure's hue alone, 39% of photos are classified correctly.
 HUE_CONCENTRATION = 3.0
 
 
 def scene(rng: np.random.Generator, label: int, side: tuple[int, int]) -> np.ndarray:
-    """Draw background, badge and figure, then what a camera adds.
+    """Draw background, badge and figure, then exposure, blur and noise of a camera.
 
     Args:
-        label: the figure's place in the sorted names, 0..9.
-        side: least and greatest length of both sides, in pixels.
+        label: index of the figure in the sorted names, 0..9.
+        side: smallest and largest length of both sides, in pixels.
     Returns:
         uint8 (height, width, 3) RGB. The badge covers 45% to 80% of the short side, near the middle.
     """
@@ -31,7 +31,7 @@ def scene(rng: np.random.Generator, label: int, side: tuple[int, int]) -> np.nda
 
 
 def _size(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
-    """Draw width and height in pixels: short side log-uniform, the ratios of cameras, upright or not."""
+    """Draw width and height in pixels: short side log-uniform, aspect ratios of cameras, portrait or landscape."""
     short = np.exp(rng.uniform(np.log(low), np.log(high)))
     long = min(short * rng.choice([1, 5 / 4, 4 / 3, 3 / 2, 16 / 9]), high)
     first, second = (short, long) if rng.random() < 0.4 else (long, short)
@@ -41,21 +41,21 @@ def _size(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
 def _colour(
     rng: np.random.Generator, hue: float, saturation: tuple[float, float], value: tuple[float, float]
 ) -> np.ndarray:
-    """Turn a hue in radians and ranges 0..1 into float32 (3,) RGB, 0..1."""
+    """Draw a colour of a hue in radians with saturation and value in ranges of 0..1; float32 (3,) RGB, 0..1."""
     hsv = np.array([[[np.degrees(hue) % 360, rng.uniform(*saturation), rng.uniform(*value)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
 
 
 def _clouds(rng: np.random.Generator, width: int, height: int, cells: int) -> np.ndarray:
-    """Smooth noise of about so many lumps across: float32 (height, width), about -1..1."""
+    """Smooth noise with `cells` cells across: float32 (height, width), about -1..1."""
     return cv2.resize(
         rng.uniform(-1, 1, (cells, cells)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
     )
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """An unsharp scene of two grounds and some blobs: float32 (3, height, width), 0..1."""
-    w, h = max(width // 4, 4), max(height // 4, 4)  # it is blurred anyway, so a quarter of the size will do
+    """A blurred scene of two areas and some ellipses: float32 (3, height, width), 0..1."""
+    w, h = max(width // 4, 4), max(height // 4, 4)  # a quarter of the size is enough for a blurred picture
     far, near, third = (_colour(rng, rng.uniform(0, 2 * np.pi), (0.1, 0.6), (0.2, 0.9)) for _ in range(3))
     slope = np.linspace(-1, 1, h, dtype=np.float32)[:, None] + rng.uniform(-0.6, 0.6) * np.linspace(
         -1, 1, w, dtype=np.float32
@@ -79,7 +79,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
             cv2.LINE_AA,
         )
     ground = cv2.GaussianBlur(ground, (0, 0), rng.uniform(1, 4))
-    # Planes from here to the camera: a layer's mask then multiplies whole rows, three times as fast.
+    # Planar from here to `_expose`: a layer's mask then multiplies whole rows, three times as fast.
     return np.stack(cv2.split(cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)))
 
 
@@ -88,7 +88,7 @@ def _paint_badge(rng: np.random.Generator, picture: np.ndarray, label: int) -> N
     height, width = picture.shape[1:]
     short = min(width, height)
     radius = 0.5 * short * rng.uniform(0.45, 0.8)
-    # Near the middle: the central 224 of 256 pixels, all that a test sees, must show most of it.
+    # Near the middle: the central 224 of 256 pixels, the whole input of an evaluation, must show most of it.
     x0, y0 = (length / 2 + rng.uniform(-0.14, 0.14) * short for length in (width, height))
     turn, squeeze, shear = rng.uniform(-0.4, 0.4), rng.uniform(0.8, 1), rng.uniform(-0.2, 0.2)
     x, y = ((np.arange(width, dtype=np.float32) - x0) / radius, (np.arange(height, dtype=np.float32) - y0) / radius)
@@ -117,7 +117,7 @@ def _paint_badge(rng: np.random.Generator, picture: np.ndarray, label: int) -> N
 
 
 def _expose(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """Add light from one side, contrast, focus and sensor noise: uint8 (height, width, 3)."""
+    """Add a light gradient, contrast, blur and sensor noise: uint8 (height, width, 3)."""
     height, width = picture.shape[1:]
     across, down = (
         np.linspace(-slope, slope, length, dtype=np.float32)
@@ -126,19 +126,18 @@ def _expose(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     contrast, brightness = rng.uniform(0.75, 1.1), rng.uniform(0.75, 1.15)
     picture -= np.float32(0.45 * (1 - 1 / contrast))
     picture *= np.float32(contrast) * (np.float32(brightness) + across + down[:, None])
-    noise = rng.standard_normal((height, width), np.float32)  # grey: that of the colours is weak
+    noise = rng.standard_normal((height, width), np.float32)  # grey: colour noise is weak
     picture += np.float32(rng.uniform(0.005, 0.04)) * noise
     picture = cv2.GaussianBlur(cv2.merge(list(picture)), (0, 0), rng.uniform(0.3, 0.9))
     return cv2.convertScaleAbs(np.clip(picture, 0, 1), alpha=255)
 
 
 def _step(x: np.ndarray) -> np.ndarray:
-    """A soft step from 0 to 1 as x goes from -1 to 1; over a distance in half pixels it is an antialiased edge."""
+    """A linear step from 0 to 1 over x in -1..1; of a distance in half pixels it is an antialiased edge."""
     return np.clip(0.5 + 0.5 * x, 0, 1)
 
 
-# Figures: signed distance to the figure's edge, negative inside, at u (right) and v (down), where a badge's
-# radius is 1.
+# Figures: signed distance to the figure's edge, negative inside, at u (right) and v (down), in radii of the badge.
 
 
 def _superellipse(u: np.ndarray, v: np.ndarray, doublings: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`alexnet-prep stage`: a shard set to a local disk, hashed on the way."""
+"""`alexnet-prep stage`: copy a shard set to a local disk and verify its hashes."""
 
 import time
 
@@ -12,12 +12,12 @@ from .. import console, options
 @click.command("stage")
 @options.shards()
 @options.path("--to", "target", required=True, help="Folder for the copy, on a local disk.")
-@click.option("--split", "splits", multiple=True, help="Copy this split alone; may be given again.")
+@click.option("--split", "splits", multiple=True, help="Copy only this split; can be repeated.")
 def stage(shards, target, splits):
-    """Copy a shard set to a local disk and check every hash on the way.
+    """Copy a shard set to a local disk and verify every hash on the way.
 
-    The copy has a dataset.json when it is complete, and not before. A copy that was stopped goes on when the same
-    command is run again; of a complete one only the sizes are looked at, so a job may begin with this command.
+    The copy has a dataset.json only when it is complete. After an interruption, run the same command again to
+    continue; for a complete copy it compares file sizes only, so every job can start with this command.
 
     \b
     Examples:
@@ -31,15 +31,15 @@ def stage(shards, target, splits):
         for _, file in split.shards
         if split.name in splits or not splits
     )
-    began = time.monotonic()
+    started = time.monotonic()
     with console.progress("copying", total, "bytes") as advance:
         staged = stage_shards(shard_set, target, splits, advance)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     copies = staged.shard_set.splits.values()
     records, count = sum(split.records for split in copies), sum(len(split.shards) for split in copies)
     click.echo(f"{target}: {records:,} records in {count:,} shards, {console.size(total)}")
     if not staged.copied:
-        click.echo("all of it was there already: nothing to do")
+        click.echo("already complete: nothing to do")
         return
     rate = console.size(int(staged.copied / seconds))
-    click.echo(f"{console.size(staged.copied)} copied in {console.duration(seconds)}, {rate}/s, every hash right")
+    click.echo(f"{console.size(staged.copied)} copied in {console.duration(seconds)}, {rate}/s, all hashes correct")

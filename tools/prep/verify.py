@@ -1,4 +1,4 @@
-"""`alexnet-prep verify`: is every byte of a shard set right, and if not, make it so."""
+"""`alexnet-prep verify`: check every byte of a shard set, and repair it."""
 
 import itertools
 from pathlib import Path
@@ -12,18 +12,18 @@ from ...pipeline.shards.verify import Report, verify_shards
 from ...pipeline.workers import worker_pool
 from .. import console, options
 
-SHOWN = 5  # damages told of one shard, and notes
+SHOWN = 5  # damages printed per shard, and notes
 
 
 @click.command("verify")
 @options.shards()
 @options.workers()
-@click.option("--repair", "mend", is_flag=True, help="Rebuild the damaged shards, and only these, from the photos.")
+@click.option("--repair", "do_repair", is_flag=True, help="Rebuild the damaged shards from the photos.")
 @options.path("--source", help="Where the photos are now.  [default: where they were when the set was built]")
-def verify(shards, workers, mend, source):
-    """Check a shard set completely: hashes, LMDB pages, every record, every picture, the lists beside them.
+def verify(shards, workers, do_repair, source):
+    """Check a whole shard set: hashes, LMDB pages, every record, every picture, the CSV files.
 
-    All damage is listed with shard, record, photo and reason. The exit code is 0 if the set is whole, else 1.
+    Lists all damage with shard, record, photo and reason. Exit code 0: undamaged; 1: damaged.
 
     \b
     Examples:
@@ -35,26 +35,26 @@ def verify(shards, workers, mend, source):
     with worker_pool(workers or 0) as pool:
         with console.progress("verifying", total, "records") as advance:
             report = verify_shards(shard_set, pool, advance)
-        if mend and report.damaged_shards:
-            _show(report)
+        if do_repair and report.damaged_shards:
+            _print_damage(report)
             count = _records(shards, report.damaged_shards)
             with console.progress("rebuilding", total) as advance:
                 done = repair(report, pool, source, advance)
-            _tell(done)
+            _print_repair(done)
             with console.progress("verifying", count, "records") as advance:
                 report = verify_shards(done.shard_set, pool, advance, only=done.shards)
     for note in report.notes[:SHOWN]:
         click.echo(f"note: {note}", err=True)
     if len(report.notes) > SHOWN:
-        click.echo(f"note: {len(report.notes) - SHOWN:,} other files more", err=True)
+        click.echo(f"note: {len(report.notes) - SHOWN:,} more other files", err=True)
     if report.whole:
-        if mend:
+        if do_repair:
             clear_aside(shards)
         click.echo(
-            f"whole: {report.records:,} records in {report.shards:,} shards, all hashes, records and pictures right"
+            f"undamaged: {report.records:,} records in {report.shards:,} shards; all hashes and pictures are correct"
         )
         return
-    _show(report)
+    _print_damage(report)
     raise ShardError(
         f"{shards}: damaged: {len(report.damages):,} faults"
         + (f" in {len(report.damaged_shards):,} of {report.shards:,} shards" if report.damaged_shards else ""),
@@ -62,7 +62,7 @@ def verify(shards, workers, mend, source):
     )
 
 
-def _show(report: Report) -> None:
+def _print_damage(report: Report) -> None:
     for shard, group in itertools.groupby(report.damages, key=lambda damage: damage.shard):
         damages = list(group)
         for damage in damages[:SHOWN]:
@@ -73,29 +73,29 @@ def _show(report: Report) -> None:
             click.echo(f"{shard}: and {len(damages) - SHOWN:,} more")
 
 
-def _tell(done: Repair) -> None:
+def _print_repair(done: Repair) -> None:
     same = len(done.shards) - len(done.changed)
     if same:
-        click.echo(f"rebuilt: {same:,} shards, byte for byte as they were")
+        click.echo(f"rebuilt: {same:,} shards, identical byte for byte")
     for path in done.changed:
-        click.echo(f"rebuilt: {path}, with other bytes than before: dataset.json has its new SHA-256")
+        click.echo(f"rebuilt: {path}, with different bytes; dataset.json has the new SHA-256")
     if done.changed:
         why = (
-            f"the libraries are others ({'; '.join(done.versions)})"
+            f"the library versions differ ({'; '.join(done.versions)})"
             if done.versions
-            else "photos were changed under the same names and sizes, or can no longer be read"
+            else "photos changed under the same names and sizes, or can no longer be read"
         )
         click.echo(f"warning: {why}", err=True)
     for lost in done.rejected[:SHOWN]:
-        click.echo(f"warning: rejected now, but not before: {lost}", err=True)
+        click.echo(f"warning: rejected now but not before: {lost}", err=True)
     if done.kept:
         click.echo(
-            f"note: {len(done.rejected):,} photos were lost; the damaged shards are kept in {done.kept}", err=True
+            f"note: {len(done.rejected):,} photos are lost; the damaged shards are kept in {done.kept}", err=True
         )
 
 
 def _remedy(report: Report, manifest: dict) -> str:
-    """What to do, by what is damaged."""
+    """Return the hint for what is damaged."""
     others = {damage.shard for damage in report.damages}
     remedies = []
     if report.damaged_shards:

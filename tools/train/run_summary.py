@@ -41,7 +41,7 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
         lines.append(f"rate {config.rate:.4g}")
     schedule = trainer.state.schedule
     if isinstance(schedule, Diary):
-        lines.append(f"the diary of {schedule.source}: {schedule.told(trainer.plan.steps, config.epochs)}")
+        lines.append(f"the diary of {schedule.source}: {schedule.summary(trainer.plan.steps, config.epochs)}")
     elif isinstance(schedule, OneCycle):
         lines.append(f"one cycle: the rate rises for {schedule.rise:.0%} of the run, then falls to 0")
     elif isinstance(schedule, Steps):

@@ -127,9 +127,7 @@ def test_other_photos_are_refused_and_nothing_is_touched(copy, tiny, tmp_path):
     before = contents(copy)
     with pytest.raises(UsageError) as caught:
         mend(copy, photos=photos)
-    assert caught.value.message == (
-        f"{photos}: not the photos that {copy} was made from: names, classes or sizes are others"
-    )
+    assert caught.value.message == (f"{photos}: not the photos of {copy}: names, classes or sizes differ")
     assert "--source" in caught.value.hint
     assert contents(copy) == before
 
@@ -142,7 +140,7 @@ def test_a_part_of_a_set_is_refused(copy):
     before = contents(copy)
     with pytest.raises(ShardError) as caught:
         mend(copy)
-    assert caught.value.message == f"{copy}: has the splits train only, of train, val"
+    assert caught.value.message == f"{copy}: has only the splits train of train, val"
     assert "alexnet-prep stage" in caught.value.hint
     assert contents(copy) == before
 
@@ -282,8 +280,8 @@ def test_the_command_says_what_it_did(call, whole, copy):
     assert (code, aside) == (0, "")
     lines = said.splitlines()
     assert lines[-2:] == [
-        "rebuilt: 3 shards, byte for byte as they were",
-        "whole: 20 records in 6 shards, all hashes, records and pictures right",
+        "rebuilt: 3 shards, identical byte for byte",
+        "undamaged: 20 records in 6 shards; all hashes and pictures are correct",
     ]
     assert lines[0].startswith("train/00001.lmdb: the SHA-256 of data.mdb is ")
     assert contents(copy) == contents(whole)
@@ -302,12 +300,12 @@ def test_what_changed_is_told(call, whole, copy, tiny, tmp_path):
     flip(copy / "train/00001.lmdb/data.mdb")
     code, said, aside = call("verify", "--shards", copy, "--repair", "--source", photos)
     assert code == 1
-    assert "rebuilt: train/00001.lmdb, with other bytes than before: dataset.json has its new SHA-256\n" in said
+    assert "rebuilt: train/00001.lmdb, with different bytes; dataset.json has the new SHA-256\n" in said
     assert "stats.npz: these statistics are of another shard set\n" in said
     lines = aside.splitlines()
-    assert lines[0] == ("warning: photos were changed under the same names and sizes, or can no longer be read")
-    assert lines[1].startswith(f"warning: rejected now, but not before: {lost}: ")
-    assert lines[2] == f"note: 1 photos were lost; the damaged shards are kept in {copy}/damaged-1"
+    assert lines[0] == ("warning: photos changed under the same names and sizes, or can no longer be read")
+    assert lines[1].startswith(f"warning: rejected now but not before: {lost}: ")
+    assert lines[2] == f"note: 1 photos are lost; the damaged shards are kept in {copy}/damaged-1"
     assert lines[-1] == f"  try: alexnet-prep pca-stats --shards {copy}"
 
 

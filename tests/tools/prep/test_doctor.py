@@ -40,7 +40,7 @@ def said(check: Check, state: str, found: str, remedy: str = "") -> None:
 def test_this_machine_is_healthy(tmp_path):
     result = CliRunner().invoke(doctor, ["--out", str(tmp_path), "--json", str(tmp_path / "lines.json")])
     assert result.exit_code == 0, result.output
-    assert "training can run here" in result.output and "writes format 1" in result.output
+    assert "ready to train on" in result.output and "writes format 1" in result.output
     lines = json.loads((tmp_path / "lines.json").read_text())
     assert " ".join(line["name"] for line in lines) == (
         "Python pictures LMDB DALI torch torchvision driver GPUs cores /dev/shm disk"
@@ -61,7 +61,7 @@ run(doctor, [])"""
     assert result.returncode == 1 and "Traceback" not in result.stdout + result.stderr
     for package in ("nvidia-dali-cuda120>=", "torch>=", "lmdb>=", "opencv-python-headless>="):
         assert f"pip install '{package}" in result.stdout
-    assert "mend pictures, LMDB, DALI, torch, torchvision" in result.stdout
+    assert "fix pictures, LMDB, DALI, torch, torchvision" in result.stdout
 
 
 def test_importing_the_command_loads_no_heavy_library():
@@ -72,9 +72,9 @@ def test_importing_the_command_loads_no_heavy_library():
 
 def test_python():
     said(doctor_checks.python((3, 12, 1), "linux"), "ok", "3.12.1")
-    said(doctor_checks.python((3, 9, 2), "linux"), "wrong", "outside of 3.10 to 3.14", "venv")
+    said(doctor_checks.python((3, 9, 2), "linux"), "wrong", "outside 3.10 to 3.14", "venv")
     said(doctor_checks.python((3, 15, 0), "linux"), "wrong", "3.15.0", "venv")
-    said(doctor_checks.python((3, 12, 1), "darwin"), "wrong", "DALI is built for Linux", "docker compose up")
+    said(doctor_checks.python((3, 12, 1), "darwin"), "wrong", "DALI needs Linux", "docker compose up")
 
 
 def test_python_is_what_pyproject_asks():
@@ -85,7 +85,7 @@ def test_python_is_what_pyproject_asks():
 
 def test_without_compiled_loops_shrinking_is_slower(monkeypatch):
     monkeypatch.setattr(area, "COMPILED", False)
-    said(doctor_checks.pictures(), "note", "builds take 15% longer", "install gcc, then this package again")
+    said(doctor_checks.pictures(), "note", "builds take 15% longer", "install gcc, then reinstall this package")
 
 
 def test_pictures_missing_old_broken_or_apart(monkeypatch):
@@ -205,7 +205,12 @@ def test_gpus(monkeypatch):
         "2 x NVIDIA H100 80GB HBM3, 85.0 GB, compute 9.0, hardware JPEG decoder",
     )
     said(doctor_checks.gpus(Machine()), "note", "training runs on the CPU", "docker run --gpus all")
-    said(doctor_checks.gpus(replace(SIGHTLESS, cuda=None)), "note", "HBM3: idle", "pip install --force-reinstall torch")
+    said(
+        doctor_checks.gpus(replace(SIGHTLESS, cuda=None)),
+        "note",
+        "HBM3: not used",
+        "pip install --force-reinstall torch",
+    )
     said(doctor_checks.gpus(replace(SIGHTLESS, refusal="unknown error")), "wrong", "unknown error", "nvidia_uvm")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     said(doctor_checks.gpus(SIGHTLESS), "note", "hidden", "unset CUDA_VISIBLE_DEVICES")
@@ -216,8 +221,8 @@ def test_gpus_that_torch_has_no_code_for():
     said(
         doctor_checks.gpus(replace(HEALTHY, gpus=(volta,))),
         "wrong",
-        "no code for Tesla V100, but for sm_80, sm_90",
-        "PyTorch's own page",
+        "no code for Tesla V100, only for sm_80, sm_90",
+        "pytorch.org",
     )
     later = Gpu("a later one", 0, (20, 0))
     said(doctor_checks.gpus(replace(HEALTHY, gpus=(later,))), "wrong", "no code", "pip install --upgrade torch")
@@ -227,7 +232,7 @@ def test_gpus_whose_jpeg_engine_is_out_of_reach():
     said(
         doctor_checks.gpus(replace(HEALTHY, gpus=(replace(H100, jpeg_engines=0),))),
         "note",
-        "decodes JPEG on its cores; a JPEG engine is there",
+        "decodes JPEG on its cores; its JPEG engine cannot be used",
         "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video",
     )
     a10 = Gpu("NVIDIA A10", 24_000_000_000, (8, 6), 0)
@@ -237,7 +242,10 @@ def test_gpus_whose_jpeg_engine_is_out_of_reach():
 def test_cores_and_shared_memory():
     said(doctor_checks.cores(HEALTHY), "ok", "16")
     said(
-        doctor_checks.cores(replace(HEALTHY, quota=2.5)), "note", "a quota leaves the time of 2.5", "--cpuset-cpus 0-1"
+        doctor_checks.cores(replace(HEALTHY, quota=2.5)),
+        "note",
+        "limited by a quota to the time of 2.5",
+        "--cpuset-cpus 0-1",
     )
     said(doctor_checks.shared_memory(HEALTHY), "ok", "8.6 GB")
     said(doctor_checks.shared_memory(replace(HEALTHY, shared_memory_bytes=64 << 20)), "note", "67.1 MB", "--ipc=host")
@@ -270,9 +278,9 @@ def test_a_check_that_fails_is_a_line_and_no_traceback(monkeypatch, tmp_path):
 
 def test_the_table_shows_each_remedy_and_ends_1(monkeypatch):
     old = replace(SIGHTLESS, driver="470.57.02", shared_memory_bytes=64 << 20, quota=1.0)
-    monkeypatch.setattr(doctor_module, "look", lambda: old)
+    monkeypatch.setattr(doctor_module, "inspect_machine", lambda: old)
     result = CliRunner().invoke(doctor, [])
-    assert result.exit_code == 1 and "cannot run here yet; mend driver" in result.output
+    assert result.exit_code == 1 and "not ready to train; fix driver" in result.output
     for line in checks(Path("out"), old):
         if line.state != "ok":
             assert f"try: {line.remedy}" in result.output

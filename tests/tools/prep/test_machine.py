@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 from alexnet_dali.tools.prep import machine
-from alexnet_dali.tools.prep.machine import Gpu, decode_with_dali, numbers, older, quota, requirement, small_jpeg
+from alexnet_dali.tools.prep.machine import Gpu, decode_with_dali, older, quota, requirement, small_jpeg
 
 
 def test_quota_is_the_smallest_limit_on_the_way_up(tmp_path):
@@ -80,8 +80,10 @@ def test_bounds_come_from_the_package_itself(monkeypatch):
     assert requirement("nvidia-dali-cuda120").startswith("nvidia-dali-cuda130>=")
 
 
-def test_versions_compare_as_numbers():
-    assert numbers("2.14.1+cu130") == (2, 14, 1) > numbers("2.6")
+def test_versions_compare_as_numbers(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.importlib.metadata, "version", lambda name: "2.14.1+cu130")
+        assert older("torch>=2.6") == older("torch>=2.14.1") == "" and older("torch>=2.15") == "torch 2.14.1+cu130"
     assert older("numpy>=99").startswith("numpy ") and older("numpy>=1.26") == older("no-such-package>=1") == ""
 
 
@@ -110,7 +112,7 @@ def test_nvjpeg_is_believed_over_the_table(capability, engines, decodes):
 
 def test_asking_nvjpeg_apart_survives_whatever_happens(monkeypatch):
     monkeypatch.setattr(machine.sys, "executable", "/bin/false")
-    assert machine._asked_apart() is None
+    assert machine._jpeg_engines_of_a_subprocess() is None
 
 
 def test_dali_and_simplejpeg_decode_the_same_pixels():

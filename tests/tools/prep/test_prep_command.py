@@ -68,7 +68,7 @@ def test_a_build_says_what_it_did(call, tiny, tmp_path):
     assert first == "20 photos in 2 classes (class folders, train and val: train 14, val 6)"
     counts = ": 20 photos in = 20 records + 0 rejected; 6 shards, "
     assert re.fullmatch(re.escape(f"{out}{counts}") + r"\d+\.\d kB", second)
-    assert forms == "not plain JPEG by their content: 1 JPEG grey"
+    assert forms == "by content not plain JPEG: 1 JPEG grey"
     assert re.fullmatch(r"\d+ s, [\d,]+ images/s with 1 workers", third)
 
 
@@ -76,7 +76,7 @@ def test_a_second_run_has_nothing_to_do(call, tiny, finished):
     before = times(finished)
     code, said, aside = call("build-lmdb", tiny, "--out", finished, *SMALL)
     assert (code, aside) == (0, "")
-    assert said.splitlines()[-1] == "all of it was there already: nothing to do"
+    assert said.splitlines()[-1] == "already complete: nothing to do"
     assert times(finished) == before
 
 
@@ -122,7 +122,7 @@ def test_what_is_odd_is_noted_aside(call, tiny, tmp_path):
     code, said, aside = call("build-lmdb", photos, "--out", out, *SMALL)
     assert code == 0
     assert aside.splitlines() == [
-        "note: 1 other files left alone",
+        "note: 1 other files ignored",
         "warning: 4 of 6 classes have no training photo: w, x, y, ...",
     ]
     assert f"\n{out}: 25 photos in = 24 records + 1 rejected (see {out}/rejected.csv); 7 shards, " in said
@@ -166,8 +166,8 @@ def test_an_empty_source(call, tmp_path):
     refused(
         call("build-lmdb", tmp_path, "--out", tmp_path / "out"),
         2,
-        f"{tmp_path}: no photos in class folders below it (0 other files)",
-        f"lay them out as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
+        f"{tmp_path}: no photos in class folders (0 other files)",
+        f"arrange them as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
         f"and {tmp_path}/val/CLASS/photo.jpg",
     )
     assert os.listdir(tmp_path) == []
@@ -189,7 +189,7 @@ def test_another_build(call, tiny, finished):
     refused(
         call("build-lmdb", tiny, "--out", finished, *SMALL, "--quality", 90),
         2,
-        f"{finished}: holds another build: quality 95 there, 90 now",
+        f"{finished}: holds another build: quality was 95, now 90",
         "choose another --out",
     )
     assert times(finished) == before
@@ -212,15 +212,15 @@ def test_no_photo_that_can_be_read(call, tmp_path):
         call("build-lmdb", tmp_path / "photos", "--out", tmp_path / "out"),
         1,
         f"{tmp_path}/photos: none of 1 photos could be read (cat/1.jpg: not a photo in a known format)",
-        "look at these files: are they photos?",
+        "check that these files are photos",
     )
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--size", "7"], "error: --size 7 is not between 8 and 4096 pixels\n  try: the paper's is 256\n"),
-        (["--quality", "0"], "error: --quality 0 is not between 1 and 100\n  try: the authors' is 95\n"),
+        (["--size", "7"], "error: --size 7 is not between 8 and 4096 pixels\n  try: 256, as in the paper\n"),
+        (["--quality", "0"], "error: --quality 0 is not between 1 and 100\n  try: 95, as the authors\n"),
         (["--val-share", "0.95"], "Invalid value for '--val-share': 0.95 is not in the range 0<=x<=0.9."),
         (["--val-share", "nan"], "a share of nan cannot be held out"),
         (["--encoding", "webp"], "'webp' is not one of 'jpeg', 'raw'"),
@@ -228,7 +228,7 @@ def test_no_photo_that_can_be_read(call, tmp_path):
         (["--split", "dev"], "'dev' is not one of 'train', 'val', 'test'"),
         (["--workers", "0"], "0 is not in the range x>=1"),
         (["--seed", "-1"], "-1 is not in the range x>=0"),
-        (["--seed", str(1 << 64)], f"error: --seed {1 << 64}, --shard-records 0: not sensible numbers\n"),
+        (["--seed", str(1 << 64)], f"error: --seed {1 << 64} or --shard-records 0 is out of range\n"),
         (["--shard-records", "0"], "0 is not in the range x>=1"),
         (["--sise", "64"], "No such option"),
         (["more"], "Got unexpected extra argument (more)"),
@@ -426,7 +426,7 @@ def test_ctrl_c_ends_all_of_it_in_one_line(many, whole, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, aside = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert aside.strip() == "stopped; run the same command again to go on"
+    assert aside.strip() == "stopped; run the same command again to continue"
     wait_for(lambda: not members(process.pid))
     assert not (out / "dataset.json").exists()
 

@@ -155,14 +155,14 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError) as caught:
         sample_photos.make_photos(tmp_path, **SMALL)
-    assert caught.value.message == f"{tmp_path} holds something else: thesis.tex"
+    assert caught.value.message == f"{tmp_path}: has other contents: thesis.tex"
     assert caught.value.hint == "name a new or an empty folder"
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 
 
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="file is a file, not a folder; name a new folder"):
+    with pytest.raises(UsageError, match="file: a file, not a folder; name a new folder"):
         sample_photos.make_photos(tmp_path / "file", **SMALL)
 
 
@@ -170,7 +170,7 @@ def test_another_set_is_refused_by_its_differences(small):
     before = contents(small)
     with pytest.raises(UsageError) as caught:
         sample_photos.make_photos(small, **SMALL | {"train": 20, "seed": 4})
-    assert caught.value.message == f"{small} holds another set of photos: train 12, not 20; seed 3, not 4"
+    assert caught.value.message == f"{small}: has a set of other photos: train 12, not 20; seed 3, not 4"
     assert caught.value.hint == f"delete {small}, or name a new folder"
     assert contents(small) == before
 
@@ -178,17 +178,17 @@ def test_another_set_is_refused_by_its_differences(small):
 @pytest.mark.parametrize("text", ["", "[1]", "{"])
 def test_a_damaged_record_is_refused(tmp_path, text):
     (tmp_path / "sample.json").write_text(text)
-    with pytest.raises(UsageError, match=r"sample\.json cannot be read as the record of a sample set"):
+    with pytest.raises(UsageError, match=r"sample\.json: damaged, not the settings of a sample set"):
         sample_photos.make_photos(tmp_path, **SMALL)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"classes": 11}, "11 classes cannot be drawn; choose --classes 2..10"),
-        ({"train": 3}, "3 training photos cannot show 4 classes; choose --train 4 or more"),
-        ({"val": -1}, "--val -1 and --seed 3: neither can be negative; choose 0 or more"),
-        ({"side": (60, 24)}, "sides of 60 to 24 pixels cannot be drawn; choose 16 <= low <= high"),
+        ({"classes": 11}, "--classes 11: out of range; choose --classes 2..10"),
+        ({"train": 3}, "--train 3: fewer photos than the 4 classes; choose --train 4 or more"),
+        ({"val": -1}, "--val -1, --seed 3: must not be negative; choose 0 or more"),
+        ({"side": (60, 24)}, "sides of 60 to 24 pixels: out of range; choose 16 <= low <= high"),
     ],
 )
 def test_impossible_sets_are_refused(tmp_path, wrong, message):
@@ -204,7 +204,7 @@ def test_the_command_makes_photos_once(tmp_path, in_process):
     assert code == 0 and said.endswith("set: 4 training and 2 validation photos of 2 classes\n")
     assert len(photos(tmp_path / "set")) == 6
     code, _, said = in_process(sample_photos.sample_photos, *arguments)
-    assert code == 0 and said.endswith("set: all 6 photos are there already\n")
+    assert code == 0 and said.endswith("set: all 6 photos exist already\n")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_command_makes_photos_once(tmp_path, in_process):
     [
         (["--colour", "red"], "--colour"),
         (["--classes", "11"], "2<=x<=10"),
-        (["--train", "9"], "error: 9 training photos cannot show 10 classes\n  try: choose --train 10 or more\n"),
+        (["--train", "9"], "error: --train 9: fewer photos than the 10 classes\n  try: choose --train 10 or more\n"),
     ],
 )
 def test_a_wrong_option_exits_with_2(tmp_path, capsys, arguments, message):

@@ -50,7 +50,7 @@ def test_as_asked_as_it_was_or_as_the_paper(monkeypatch, asked, found):
     "outside, asked, words",
     [
         ("", {"processes": 1, "parallel": "data"}, "--parallel data needs several processes"),
-        ("", {"processes": 3, "parallel": "columns"}, "--parallel columns is for 2 processes, not 3"),
+        ("", {"processes": 3, "parallel": "columns"}, "--parallel columns requires 2 processes, not 3"),
         ("1", {"processes": 2}, "--processes 2, but WORLD_SIZE says that 1 were started from outside"),
         ("4", {"processes": 2}, "--processes 2, but WORLD_SIZE says that 4 were started from outside"),
         ("many", {}, "WORLD_SIZE is 'many', not a number"),

@@ -86,7 +86,10 @@ def test_a_run_that_waits_too_long_fails_at_its_end(few, tmp_path, run_train, sl
     code, out, err = run_train("--shards", few.root, "--run", run, "--max-stall", "5%", *SHORT)
     assert code == 1
     said, hint = err.splitlines()
-    assert said.startswith("error: stalled ") and "% of the time, more than --max-stall 5%: disk is the bottleneck: " in said
+    assert (
+        said.startswith("error: stalled ")
+        and "% of the time, more than --max-stall 5%: disk is the bottleneck: " in said
+    )
     assert hint.startswith("  try: alexnet-prep stage ")
     assert out.splitlines()[-1] == f"last checkpoint {run / 'last.pt'}, best {run / 'best.pt'}"
     assert checkpoint.load(run / "last.pt")["steps_done"] == 6

@@ -97,7 +97,7 @@ def test_what_cannot_be_drawn_is_told_once_and_the_run_goes_on(few, tmp_path, mo
     run = tmp_path / "run"
     assert run_train("--shards", few.root, "--run", run, *SHORT) == 0
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: no more pictures")]
-    assert sorted(said) == [f"warning: no more pictures of {name}: {error}; the run goes on" for name in (
+    assert sorted(said) == [f"warning: no more pictures of {name}: {error}; the run continues" for name in (
         "kernels", "predictions")]  # fmt: skip
     read = events(run)
     assert len(curve(read, "loss")) == 6 and read.Tags()["images"] == [], "the curves go on"
