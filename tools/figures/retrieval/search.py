@@ -26,7 +26,7 @@ from .neighbours import NEAREST, Neighbours, Shown, draw_neighbours, shown
 )
 @click.option("--codes", "by_codes", is_flag=True, help="Search by the binary codes of alexnet-figures codes.")
 @click.option("--no-rerank", is_flag=True, help="As --codes, but order by differing bits; read no vectors.")
-@click.option("--bits-alone", "bits_alone", is_flag=True, hidden=True)  # the name of --no-rerank until 0.1
+@click.option("--bits-alone", is_flag=True, hidden=True, help="The name of --no-rerank in version 0.1.")
 @open_run.OUT
 @options.run_shards
 @options.index_folder
