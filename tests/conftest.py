@@ -6,6 +6,7 @@ A test that changes a set copies it first (`shutil.copytree`).
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,15 @@ settings.load_profile("shared machine")
 
 # A shell's background job ignores Ctrl-C, and so would every command that the tests start from it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of tests/system, and begin with them: their files take longest, and a file is one process's."""
+    folder = Path(__file__).parent / "system"
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker("system")
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
 
 
 def build_set(photos, out, **options):
