@@ -25,7 +25,7 @@ _NAMES = {
     "recipes.recipe": "RECIPES Recipe recipe",
     "recipes.config": "Config",
     "training.distributed": "Team",
-    "training.evaluate": "Result evaluate",
+    "training.evaluate": "EvalOptions Result evaluate",
     "training.trainer": "Trainer",
     "weights.trained": "Trained load_exported load_trained mean_window",
     "weights.onnx_export": "export_onnx",
@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; tests/test_h
     from .recipes.config import Config
     from .recipes.recipe import RECIPES, Recipe, recipe
     from .training.distributed import Team
-    from .training.evaluate import Result, evaluate
+    from .training.evaluate import EvalOptions, Result, evaluate
     from .training.trainer import Trainer
     from .weights.onnx_export import export_onnx
     from .weights.trained import Trained, load_exported, load_trained, mean_window

@@ -1,6 +1,6 @@
-"""What a comparison of two small nets is, and its arithmetic: which rate is best, when an error is reached.
+"""The comparison of two small nets: its settings, the choice of a learning rate, the epoch that reaches an error.
 
-In:  rates and errors.  Out: a choice, a number of epochs.  No nets, no files.
+In:  learning rates and errors.  Out: a curve, a number of epochs.  No nets, no files.
 """
 
 import math
@@ -14,12 +14,12 @@ from ..nets.small_net import SIDES
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the two nets that are compared.
+    """One of the two nets of a comparison.
 
     Attributes:
         name: of its files.
-        activation, norm: see SmallNet.
-        decay: with the layer file's weight decay; figure 1's nets are not regularised in any way.
+        activation, norm: see `SmallNet`.
+        decay: whether the layer file's weight decay is used; figure 1's nets have no regularisation.
     """
 
     name: str
@@ -30,12 +30,14 @@ class Variant:
 
 @dataclass
 class Curve:
-    """A net's way at one rate.
+    """The errors of a net trained at one learning rate.
 
     Attributes:
-        errors: of each epoch, 0..1: of the training photos while it was trained, as the program of 2012 printed it.
-        val_errors: behind each epoch, of the validation photos; empty where nobody asked.
-        broken: its loss, or its weights, were not finite in the epoch after.
+        kind: name of its Variant.
+        rate: learning rate.
+        errors: of each epoch, 0..1, on the training photos during training, as the program of 2012 printed it.
+        val_errors: after each epoch, 0..1, on the validation photos; empty without validation.
+        broken: its loss or weights were not finite in the following epoch.
     """
 
     kind: str
@@ -47,14 +49,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all nets of a comparison have in common.
+    """The settings of all nets of a comparison.
 
     Attributes:
-        rates: to try.
-        epochs: of each net in the end.
-        try_epochs: of each rate before one is chosen.
-        target: a net ends with the epoch whose training error is this or less; None, none does.
-        validate: measure the validation error behind each epoch, and choose the rate by it.
+        rates: learning rates to try.
+        epochs: of the final training of each net.
+        try_epochs: epochs at each rate before one is chosen.
+        target: training error, 0..1, at which a net stops after the epoch that reaches it; None: never.
+        validate: whether to measure the validation error after each epoch, and choose the rate by it.
+        seed: of weights and order.
+        precision: `fp32`, `tf32` or `bf16`.
+    Raises:
+        UsageError: no rate, a rate that is not positive or given twice, or a target out of range.
     """
 
     rates: tuple[float, ...]
@@ -67,43 +73,45 @@ class Settings:
 
     def __post_init__(self):
         if not self.rates:
-            raise UsageError("no rate to try", "such as --rates 0.001,0.003,0.01")
+            raise UsageError("no learning rate given", "for example --rates 0.001,0.003,0.01")
         wrong = [rate for rate in self.rates if not (math.isfinite(rate) and rate > 0)]
         if wrong:
-            raise UsageError(f"a rate of {wrong[0]:g} is not a number above 0", "such as --rates 0.001,0.003,0.01")
+            raise UsageError(f"the rate {wrong[0]:g} is not above 0", "for example --rates 0.001,0.003,0.01")
         if len(set(self.rates)) < len(self.rates):
-            raise UsageError("a rate is there twice", "name each once in --rates")
+            raise UsageError("a rate is given twice", "give each once in --rates")
         if self.target is not None and not 0 < self.target < 1:
-            raise UsageError(f"a target of {self.target:g} is not an error between 0 and 1", "the paper's is 0.25")
+            raise UsageError(f"the target {self.target:g} is not an error between 0 and 1", "the paper's is 0.25")
 
 
 def choose(curves: Sequence[Curve], settings: Settings) -> Curve:
-    """The best rate: the least error behind the last of `try_epochs`, or sooner at the target; of equals the smaller.
+    """Return the curve with the lowest error after `try_epochs`; one that reached the target earlier comes first.
 
-    The error is that of validation where it is measured, else that of training. Broken ones are out.
+    The error is the validation error if it is measured, otherwise the training error. Of equal ones the smaller rate is
+    returned. Broken curves are left out.
 
     Raises:
-        TrainingError: all are broken.
+        TrainingError: all curves are broken.
     """
-    sound = [curve for curve in curves if not curve.broken]
-    if not sound:
+    finite = [curve for curve in curves if not curve.broken]
+    if not finite:
         tried = ", ".join(f"{curve.rate:g}" for curve in curves)
         raise TrainingError(
-            f"{curves[0].kind}: at no rate of {tried} does the loss stay finite", "try smaller ones with --rates"
+            f"{curves[0].kind}: the loss does not stay finite at any rate of {tried}", "try smaller ones with --rates"
         )
 
     def rank(curve: Curve) -> tuple[float, float, float]:
-        seen = (curve.val_errors if settings.validate else curve.errors)[: settings.try_epochs]
-        return len(seen), seen[-1], curve.rate  # fewer epochs: it was at the target already
+        errors = (curve.val_errors if settings.validate else curve.errors)[: settings.try_epochs]
+        return len(errors), errors[-1], curve.rate  # fewer epochs: it reached the target earlier
 
-    return min(sound, key=rank)
+    return min(finite, key=rank)
 
 
 def epochs_to(errors: Sequence[float], target: float) -> float | None:
-    """Epochs until an error is the target, along straight lines between epochs; None where it never is.
+    """Return the number of epochs until an error reaches a target, interpolated linearly; None if it never does.
 
     Args:
-        errors: behind epoch 1, 2 and so on. Nothing is known of before, so at once is after one epoch.
+        errors: after epoch 1, 2 and so on, 0..1; the result is at least 1.
+        target: 0..1.
     """
     for place, error in enumerate(errors):
         if error <= target:
@@ -113,16 +121,16 @@ def epochs_to(errors: Sequence[float], target: float) -> float | None:
 
 
 def check_size(shard_set: ShardSet) -> None:
-    """Check that the small net is one for a set's pictures.
+    """Check that the small net fits the size of a set's pictures.
 
     Raises:
-        UsageError: they are too small or too large.
+        UsageError: the pictures are too small or too large.
     """
     least, most = SIDES
     if not least <= shard_set.size <= most:
         raise UsageError(
-            f"{shard_set.root}: pictures of {shard_set.size}x{shard_set.size}, but the four-layer net is for 32x32 "
-            f"({least} to {most} will do)",
-            "build a set of small ones: alexnet-prep build-lmdb PHOTOS --size 32 --out small, then "
+            f"{shard_set.root}: pictures of {shard_set.size}x{shard_set.size}, but the four-layer net requires 32x32 "
+            f"({least} to {most} are accepted)",
+            "build a set of small pictures: alexnet-prep build-lmdb PHOTOS --size 32 --out small, then "
             "alexnet-prep pca-stats --shards small",
         )

@@ -1,7 +1,7 @@
-"""Which classes a net errs in, and what it takes them for, counted in the same pass as the errors (evaluate.py).
+"""Errors by class and the most frequent confusions, counted during an evaluation (training/evaluate.py).
 
-In:  each batch's labels and probabilities.  Out: rows a class, and rows of the most frequent wrong answers.
-Kept are three numbers a class and one a pair of classes that was confused; nothing grows with the photos themselves.
+In:  each batch's labels and probabilities.  Out: one row per class, and rows of the most frequent wrong answers.
+Memory: three numbers per class, and one per pair of classes that was confused; it does not grow with the photos.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ WORST, ANSWERS = 20, 5  # classes of the table of confusions, and wrong answers 
 
 @dataclass(frozen=True)
 class ClassError:
-    """Errors of one class: shares, 0..1; NaN where it has no photos."""
+    """Errors of one class: fractions, 0..1; NaN if it has no photos."""
 
     label: int
     images: int
@@ -30,7 +30,7 @@ class ClassError:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Photos of class `label` that were taken for class `answer`: how many, and which share of that class's photos."""
+    """Number of photos of class `label` that were classified as `answer`, and its fraction of that class's photos."""
 
     label: int
     answer: int
@@ -39,7 +39,12 @@ class Confusion:
 
 
 class Tally:
-    """Counts by class while a pass goes on: give its `see` to `evaluate`."""
+    """Counts by class during an evaluation: pass its `see` to `evaluate`.
+
+    Args:
+        classes: number of classes.
+        device: of the labels and probabilities.
+    """
 
     def __init__(self, classes: int, device: torch.device | str = "cpu"):
         self._classes = classes
@@ -49,8 +54,12 @@ class Tally:
     def see(self, records: np.ndarray, labels: Tensor, probabilities: Tensor) -> None:
         """Count a batch.
 
+        Args:
+            records: int64 (n,), not used.
+            labels: int64 (n,), 0..classes-1.
+            probabilities: float (n, classes).
         Raises:
-            TrainingError: the probabilities are not numbers.
+            TrainingError: a probability is NaN.
         """
         answers = most_probable(probabilities, 1)[:, 0]
         right = [share_right(probabilities, labels, top).double() for top in (1, 5)]
@@ -60,7 +69,7 @@ class Tally:
         self._pairs.update(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
 
     def add_up(self, team: Team) -> None:
-        """Add up what all processes have counted; each then has all. All must call it, once."""
+        """Add up the counts of all processes, in each of them. Collective; call it once."""
         if team.ranks == 1:
             return
         flat = team.sum(self._counts.flatten().tolist())
@@ -70,15 +79,15 @@ class Tally:
         self._pairs = sum(everyone, Counter())
 
     def errors(self) -> list[ClassError]:
-        """Errors of each class, in label order."""
+        """Return the errors of each class, by label."""
         images, right1, right5 = self._counts.cpu()
         rows = zip(images.tolist(), (1 - right1 / images).tolist(), (1 - right5 / images).tolist(), strict=True)
         return [ClassError(label, int(count), one, five) for label, (count, one, five) in enumerate(rows)]
 
     def confusions(self, worst: int = WORST, answers: int = ANSWERS) -> list[Confusion]:
-        """The most frequent wrong answers of the classes of greatest top-1 error, worst class first.
+        """Return the most frequent wrong answers of the classes with the greatest top-1 error, worst class first.
 
-        Of a class that lies within a tie of probabilities the lower label is the answer.
+        Of classes with the same probability the lower label counts as the answer.
         """
         ranked = sorted((one for one in self.errors() if one.images), key=lambda one: (-one.top1_error, one.label))
         wrong: dict[int, list[tuple[int, int]]] = {one.label: [] for one in ranked[:worst]}

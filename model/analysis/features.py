@@ -26,7 +26,7 @@ See = Callable[[Tensor], Tensor]  # pictures (n, 3, crop, crop) to vectors (n, d
 
 
 class Vectors(NamedTuple):
-    """A batch: records int64 (n,) of the split, labels int64 (n,), -1 if unlabelled, vectors float32 (n, dimensions)."""
+    """A batch: records int64 (n,) of the split, labels int64 (n,), -1 for none, vectors float32 (n, dimensions)."""
 
     records: np.ndarray
     labels: np.ndarray

@@ -1,12 +1,12 @@
-"""Short binary codes of the vectors, by an auto-encoder: alike photos have alike codes (the paper's section 6.1).
+"""Short binary codes of feature vectors, from an auto-encoder: similar photos have similar codes (paper, section 6.1).
 
 In:  float32 vectors (n, dimensions).  Out: an Encoder, and packed bits.
 
-The encoder is one linear layer and a threshold, the decoder one linear layer. Both begin as the best linear ones: the
-principal components, turned so that signs lose least (Gong and Lazebnik 2011, ITQ). Training then lowers the error of
-what is decoded, from units of tanh that grow steeper with every epoch until they are bits; the layers count whose bits
-left least error, also where those are the first.
-Krizhevsky and Hinton (2011) stacked layers of Boltzmann machines for the same purpose.
+The encoder is a linear layer and a threshold, the decoder a linear layer. Both are initialised with the principal
+components, rotated to minimise the error of their signs (Gong and Lazebnik 2011, ITQ). Training then lowers the
+reconstruction error; its units are tanh, steeper with every epoch, until they are nearly bits. The result is the
+encoder whose bits had the least error, which may be the initial one.
+Krizhevsky and Hinton (2011) stacked Boltzmann machines for the same purpose.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from ...pipeline.errors import UsageError
 
-SAMPLE = 20_000  # vectors to train on, 330 MB: a linear layer needs no more
-TURNS = 30  # of the rotation
-BATCH, RATE = 256, 0.01  # the rate as a share of a weight, a step
+SAMPLE = 20_000  # vectors to train on, 330 MB: enough for a linear layer
+TURNS = 30  # iterations of the rotation
+BATCH, RATE = 256, 0.01  # the rate is relative to the size of the weights
 STEEP = (4.0, 20.0)  # of tanh, in the first epoch and in the last: almost a threshold
-ROWS = 4096  # encoded at once
+ROWS = 4096  # vectors encoded at once
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns vectors into bits: where `(x - mean) @ weight.T` is above zero.
+    """Encodes vectors as bits: whether `(x - mean) @ weight.T` is above zero.
 
     Attributes:
         mean: float32 (dimensions,).
@@ -40,11 +40,17 @@ class Encoder:
 
     @property
     def bits(self) -> int:
-        """Of a code."""
+        """Number of bits of a code."""
         return len(self.weight)
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """Codes of vectors, which may be memory-mapped: uint8 (n, bits / 8), the first bit the highest of its byte."""
+        """Encode vectors.
+
+        Args:
+            vectors: float32 (n, dimensions), may be memory-mapped.
+        Returns:
+            uint8 (n, bits / 8); the first bit is the highest of its byte.
+        """
         codes = np.empty((len(vectors), self.bits // 8), np.uint8)
         mean, weight = self.mean.numpy(), self.weight.numpy().T
         for top in range(0, len(vectors), ROWS):
@@ -53,14 +59,14 @@ class Encoder:
 
 
 def check_bits(bits: int, dimensions: int) -> None:
-    """Check a code's length.
+    """Check the length of codes.
 
     Raises:
-        UsageError: not a multiple of 8, or longer than a linear layer can make sense of.
+        UsageError: it is not a multiple of 8, or is more than the vectors' dimensions.
     """
     if bits % 8 or not 8 <= bits <= dimensions:
         raise UsageError(
-            f"--bits {bits}: codes have a multiple of 8 bits, up to the vectors' {dimensions:,} numbers",
+            f"--bits {bits} is not a multiple of 8 from 8 to {dimensions:,}, the vectors' dimensions",
             f"try --bits {min(128, dimensions // 8 * 8)}",
         )
 
@@ -73,16 +79,18 @@ def train(
     seed: int = 0,
     advance: Callable[[int], Any] = lambda epochs: None,
 ) -> tuple[Encoder, float]:
-    """Train the auto-encoder on a sample of vectors; the same seed gives the same codes.
+    """Train the auto-encoder on a sample of vectors; the same seed gives the same codes on the same machine.
 
     Args:
         vectors: float32 (n, dimensions), may be memory-mapped.
-        epochs: over the sample; 0 leaves the codes that training begins with.
-        advance: called after each epoch.
+        bits: length of the codes, a multiple of 8.
+        epochs: over the sample; 0: only the initialisation.
+        seed: of the sample, its order and the initialisation.
+        advance: called with 1 after each epoch.
     Returns:
-        The encoder, and the share of the sample's variance that its codes do not explain, 0..1.
+        The encoder, and the fraction of the sample's variance that its codes do not explain, 0..1.
     Raises:
-        UsageError: no such code.
+        UsageError: see `check_bits`.
     """
     check_bits(bits, vectors.shape[1])
     generator = torch.Generator().manual_seed(seed)
@@ -92,11 +100,11 @@ def train(
     x -= mean
     weight = _turned(x, _directions(x, bits, generator))  # (bits, dimensions), rows of length one
     units = x @ weight.T
-    weight = weight / units.std(dim=0, correction=0).clamp_min(1e-12)[:, None]  # where tanh bends
+    weight = weight / units.std(dim=0, correction=0).clamp_min(1e-12)[:, None]  # deviations of 1: where tanh bends
     back = _best_decoder(_signs(units), x)  # (bits, dimensions)
     del units
     bias = torch.zeros_like(mean)
-    # Adam's steps are as long as its rate whatever the gradient: a share of each layer's own size.
+    # Adam's steps have the size of its rate whatever the gradient, so rates are relative to each layer's size.
     sizes = [float(layer.square().mean().sqrt()) for layer in (weight, back, back)]
     layers = [layer.requires_grad_() for layer in (weight, back, bias)]
     rule = torch.optim.Adam([{"params": [layer], "lr": RATE * size} for layer, size in zip(layers, sizes, strict=True)])
@@ -120,21 +128,21 @@ def train(
 
 @torch.no_grad()
 def _unexplained(weight: Tensor, back: Tensor, bias: Tensor, x: Tensor) -> float:
-    """The share of the variance that the bits themselves do not explain."""
+    """Return the fraction of the variance that the bits themselves do not explain."""
     left = (_signs(x @ weight.T) @ back + bias - x).square().sum()
     return float(left / x.square().sum().clamp_min(1e-30))
 
 
 def _signs(units: Tensor) -> Tensor:
-    """1 above zero, else -1: as the bits are packed."""
+    """Return 1 above zero, otherwise -1, as the bits are packed."""
     return torch.where(units > 0, 1.0, -1.0)
 
 
 def _directions(x: Tensor, bits: int, generator: torch.Generator) -> Tensor:
-    """The first principal components, (dimensions, bits), columns orthonormal; beyond the rank, others at random."""
+    """Return the first principal components, (dimensions, bits), orthonormal; random directions beyond the rank."""
     wide = min(bits + 16, *x.shape)
     basis = torch.linalg.qr(x.T @ torch.randn(len(x), wide, generator=generator)).Q
-    for _ in range(4):  # subspace iteration: a few passes over x in place of all of its components
+    for _ in range(4):  # subspace iteration: a few passes over x instead of a full decomposition
         basis = torch.linalg.qr(x.T @ (x @ basis)).Q
     _, turn = torch.linalg.eigh((x @ basis).T @ (x @ basis))  # ascending
     components = (basis @ turn.flip(1))[:, :bits]
@@ -143,7 +151,7 @@ def _directions(x: Tensor, bits: int, generator: torch.Generator) -> Tensor:
 
 
 def _turned(x: Tensor, directions: Tensor) -> Tensor:
-    """Turn the directions among themselves until the units are as near to -1 and 1 as a turn can bring them (ITQ)."""
+    """Rotate the directions so that the units are as close to -1 and 1 as possible (ITQ): (bits, dimensions)."""
     units, bits = x @ directions, directions.shape[1]
     turn = torch.linalg.qr(torch.randn(bits, bits, generator=torch.Generator().manual_seed(bits))).Q
     for _ in range(TURNS):
@@ -153,7 +161,7 @@ def _turned(x: Tensor, directions: Tensor) -> Tensor:
 
 
 def _best_decoder(signs: Tensor, x: Tensor) -> Tensor:
-    """The linear decoder of least error: (bits, dimensions)."""
+    """Return the linear decoder with the least error: (bits, dimensions)."""
     bits = signs.shape[1]
-    ridge = 1e-3 * len(x) * torch.eye(bits)  # signs may agree on all photos
+    ridge = 1e-3 * len(x) * torch.eye(bits)  # a bit may be the same for all photos
     return torch.linalg.solve(signs.T @ signs + ridge, signs.T @ x)

@@ -1,8 +1,8 @@
-"""The nearest among many vectors, by Euclidean distance, and among binary codes, by Hamming distance (section 6.1).
+"""Nearest neighbours: of vectors by Euclidean distance, of binary codes by Hamming distance (paper, section 6.1).
 
-In:  NumPy arrays, also memory-mapped ones.  Out: indices and distances, the nearest first. NumPy alone.
-Of equal distances the smaller index comes first, so that an answer is one on every machine: products of float32 find
-the candidates, and float64 differences put them in order. Memory is bounded whatever the number of vectors.
+In:  NumPy arrays, which may be memory-mapped.  Out: indices and distances in ascending order.  NumPy only.
+Of equal distances the smaller index comes first. Float32 products select the candidates, with a margin for rounding;
+float64 differences order them. Memory does not grow with the number of vectors.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.nd
     Args:
         vectors: float32 (n, dimensions), may be memory-mapped; read once.
         queries: float32 (q, dimensions).
-        count: how many; all of them where there are fewer.
+        count: number of neighbours; all vectors if there are fewer.
     Returns:
         indices int64 and distances float64, (q, min(count, n)) each.
     """
@@ -29,7 +29,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.nd
     for top in range(0, len(vectors), ROWS):
         some = np.asarray(vectors[top : top + ROWS])
         squares = _squares(some)
-        # Whatever the order of its sums, a product of float32 errs by no more than this.
+        # An upper bound of the error of a float32 product, whatever the order of its sums.
         error = some.shape[1] * 2.0**-23 * (np.sqrt(squares.max()) + np.sqrt(lengths)) ** 2
         np.maximum(slack, 2 * error, out=slack)
         for left in range(0, len(queries), QUERIES):
@@ -40,7 +40,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.nd
             squared += lengths[part, None]
             best[part] = _smallest(np.concatenate([best[part], _smallest(squared, count)], axis=1), count)
             near = squared <= (best[part].max(axis=1) + slack[part])[:, None]
-            for query in left + np.flatnonzero(near.any(axis=1)):  # in order at once: nothing grows with the vectors
+            for query in left + np.flatnonzero(near.any(axis=1)):  # ordered block by block, so memory stays bounded
                 candidates = np.flatnonzero(near[query - left])
                 found, apart = among(some, queries[query], candidates, count)
                 apart = np.concatenate([distances[query], apart])
@@ -51,11 +51,13 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.nd
 
 
 def among(vectors: np.ndarray, query: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest of some vectors, exactly.
+    """Find the nearest of some candidates, exactly.
 
     Args:
+        vectors: float32 (n, dimensions), may be memory-mapped.
         query: float32 (dimensions,).
         candidates: int64 (c,), indices of vectors.
+        count: number of neighbours.
     Returns:
         indices int64 and distances float64, (min(count, c),) each.
     """
@@ -65,25 +67,25 @@ def among(vectors: np.ndarray, query: np.ndarray, candidates: np.ndarray, count:
 
 
 def columns_of(codes: np.ndarray) -> np.ndarray:
-    """Codes as `nearest_codes` reads them.
+    """Transpose codes for `nearest_codes`.
 
     Args:
         codes: uint8 (n, bytes), packed bits.
     Returns:
-        uint64 (words, n): a word of all codes lies together in memory.
+        uint64 (words, n), contiguous: one word of all codes after the other.
     """
     return np.ascontiguousarray(_words(codes).T)
 
 
 def nearest_codes(columns: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the codes of fewest different bits.
+    """Find the codes with the fewest different bits.
 
     Args:
-        columns: of the codes, see `columns_of`.
+        columns: the codes, see `columns_of`.
         queries: uint8 (q, bytes).
-        count: how many; all of them where there are fewer.
+        count: number of neighbours; all codes if there are fewer.
     Returns:
-        indices and different bits, int64 (q, min(count, n)) each.
+        indices and numbers of different bits, int64 (q, min(count, n)) each.
     """
     number = columns.shape[1]
     count = min(count, number)
@@ -93,7 +95,7 @@ def nearest_codes(columns: np.ndarray, queries: np.ndarray, count: int) -> tuple
         for column, word in zip(columns, query, strict=True):
             apart += _ones(column ^ word)
         furthest = np.partition(apart, count - 1)[count - 1]
-        candidates = np.flatnonzero(apart <= furthest)  # ascending, so a stable sort is the order wanted
+        candidates = np.flatnonzero(apart <= furthest)  # ascending, so a stable sort puts smaller indices first
         order = candidates[np.argsort(apart[candidates], kind="stable")[:count]]
         indices[place], bits[place] = order, apart[order]
     return indices, bits
@@ -104,7 +106,7 @@ def _squares(vectors: np.ndarray) -> np.ndarray:
 
 
 def _smallest(values: np.ndarray, count: int) -> np.ndarray:
-    """The `count` smallest of each row, in any order."""
+    """Return the `count` smallest values of each row, unordered."""
     return values if values.shape[1] <= count else np.partition(values, count - 1, axis=1)[:, :count]
 
 
@@ -114,14 +116,14 @@ def _distances(vectors: np.ndarray, query: np.ndarray, candidates: np.ndarray) -
 
 
 def _words(codes: np.ndarray) -> np.ndarray:
-    """Codes as uint64 (n, words), the last word filled up with zeros."""
+    """Return codes as uint64 (n, words), the last word padded with zeros."""
     padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
     padded[:, : codes.shape[1]] = codes
     return padded.view(np.uint64)
 
 
 def _ones(words: np.ndarray) -> np.ndarray:
-    """How many bits are set in each: uint8, of uint64."""
+    """Return the number of set bits of each uint64, as uint8."""
     if hasattr(np, "bitwise_count"):  # NumPy 2
         return np.bitwise_count(words)
     return _ONES[words.view(np.uint16).reshape(-1, 4)].sum(axis=1, dtype=np.uint8)

@@ -1,8 +1,8 @@
-"""Small nets side by side, each at its own best rate: what figure 1 of the paper shows, and section 3.3's ablation.
+"""Training of small nets, each at its best learning rate, as in the paper's figure 1 and section 3.3's ablation.
 
-In:  a shard set, two kinds of net, rates to try.  Out: each net's error, epoch by epoch.
-Photos come from the product's own stream: whole, in the plan's order, less the mean image, and nothing else is done
-to them. Every epoch of every net is saved: what was stopped goes on, and what is there is not trained again.
+In:  a shard set, variants of the net, rates to try.  Out: each net's error, epoch by epoch.
+Pictures come from the package's stream: whole, in the plan's order, minus the mean image, without augmentation. Every
+epoch of every net is saved: a stopped comparison is continued, and finished epochs are not repeated.
 """
 
 import time
@@ -34,16 +34,20 @@ BIAS_RATE = 2.0  # times that of the weights, as in the layer file
 
 
 class Stopped(Exception):  # noqa: N818, nothing went wrong
-    """Somebody asked for the end, and what was whole is saved."""
+    """`stop` returned true; all finished epochs are saved."""
 
 
 @dataclass(frozen=True)
 class SmallNetTrainer:
-    """A shard set, and the folder where what was tried on it is kept.
+    """Trains small nets on a shard set.
 
     Args:
-        report: called with a curve and the seconds of the epoch that it got, 0 where it was there already.
-        stop: asked after each step.
+        shard_set, stats: pictures and their mean image.
+        folder: of the checkpoints, one per variant and rate.
+        settings: of all nets.
+        device: to train on.
+        report: called with a curve and the seconds of its last epoch; 0 if that was saved already.
+        stop: called after each step; ends the training when it returns true.
     """
 
     shard_set: ShardSet
@@ -55,13 +59,13 @@ class SmallNetTrainer:
     stop: Callable[[], bool] = lambda: False
 
     def compare(self, kinds: Sequence[Variant]) -> list[tuple[Curve, list[Curve]]]:
-        """Try all rates of each kind, choose, and train what was chosen to the end.
+        """Try all rates for each variant, choose the best, and train it to the end.
 
         Returns:
-            For each kind the chosen curve, and those of all rates.
+            For each variant the chosen curve, and those of all rates.
         Raises:
-            TrainingError: no rate of a kind keeps the loss finite.
-            Stopped: `stop` said so.
+            TrainingError: the loss of a variant does not stay finite at any rate.
+            Stopped: `stop` returned true.
         """
         few = min(self.settings.try_epochs, self.settings.epochs)
         tried = [[self.train(kind, rate, few) for rate in self.settings.rates] for kind in kinds]
@@ -75,14 +79,19 @@ class SmallNetTrainer:
                 return curves[place]
 
     def train(self, kind: Variant, rate: float, epochs: int) -> Curve:
-        """Train a net at a rate until it has so many epochs, or the target, or breaks; go on with what is saved."""
+        """Train a net at a rate for so many epochs, or to the target or a loss that is not finite; continue if saved.
+
+        Raises:
+            Stopped: `stop` returned true.
+            TrainingError: a file cannot be read or written.
+        """
         curve, file = Curve(kind.name, rate, [], []), self.folder / f"{kind.name}-{rate:g}.pt"
         saved = checkpoints.load(file) if file.exists() else None
         if saved:
             curve = Curve(**saved["curve"])
-            self.report(self._asked(curve), 0.0)
+            self.report(self._cut(curve), 0.0)
         if self._done(curve, epochs):
-            return self._asked(curve)
+            return self._cut(curve)
         net, optimizer = self._make(kind, saved)
         plan = Plan(
             self.shard_set.split("train").records,
@@ -113,14 +122,14 @@ class SmallNetTrainer:
                     file, {"model": net.state_dict(), "velocity": optimizer.velocities(), "curve": vars(curve)}
                 )
                 self.report(curve, time.monotonic() - began)
-        return self._asked(curve)
+        return self._cut(curve)
 
     def _done(self, curve: Curve, epochs: int) -> bool:
         reached = self.settings.target is not None and min(curve.errors, default=1.0) <= self.settings.target
         return curve.broken or reached or len(curve.errors) >= epochs
 
-    def _asked(self, curve: Curve) -> Curve:
-        """As far as these settings would have gone: an earlier call may have had more epochs, or a lower target."""
+    def _cut(self, curve: Curve) -> Curve:
+        """Cut a curve to these settings: it may be from a call with more epochs or a lower target."""
         far = self.settings.epochs
         if self.settings.target is not None:
             hits = (place + 1 for place, error in enumerate(curve.errors) if error <= self.settings.target)
@@ -142,7 +151,7 @@ class SmallNetTrainer:
         return net, optimizer
 
     def _epoch(self, net: SmallNet, optimizer: Momentum2012, rate: float, batches: Iterator) -> float | None:
-        """Train on an epoch's batches; the share that was wrong, or None where the net broke."""
+        """Train on an epoch's batches; return the error, 0..1, or None if the weights are not finite afterwards."""
         optimizer.set_rates(Rates(rate, BIAS_RATE * rate))
         wrong, images = torch.zeros((), dtype=torch.int64, device=self.device), 0
         for batch in batches:
@@ -159,7 +168,7 @@ class SmallNetTrainer:
             if self.stop():
                 raise Stopped
         if not all(bool(parameter.isfinite().all()) for parameter in net.parameters()):
-            return None  # once a loss is not finite, neither are the weights
+            return None  # after a loss that is not finite, the weights are not finite either
         return float(wrong) / images
 
     def _validate(self, net: SmallNet) -> list[float]:

@@ -1,13 +1,13 @@
 """The net of 2012: five convolutions, three fully connected layers, two columns (paper, section 3).
 
-In:  float (n, 3, 224, 224), pixels less the mean.  Out: logits (n, classes).  No DALI, no files.
-What the program did stands beside what the text says: `NetOptions` names each difference, and each of the other nets
-that the paper measures.
+In:  float (n, 3, 224, 224), pixels minus the mean.  Out: logits (n, classes).  No DALI, no files.
+The program of 2012 differs from the paper's text: `NetOptions` has an option for each difference, and for each of the
+other nets that the paper measures.
 
-On one device both columns lie in each tensor, the first half of the maps and the second: their separation is
-`groups=2` in conv2, conv4 and conv5 and inside the response normalisation; conv3, conv6 and the fully connected layers
-see both (figure 2). With a column to each of two processes (columns.py) the same lines run on half of the maps, and
-where the columns meet, they talk.
+On one device each tensor holds both columns, the first half of the maps and the second: their separation is `groups=2`
+in conv2, conv4 and conv5 and in the response normalisation; conv3, conv6 and the fully connected layers take both
+(figure 2). With one column in each of two processes (columns.py) the same code runs on half of the maps, and
+`place.meet` exchanges them where both are needed.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,25 @@ from .lrn import AcrossMaps, WithinMap
 from .options import COLUMNS, NetOptions
 
 HIDDEN = 4096  # units of fc6 and fc7
-CONV1_EDGE = 3  # the last window hangs over the right and lower edge: 1 + ceil((224 - 11) / 4) = 55 windows
+CONV1_EDGE = 3  # zeros on the right and below, for the last of 1 + ceil((224 - 11) / 4) = 55 windows
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
 
-# Section 5: biases of one give the ReLUs something to work with in the first steps.
+# Section 5: biases of 1 give the ReLUs positive inputs in the first steps.
 BIAS_ONE = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
 DEEP = ("conv3", "conv4", "conv5", "conv6")
 
 
 class AlexNet(nn.Module):
-    """60,965,224 parameters at 1,000 classes.
+    """The net of 2012; 60,965,224 parameters with 1,000 classes and the default options (paper, section 3).
 
     Args:
-        classes: of the softmax.
-        options: program or text, and the other rows.
+        classes: number of classes.
+        options: the variant: the program's net, the text's, or another recipe's.
         seed: of the initial weights, which are the same on every device and in every split.
-        place: how much of the net is here: all of it, or a column.
+        place: the part of the net in this process: all of it, or one column.
     Attributes:
-        dropout_shape: of a picture's mask, `keep`: the units of fc6, then those of fc7.
+        units: numbers of units of fc6 and fc7, over all columns.
+        dropout_shape: shape of one picture's mask in `keep`: the units of fc6, then those of fc7; () without dropout.
     """
 
     def __init__(
@@ -48,20 +49,20 @@ class AlexNet(nn.Module):
         self.options, self.place = options, place
         self.units = HIDDEN if options.talk else COLUMNS * HIDDEN, HIDDEN
         self.dropout_shape = (sum(self.units),) if options.dropout else ()
-        columns = options.columns // place.places  # that are here
-        apart = 1 if options.talk else columns  # groups of the layers in which columns otherwise meet
+        columns = options.columns // place.places  # in this process
+        apart = 1 if options.talk else columns  # groups of the layers that otherwise take both columns
         whole = options.maps
-        here = [maps // place.places for maps in whole]
-        seen = whole if options.talk else here  # maps that conv3, conv6 and fc6 see
-        overlap = options.pool == 3  # otherwise the program chose paddings that lead to the same 6x6
+        own = [maps // place.places for maps in whole]
+        seen = whole if options.talk else own  # input maps of conv3, conv6 and fc6
+        overlap = options.pool == 3  # otherwise the program's paddings lead to the same 6x6
 
-        self.conv1 = nn.Conv2d(3, here[0], 11, stride=4)
-        self.conv2 = nn.Conv2d(here[0], here[1], 5, padding=2 if overlap else 1, groups=columns)
-        self.conv3 = nn.Conv2d(seen[1], here[2], 3, padding=1, groups=apart)
-        self.conv4 = nn.Conv2d(here[2], here[3], 3, padding=1, groups=columns)
-        self.conv5 = nn.Conv2d(here[3], here[4], 3, padding=1 if overlap else 0, groups=columns)
+        self.conv1 = nn.Conv2d(3, own[0], 11, stride=4)
+        self.conv2 = nn.Conv2d(own[0], own[1], 5, padding=2 if overlap else 1, groups=columns)
+        self.conv3 = nn.Conv2d(seen[1], own[2], 3, padding=1, groups=apart)
+        self.conv4 = nn.Conv2d(own[2], own[3], 3, padding=1, groups=columns)
+        self.conv5 = nn.Conv2d(own[3], own[4], 3, padding=1 if overlap else 0, groups=columns)
         if options.conv6:
-            self.conv6 = nn.Conv2d(seen[4], here[5], 3, padding=1, groups=apart)
+            self.conv6 = nn.Conv2d(seen[4], own[5], 3, padding=1, groups=apart)
         fc6, fc7 = (units // place.places for units in self.units)
         self.fc6 = ColumnLinear(seen[4] * 6 * 6, fc6, apart)
         self.fc7 = ColumnLinear(self.units[0] if options.talk else fc6, fc7, apart)
@@ -75,14 +76,14 @@ class AlexNet(nn.Module):
         if options.norm != "lrn":
             self.norm = self.norm_within = nn.Identity()
         if options.norm == "batch":
-            self.batch_norms = nn.ModuleList(nn.BatchNorm2d(maps) for maps in here[: 5 + options.conv6])
+            self.batch_norms = nn.ModuleList(nn.BatchNorm2d(maps) for maps in own[: 5 + options.conv6])
         self.reset_parameters(seed)
 
     @torch.no_grad()
     def reset_parameters(self, seed: int) -> None:
-        """Draw all weights from N(0, 0.01), conv3 to conv6 from N(0, deep_std); biases 1 or 0 (section 5).
+        """Draw weights from N(0, 0.01), those of conv3 to conv6 from N(0, deep_std); set biases to 1 or 0 (section 5).
 
-        The whole net is drawn whatever is here, so that every split begins with the same one.
+        The whole net is drawn in every process, which keeps its part, so that every split starts with the same net.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, layer in self.named_children():
@@ -95,31 +96,34 @@ class AlexNet(nn.Module):
             whole = torch.empty(shape).normal_(0, std, generator=generator)
             layer.weight.copy_(self.place.part(f"{name}.weight", whole))
             one = name in BIAS_ONE and self.options.init == "2012"
-            assert layer.bias is not None, "all of them have one"
+            assert layer.bias is not None, "every layer has a bias"
             layer.bias.fill_(1.0 if one else 0.0)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Compute logits.
 
         Args:
-            x: (n, 3, 224, 224).
-            keep: bool (n, 8192), the units of fc6 and fc7 that dropout keeps, as the plan draws them; without it
-                torch draws. Kept units are doubled in training, which equals halving all at test time.
+            x: float (n, 3, 224, 224), RGB pixels of 0..255 minus the mean.
+            keep: bool (n, *dropout_shape), in training: the units of fc6 and fc7 that dropout keeps, as the plan draws
+                them; without it torch draws. Kept units are doubled, which is equivalent to the paper's halving of all
+                units at test time (section 4.2).
+        Returns:
+            float (n, classes).
         """
         x = self.hidden(x, keep)  # (n, 4096), or a column's half
         if self.options.low:
-            x = self.low(self.place.meet(x))  # (n, 2048), a column's half: linear
+            x = self.low(self.place.meet(x))  # (n, 2048), or a column's half: linear
         logits = self.place.add(F.linear(x, self.fc8.weight))  # each column multiplies its half
         return logits + self.fc8.bias
 
     def hidden(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The last hidden layer's activities, (n, 4096); of a column, its half."""
+        """Compute the activations of the last hidden layer, float (n, 4096), or a column's half; see `forward`."""
         x = self._meet(self.convolutions(x)).flatten(1)  # (n, 9216)
         x = self._drop(self.activation(self.fc6(x)), keep, 0)  # (n, 4096), or half
         return self._drop(self.activation(self.fc7(self._meet(x))), keep, 1)  # (n, 4096), or half
 
     def convolutions(self, x: Tensor) -> Tensor:
-        """The convolutional layers, pooled: (n, 256, 6, 6), or half of the maps."""
+        """Compute the convolutional and pooling layers of (n, 3, 224, 224): (n, 256, 6, 6), or a column's half."""
         x = self._batch_norm(self.conv1(F.pad(x, (0, CONV1_EDGE, 0, CONV1_EDGE))), 0)  # (n, 96, 55, 55)
         if self.options.pool_before_relu:
             x = self.activation(self._pool(self.norm(x)))  # (n, 96, 27, 27)
@@ -135,7 +139,7 @@ class AlexNet(nn.Module):
         return x
 
     def _meet(self, x: Tensor) -> Tensor:
-        """Both columns' maps or units, where columns talk."""
+        """Return both columns' maps or units, unless the columns are separate."""
         return self.place.meet(x) if self.options.talk else x
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -149,15 +153,16 @@ class AlexNet(nn.Module):
             return x
         if keep is None or not self.training:
             return F.dropout(x, 0.5, self.training)
-        own = keep.split(self.units, dim=1)[layer]
-        return x * self.place.own(own) * 2.0
+        kept = keep.split(self.units, dim=1)[layer]
+        return x * self.place.own(kept) * 2.0
 
 
 class ColumnLinear(nn.Linear):
-    """A linear layer whose columns do not see each other's inputs; of one column, torch's own.
+    """A linear layer in which each column takes only its own inputs; with one column, torch's own layer.
 
     Args:
-        inputs, outputs: of all columns together.
+        inputs, outputs: numbers of units, over all columns.
+        columns: number of columns.
     """
 
     def __init__(self, inputs: int, outputs: int, columns: int):
@@ -165,7 +170,7 @@ class ColumnLinear(nn.Linear):
         self.columns = columns
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute (n, outputs) of (n, inputs)."""
+        """Compute (n, outputs) from (n, inputs)."""
         if self.columns == 1:
             return super().forward(x)
         parts = zip(*(t.chunk(self.columns, dim) for t, dim in ((x, 1), (self.weight, 0), (self.bias, 0))), strict=True)

@@ -2,9 +2,9 @@
 
 In:  float (n, channels, height, width).  Out: the same shape and dtype.  Exact gradients, no DALI, no files.
 
-`torch.nn.LocalResponseNorm` takes the sum by a 3-d average pool and the power by `pow`, which is half of an AlexNet
-step on a CPU. Here the sum over neighbouring maps is a 1x1 convolution with a band of ones, one group a column, and
-the power two square roots. The base of the power is formed in float32: in bfloat16, 2 + small is 2.
+`torch.nn.LocalResponseNorm` computes the sum with a 3-d average pool and the power with `pow`, which takes half of an
+AlexNet step on a CPU. Here the sum over neighbouring maps is a 1x1 convolution with a band of ones, one group per
+column, and the power is two square roots. The base of the power is float32: in bfloat16, 2 + small is 2.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ BETA = 0.75
 
 
 class AcrossMaps(nn.Module):
-    """Normalise each response by its neighbours in the other maps of its column.
+    """Normalise each response by the responses of neighbouring maps at the same position (paper, section 3.3).
 
     Args:
-        scale: of the sum of squares: alpha as the text has it, alpha / size as the program of 2012 (and torch) do.
-        size: maps in the sum, the response's own in the middle.
+        scale: factor of the sum of squares: alpha in the text; alpha / size in the program of 2012 (and in torch).
+        size: number of maps in the sum, with the response's own in the middle.
         constant: k.
-        columns: groups of maps that do not see each other; maps 47 and 48 of 96 are no neighbours in two columns.
+        columns: groups of maps that are normalised separately: with two, maps 47 and 48 of 96 are not neighbours.
     """
 
     def __init__(self, scale: float, size: int = 5, constant: float = 2.0, columns: int = 2):
@@ -32,7 +32,7 @@ class AcrossMaps(nn.Module):
         self.scale, self.size, self.constant, self.columns = scale, size, constant, columns
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (n, channels, height, width)."""
+        """Normalise float (n, channels, height, width); channels is a multiple of columns. Same shape and dtype."""
         band = _band(x.shape[1] // self.columns, self.size, self.columns, x.dtype, x.device)
 
         def sum_of_neighbours(y: Tensor) -> Tensor:
@@ -41,16 +41,16 @@ class AcrossMaps(nn.Module):
         return _Normalise.apply(x, sum_of_neighbours, self.constant, self.scale)
 
     def extra_repr(self) -> str:
-        """Shown by print(net)."""
+        """Return the arguments, for print(net)."""
         return f"scale={self.scale}, size={self.size}, constant={self.constant}, columns={self.columns}"
 
 
 class WithinMap(nn.Module):
-    """Normalise each response by the square around it in its own map (the program's second one, in layer 2).
+    """Normalise each response by those around it in its own map (the program's second normalisation, in layer 2).
 
     Args:
-        scale: of the sum of squares; the program's is 0.001 / 25.
-        size: sides of the square, odd; beyond the map's edge are zeros.
+        scale: factor of the sum of squares; the program's is 0.001 / 25.
+        size: side of the square, odd; zeros beyond the map's edge.
         constant: added to the sum.
     """
 
@@ -59,7 +59,7 @@ class WithinMap(nn.Module):
         self.scale, self.size, self.constant = scale, size, constant
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (n, channels, height, width)."""
+        """Normalise float (n, channels, height, width). Same shape and dtype."""
         maps = x.shape[1]
         square = x.new_ones((maps, 1, self.size, self.size))
 
@@ -69,7 +69,7 @@ class WithinMap(nn.Module):
         return _Normalise.apply(x, sum_of_square, self.constant, self.scale)
 
     def extra_repr(self) -> str:
-        """Shown by print(net)."""
+        """Return the arguments, for print(net)."""
         return f"scale={self.scale}, size={self.size}, constant={self.constant}"
 
 
@@ -107,7 +107,7 @@ def _power(base: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _band(maps: int, size: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Ones where two maps of a column are at most size // 2 apart: (columns * maps, maps, 1, 1)."""
+    """Return (columns * maps, maps, 1, 1): 1 where two maps of a column are at most size // 2 apart, 0 elsewhere."""
     index = torch.arange(maps, device=device)
     near = (index[:, None] - index[None, :]).abs() <= size // 2
     return near.to(dtype).repeat(columns, 1)[:, :, None, None]

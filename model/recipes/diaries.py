@@ -1,6 +1,6 @@
-"""The author's diaries: what he changed by hand while the nets of 2012 were trained (comments of the parameter files).
+"""The diaries of 2012: learning rates that the author changed by hand during training (the parameter files' comments).
 
-In:  a place in a run of any length.  Out: the Rates that he had there, and when the lighting was turned off.
+In:  a position in a run of any length.  Out: the rates at that position, and the epoch in which lighting is turned off.
 """
 
 import math
@@ -14,12 +14,13 @@ EPOCH, STEP = "epoch", "step"
 
 @dataclass(frozen=True)
 class Entry:
-    """What the author changed by hand.
+    """One change by hand.
 
     Attributes:
-        at: after so many epochs of the diary; with `unit` `step`, after so many batches, but a thirtieth of a run.
-        rates: parts of the first rate, by layer; `*`, of all that no entry has named yet.
-        light_off: whether he turned the lighting off.
+        at: when: epochs of the diary, or with `unit` `step` a number of steps, at most a thirtieth of a run.
+        rates: fractions of the initial rate, by layer; `*`: of all layers that no entry has named yet.
+        light_off: whether the lighting is turned off.
+        unit: of `at`: `epoch` or `step`.
     """
 
     at: float
@@ -28,7 +29,10 @@ class Entry:
     unit: str = EPOCH
 
     def step(self, place: Progress, length: int) -> int:
-        """The first step of the run that has it: times epochs / length. Whole epochs stay whole, .5 up."""
+        """Return the first step with this change in a run of another length: `at` times epochs / length.
+
+        Whole epochs of the diary become whole epochs of the run, halves rounded up.
+        """
         if self.unit == STEP:
             return min(int(self.at), place.epochs * place.steps // 30)
         at = self.at * place.epochs / length
@@ -39,16 +43,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Diary(Schedule):
-    """The author's hand on the rates, replayed (the comments of the parameter files).
+    """A schedule that repeats the author's changes, scaled to the length of the run.
 
-    Biases keep a rate of their own to the end: twice the first one, some layers another. (The last files of 145-half
-    and 147 have a tenth of it in some layers; the diaries do not say since when, so it is left out.)
+    Biases keep their own rate to the end: twice the initial one, in some layers another. (The last files of 145-half
+    and 147 have a tenth of it in some layers; the diaries do not say from which epoch on, so that is left out.)
 
     Attributes:
-        source: the parameter file.
-        length: epochs after which he stopped.
-        entries: in the order of time; the first is the beginning.
-        layer_biases: parts of the first rate.
+        source: the parameter file, for people.
+        length: epochs of the original run.
+        entries: in the order of time; the first is the start.
+        layer_biases: rates of the biases of some layers, as fractions of the initial rate.
     """
 
     source: str
@@ -60,11 +64,11 @@ class Diary(Schedule):
 
     @property
     def epochs(self) -> int:
-        """Of a run that is as long."""
+        """Epochs of a run of the original length."""
         return math.ceil(self.length)
 
     def rates(self, rate: float, place: Progress) -> Rates:
-        """The rates at a place of a run that begins with `rate`."""
+        """Return the rates at a position of a run with initial rate `rate`."""
         now: dict[str, float] = {}
         for entry in self.entries:
             if entry.step(place, self.epochs) <= place.done:
@@ -74,13 +78,13 @@ class Diary(Schedule):
         return Rates(rate * now["*"], rate * self.BIASES, layers, biases)
 
     def light_epochs(self, epochs: int) -> int | None:
-        """Epochs with lighting in a run of this length; None, all of them."""
+        """Return the number of epochs with lighting in a run of this length; None: all of them."""
         off = [math.floor(entry.at * epochs / self.epochs + 0.5) for entry in self.entries if entry.light_off]
         return off[0] if off else None
 
-    def told(self, steps: int, epochs: int) -> str:
-        """The diary of a run of this length, in a line."""
-        words = []
+    def summary(self, steps: int, epochs: int) -> str:
+        """Return the changes in a run of `epochs` epochs of `steps` steps, as one line for people."""
+        changes = []
         for entry in self.entries[1:]:
             at = entry.step(Progress(0, 0, steps, epochs), self.epochs)
             when = f"epoch {at // steps}" if at % steps == 0 and entry.unit == EPOCH else f"step {at:,}"
@@ -88,18 +92,18 @@ class Diary(Schedule):
                 f"{'rate' if layer == '*' else layer} {'frozen' if part == 0 else f'x {part:g}'}"
                 for layer, part in entry.rates.items()
             ]
-            words.append(f"{when} {', '.join(parts + ['lighting off'] * entry.light_off)}")
-        return "; ".join(words)
+            changes.append(f"{when} {', '.join(parts + ['lighting off'] * entry.light_off)}")
+        return "; ".join(changes)
 
 
 def _by_hand(source: str, length: int, tenths: tuple[int, ...], slow: int, frozen: int) -> Diary:
-    """Most are one story: tenths of the rate; conv1 slow and the lighting off; conv1 frozen."""
+    """Most diaries: the rate divided by 10 several times; conv1 slowed down and lighting turned off; conv1 frozen."""
     entries = [Entry(at, {"*": 10.0**-number}) for number, at in enumerate((0, *tenths))]
     entries += [Entry(slow, {"conv1": 0.001}, light_off=True), Entry(frozen, {"conv1": 0.0})]
     return Diary(source, length, tuple(sorted(entries, key=lambda entry: entry.at)))
 
 
-_OLD = ("conv1", "conv2", "conv3", "conv4", "conv5")  # what the six-conv net had from another
+_OLD = ("conv1", "conv2", "conv3", "conv4", "conv5")  # layers that the six-conv net took from another net
 _LAYERS_146 = {"conv6": 0.2}
 
 DIARIES = {

@@ -1,9 +1,9 @@
-"""How the weights move: the update rule (paper, section 5; docs/paper.md: the program). Its rates: schedules.py.
+"""The update rules: momentum as in 2012 (paper, section 5; docs/paper.md for the program), and plain SGD.
 
     v <- 0.9 v - decay * rate * w - rate * g          g: gradient of the loss
     w <- w + v
 
-`torch.optim.SGD` keeps the rate outside v; the two part whenever the rate changes.
+`torch.optim.SGD` keeps the rate outside v; the two differ after each change of the rate.
 """
 
 import torch
@@ -16,14 +16,15 @@ MOMENTUM = 0.9
 
 
 class Momentum2012(torch.optim.Optimizer):
-    """The update rule above, with one rate and one decay a parameter.
+    """The update rule above, with one learning rate and one weight decay per parameter.
 
-    A rate of zero freezes a parameter whole, its momentum included, as the program did with conv1.
+    A rate of zero freezes a parameter together with its velocity, as the program did with conv1.
 
     Args:
-        net: every parameter gets a group of its own, with `name`, `rate` and `decay`.
-        decay: of weights.
-        decay_biases: whether biases decay too: the text has one rule for all, the program's biases do not.
+        net: each parameter gets its own group, with `name`, `rate` and `decay`.
+        decay: weight decay of the weights.
+        decay_biases: whether biases decay too: in the text they do, in the program they do not.
+        momentum: factor of the velocity, 0..1.
     """
 
     def __init__(self, net: nn.Module, *, decay: float = DECAY, decay_biases: bool = False, momentum: float = MOMENTUM):
@@ -41,9 +42,9 @@ class Momentum2012(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Move every parameter that has a gradient and a rate."""
+        """Update every parameter that has a gradient and a rate above zero."""
         if closure is not None:
-            raise TypeError("this rule needs no closure")
+            raise TypeError("closures are not supported")
         for group in self.param_groups:
             (parameter,) = group["params"]
             if parameter.grad is None or group["rate"] == 0.0:
@@ -58,26 +59,26 @@ class Momentum2012(torch.optim.Optimizer):
             parameter.add_(velocity)
 
     def set_rates(self, rates: Rates) -> None:
-        """Give every parameter its rate."""
+        """Set the learning rate of every parameter."""
         for group in self.param_groups:
             layer, _, kind = group["name"].rpartition(".")
             group["rate"] = rates.of(layer, kind)
 
     def velocities(self) -> dict[str, Tensor | None]:
-        """v of each parameter by name; None where it has not moved yet."""
+        """Return v of each parameter by name; None before its first update."""
         return {group["name"]: self.state[group["params"][0]].get("velocity") for group in self.param_groups}
 
     def restore(self, velocities: dict[str, Tensor | None]) -> None:
-        """Take v of each parameter, as `velocities` gave them."""
+        """Set v of each parameter, as `velocities` returned it."""
         for group in self.param_groups:
             (parameter,) = group["params"]
             _restore(self.state[parameter], "velocity", parameter, velocities[group["name"]])
 
 
 class PlainSgd(torch.optim.SGD):
-    """torch's own rule with momentum, for nets other than AlexNet: v <- 0.9 v + g + decay * w, w <- w - rate * v.
+    """torch's own SGD with momentum, for nets other than AlexNet: v <- 0.9 v + g + decay * w, w <- w - rate * v.
 
-    Norms and biases, all that has no second axis, do not decay.
+    Parameters without a second axis, norms and biases, do not decay.
     """
 
     def __init__(self, net: nn.Module, *, decay: float, momentum: float = MOMENTUM):
@@ -88,16 +89,16 @@ class PlainSgd(torch.optim.SGD):
         super().__init__([group for group in groups if group["params"]], lr=0.0, momentum=momentum)
 
     def set_rates(self, rates: Rates) -> None:
-        """Give every parameter the rate of weights: rates by layer are AlexNet's."""
+        """Set the learning rate of all parameters to that of weights: rates by layer are for AlexNet."""
         for group in self.param_groups:
             group["lr"] = rates.weights
 
     def velocities(self) -> dict[str, Tensor | None]:
-        """v of each parameter by name; None where it has not moved yet."""
+        """Return v of each parameter by name; None before its first update."""
         return {name: self.state[parameter].get("momentum_buffer") for name, parameter in self._named}
 
     def restore(self, velocities: dict[str, Tensor | None]) -> None:
-        """Take v of each parameter, as `velocities` gave them."""
+        """Set v of each parameter, as `velocities` returned it."""
         for name, parameter in self._named:
             _restore(self.state[parameter], "momentum_buffer", parameter, velocities[name])
 

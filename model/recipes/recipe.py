@@ -1,7 +1,7 @@
-"""Named recipes: what ran in 2012, what the text says, and whatever states its difference from them.
+"""Named recipes: the program of 2012, the paper's text, and variants that state their difference from the program.
 
-In:  a name.  Out: a frozen Recipe that checks itself.  No torch tensor, no file.
-The layer files that each is read from: docs/paper.md.
+In:  a name.  Out: a frozen, validated Recipe.  No torch, no files.
+docs/paper.md lists the layer and parameter files of 2012 that each recipe is taken from.
 """
 
 from collections.abc import Callable
@@ -12,35 +12,38 @@ from ...pipeline.plan.lighting import LIGHTING_SCALES, Lighting
 from ...pipeline.plan.plan import Augmentation
 from ...pipeline.plan.resized_crop import ResizedCrop
 from ..nets.options import NetOptions
-from .diaries import DIARIES, Diary
+from .diaries import DIARIES
 from .schedules import SCHEDULES, OneCycle, Plateau, Schedule, Steps
 
 DECAY = 0.0005  # of weights (section 5)
-EPOCHS_OF_PATIENCE = 18  # epochs of a run for each epoch that a plateau waits: 5 of 90
+EPOCHS_OF_PATIENCE = 18  # epochs of a run per epoch of a plateau's patience: 5 in 90
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train the net; docs/paper.md has a row for each field.
+    """One way to train a net; docs/paper.md has a row for each field.
 
     Attributes:
         name, summary: for people.
-        net: program or text.
-        crop: pixels of the window.
-        shared: consecutive places of an epoch that share crop and flip.
-        mean: `image`, the mean image's central window, or `rgb`.
-        lighting: `stddev`, `eigenvalue` or `none`.
-        divide: by 1.1 after the lighting.
-        decay, decay_biases: of weights, and whether of biases too.
-        schedule: `diary`, `plateau`, `steps` or `one-cycle`.
-        diary, diary_after: which one; and which, where the net goes on from another run's weights (--init-from).
-        takes: layers that such a net takes from there; (), all but the last.
-        random_crop: whether windows are drawn; otherwise the centre, still flipped.
-        resized: whether windows of any size and shape are drawn, and resized.
-        rate: to begin with; 0, what belongs to the number of classes.
-        precision: where the user says nothing; "", what belongs to the device.
-        batch_size, epochs: where the user says nothing.
-        published: what the authors reached: a row of docs/paper.md, for --list-recipes.
+        net: the variant of AlexNet.
+        crop: side of the input window, pixels.
+        shared: number of consecutive pictures of an epoch that share crop and flip: the program's 32, or 1.
+        mean: what is subtracted: `image`, the central window of the mean image, or `rgb`, the mean colour.
+        lighting: scale of the lighting's offsets: `stddev`, `eigenvalue` or `none` (section 4.1).
+        divide: whether pixels are divided by 1.1 after the lighting.
+        decay, decay_biases: weight decay, and whether it applies to biases.
+        schedule: of the learning rates: `diary`, `plateau`, `steps` or `one-cycle`.
+        diary, diary_after: names in `DIARIES`; the second is for nets that start with another run's weights
+            (--init-from).
+        takes: layers that such a net takes from that run; (): all except the last.
+        random_crop: whether crops are random; otherwise the centre, still flipped at random.
+        resized: whether crops have random size and aspect and are resized.
+        rate: initial learning rate; 0: depends on the number of classes, see `first_rate`.
+        precision: default precision; "": depends on the device.
+        batch_size, epochs: defaults; pictures per global batch, epochs of the run.
+        published: the authors' result, in percent: top-1 / top-5 error; "": none.
+    Raises:
+        UsageError: a value is unknown or out of range.
     """
 
     name: str
@@ -68,50 +71,44 @@ class Recipe:
     def __post_init__(self):
         if self.schedule not in SCHEDULES or self.lighting not in LIGHTING_SCALES:
             raise UsageError(
-                f"recipe {self.name}: schedule {self.schedule}, lighting {self.lighting}: "
-                f"not among {SCHEDULES} and {LIGHTING_SCALES}"
+                f"recipe {self.name}: schedule {self.schedule} or lighting {self.lighting} is not among "
+                f"{SCHEDULES} and {LIGHTING_SCALES}"
             )
         if self.batch_size < 1 or self.epochs < 1 or self.decay < 0:
             raise UsageError(f"recipe {self.name}: batch {self.batch_size}, epochs {self.epochs}, decay {self.decay}")
 
     @property
     def augmentation(self) -> Augmentation:
-        """What the plan draws."""
+        """The augmentation that the plan draws."""
         resized = ResizedCrop() if self.resized else None
         return Augmentation(crop=self.crop, shared=self.shared, random_crop=self.random_crop, resized=resized)
 
     def with_weights(self) -> "Recipe":
-        """What it is where the net begins with another run's weights: slower where they come from there."""
+        """Return the recipe for a net that starts with another run's weights: with the diary `diary_after`."""
         if self.schedule != "diary":
             return self
         return replace(self, diary=self.diary_after, epochs=DIARIES[self.diary_after].epochs)
 
     def light(self, epochs: int) -> Lighting:
-        """The lighting over a run of this many epochs: the diary turns it off towards the end."""
+        """Return the lighting for a run of this many epochs: a diary turns it off towards the end."""
         off = DIARIES[self.diary].light_epochs(epochs) if self.schedule == "diary" else None
         return Lighting(self.lighting, self.divide, off)
 
     def rates(self, epochs: int) -> Schedule:
-        """The schedule of its rates, at the beginning of a run of so many epochs."""
-        made: dict[str, Callable[[], Schedule]] = {
-            "diary": lambda: self._diary,
-            "plateau": lambda: Plateau(patience=max(1, epochs // EPOCHS_OF_PATIENCE)),
-            "steps": Steps,
-            "one-cycle": OneCycle,
-        }
-        return made[self.schedule]()
-
-    @property
-    def _diary(self) -> Diary:
-        return DIARIES[self.diary]
+        """Return the schedule of the learning rates for a run of this many epochs, in its initial state."""
+        if self.schedule == "diary":
+            return DIARIES[self.diary]
+        if self.schedule == "plateau":
+            return Plateau(patience=max(1, epochs // EPOCHS_OF_PATIENCE))
+        return Steps() if self.schedule == "steps" else OneCycle()
 
     def described(self) -> dict:
-        """All fields as plain values, for checkpoints and metrics."""
+        """Return all fields as plain values, for checkpoints."""
         return {**asdict(self), "takes": list(self.takes)}
 
 
 def source2012() -> Recipe:
-    """The program of 2012, layers-145 with params 145."""
+    """Return the recipe of the program of 2012: layers-145 with params 145."""
     return Recipe(
         "source2012",
         "what ran in 2012: layers-145 on ILSVRC-2012, with the author's diary of rates",
@@ -120,7 +117,7 @@ def source2012() -> Recipe:
 
 
 def paper() -> Recipe:
-    """The paper's text; where it is silent, the program's choice."""
+    """Return the recipe of the paper's text; what the text leaves open is as in the program."""
     return replace(
         source2012(),
         name="paper",
@@ -137,7 +134,7 @@ def paper() -> Recipe:
 
 
 def _variant(name: str, summary: str, net: dict | None = None, **changes) -> Callable[[], Recipe]:
-    """source2012 but for what is said."""
+    """Return a function that makes source2012 with changes in its net options and fields."""
 
     def make() -> Recipe:
         base = source2012()
@@ -260,11 +257,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {made().name: made for made in (sourc
 
 
 def recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """Return a recipe by name; `RECIPES` has the names.
 
     Raises:
-        UsageError: there is none.
+        UsageError: unknown name.
     """
     if name not in RECIPES:
-        raise UsageError(f"no recipe is called {name!r}", f"choose one of {', '.join(RECIPES)}")
+        raise UsageError(f"unknown recipe {name!r}", f"choose one of {', '.join(RECIPES)}")
     return RECIPES[name]()

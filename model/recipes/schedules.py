@@ -1,7 +1,6 @@
-"""The rates of each layer at each step: the diaries of 2012, the text's plateau, steps, one cycle.
+"""Learning-rate schedules: the text's plateau, steps, one cycle; early stopping. The diaries of 2012: diaries.py.
 
-In:  a place in the run.  Out: Rates. Schedules know nothing of nets, data or devices.
-The diaries are in diaries.py. A resumed run goes on in the middle of what its schedule has seen.
+In:  a position in the run, validation errors.  Out: the learning rates of each layer.  No nets, data or devices.
 """
 
 import math
@@ -15,13 +14,13 @@ RATE_2012 = 0.01
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates of one step.
+    """Learning rates of one step.
 
     Attributes:
-        weights: of all weights but those of `layers`.
-        biases: of all biases but those of `layer_biases`; None, as the weights of their layer.
-        layers: of the weights of some layers, by name; 0 freezes a layer with its biases.
-        layer_biases: of the biases of some layers.
+        weights: rate of all weights except those of `layers`.
+        biases: rate of all biases except those of `layer_biases`; None: that of their layer's weights.
+        layers: rates of the weights of some layers, by name; 0 freezes a layer including its biases.
+        layer_biases: rates of the biases of some layers, by name.
     """
 
     weights: float
@@ -30,7 +29,7 @@ class Rates:
     layer_biases: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, layer: str, kind: str) -> float:
-        """The rate of a layer's `weight` or `bias`."""
+        """Return the rate of a layer's parameter; `kind` is `weight` or `bias`."""
         weights = self.layers.get(layer, self.weights)
         if kind == "weight" or weights == 0.0 or self.biases is None:
             return weights
@@ -38,17 +37,22 @@ class Rates:
 
 
 def first_rate(classes: int) -> float:
-    """The rate to begin with: 0.01 at 1,000 classes, less for fewer, by the square root.
+    """Return AlexNet's initial learning rate: 0.01 x sqrt(classes / 1,000), at most 0.01.
 
-    A step moves the logits by about rate x |h|^2 x mean(p - y), and with few classes mean(p - y) is some hundred times
-    larger: at 0.01 a net of 10 classes is dead after 8 steps (measured on Imagenette).
+    A step changes the logits by about rate x |h|^2 x mean(p - y), and with few classes mean(p - y) is about a hundred
+    times larger: at 0.01 all units of a net with 10 classes are dead after 8 steps (measured on Imagenette).
     """
     return RATE_2012 * (min(classes, CLASSES_2012) / CLASSES_2012) ** 0.5
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A place in a run: `epoch` whole epochs and `step` steps of the next are done, of `epochs` of `steps` each."""
+    """A position in a run.
+
+    Attributes:
+        epoch, step: whole epochs done, and steps done of the next one.
+        steps, epochs: steps per epoch, and epochs of the run.
+    """
 
     epoch: int
     step: int
@@ -57,33 +61,33 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Steps that are done."""
+        """Steps done, over all epochs."""
         return self.epoch * self.steps + self.step
 
 
 class Schedule:
-    """Rates at each place of a run. What one has seen, `state` says and `restore` takes; most see nothing."""
+    """Learning rates at each position of a run. Most schedules depend on the position alone and have no state."""
 
     def rates(self, rate: float, place: Progress) -> Rates:
-        """The rates at a place of a run that was given `rate`."""
+        """Return the rates at a position of a run whose initial (one-cycle: highest) rate is `rate`."""
         raise NotImplementedError
 
     def observe(self, error: float) -> None:
-        """Take note of an epoch's validation error, 0..1."""
+        """Record an epoch's validation error, 0..1."""
 
     def state(self) -> dict[str, Any]:
-        """What it has seen, as plain values."""
+        """Return what it has recorded, as plain values for a checkpoint."""
         return {}
 
     def restore(self, seen: Mapping[str, Any]) -> None:
-        """Go on from what it had seen."""
+        """Continue from the values of `state`."""
 
 
 @dataclass
 class Plateau(Schedule):
     """The text's schedule: divide the rate by 10 when the validation error stops improving, three times.
 
-    The text does not say how long to wait; `patience` epochs without a better error is ours.
+    The text does not give a waiting time; ours is `patience` epochs without a lower error (section 5).
     """
 
     patience: int = 5
@@ -94,11 +98,11 @@ class Plateau(Schedule):
     MOST_DROPS = 3
 
     def rates(self, rate: float, place: Progress) -> Rates:
-        """The present rates: weights and biases alike."""
+        """Return the current rate, for weights and biases."""
         return Rates(rate * 0.1**self.drops)
 
     def observe(self, error: float) -> None:
-        """Take note of an epoch's validation error, 0..1."""
+        """Record an epoch's validation error, 0..1."""
         if error < self.best:
             self.best, self.waited = error, 0
             return
@@ -107,39 +111,39 @@ class Plateau(Schedule):
             self.drops, self.waited = self.drops + 1, 0
 
     def state(self) -> dict[str, Any]:
-        """What it has seen, as plain values."""
+        """Return its fields."""
         return asdict(self)
 
     def restore(self, seen: Mapping[str, Any]) -> None:
-        """Go on from what it had seen."""
+        """Set its fields."""
         vars(self).update(seen)
 
 
 @dataclass(frozen=True)
 class Steps(Schedule):
-    """A tenth of the rate after each third of the run: torchvision's reference, 30 epochs of 90."""
+    """Divide the rate by 10 after each third of the run, as in torchvision's reference: 30 epochs of 90."""
 
     parts: int = 3
 
     def rates(self, rate: float, place: Progress) -> Rates:
-        """The rates at a place of a run: the same for a whole epoch."""
+        """Return the rates at a position; they change between epochs only."""
         return Rates(rate * 0.1 ** min(self.parts * place.epoch // place.epochs, self.parts - 1))
 
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """From a small rate up to the highest and down to nothing, step by step (Smith and Topin, 2018).
+    """Raise the rate linearly to the highest, then lower it to zero along half a cosine (Smith and Topin, 2018).
 
     Attributes:
-        rise: share of the run in which the rate rises, along a line.
-        start: part of the highest rate to begin with; the end is zero, along half a cosine.
+        rise: fraction of the run in which the rate rises, 0..1.
+        start: initial rate as a fraction of the highest, 0..1.
     """
 
     rise: float = 0.2
     start: float = 0.04
 
     def rates(self, rate: float, place: Progress) -> Rates:
-        """The rates at a place of a run whose highest rate is `rate`."""
+        """Return the rates at a position of a run whose highest rate is `rate`; they change with every step."""
         whole = place.epochs * place.steps
         done = min(place.done, whole) / whole
         if done < self.rise:
@@ -152,17 +156,17 @@ SCHEDULES = ("diary", "plateau", "steps", "one-cycle")
 
 @dataclass
 class EarlyStop:
-    """Ends a run when the validation error has not improved for `patience` epochs; 0, never."""
+    """Ends a run when the validation error has not improved for `patience` epochs; 0: never."""
 
     patience: int = 0
     best: float = float("inf")
     waited: int = 0
 
     def observe(self, error: float) -> None:
-        """Take note of an epoch's validation error, 0..1."""
+        """Record an epoch's validation error, 0..1."""
         self.best, self.waited = (error, 0) if error < self.best else (self.best, self.waited + 1)
 
     @property
     def now(self) -> bool:
-        """Whether to end."""
+        """Whether to end the run."""
         return 0 < self.patience <= self.waited

@@ -1,4 +1,10 @@
-"""."""
+"""What a recipe means for a net: its crop, the recipe as it applies, the first learning rate, optimizer and schedule.
+
+In:  a net's name and a Recipe.  Out: numbers, a Recipe, an optimizer.  No data stream, no files.
+A recipe applies to AlexNet as it stands. For another net it says which pictures to use; the rest is what such nets
+usually have: plain SGD with momentum 0.9, weight decay 1e-4 without norms and biases, and a learning rate of 0.1 per
+256 pictures of a batch if the net has batch normalisation, 0.01 otherwise. The diaries of 2012 are AlexNet's only.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +12,7 @@ from torch import nn
 
 from ...pipeline.errors import UsageError
 from ..nets.alexnet import AlexNet
-from ..nets.factory import Net, _structure
+from ..nets.factory import Net, structure
 from ..nets.options import ALEXNET
 from .optim import Momentum2012, PlainSgd
 from .recipe import Recipe
@@ -14,45 +20,54 @@ from .schedules import SCHEDULES, Schedule
 
 DECAY = 1e-4
 RATE_WITH_BATCH_NORM, RATE, BATCH_OF_RATE = 0.1, 0.01, 256
-CROPS = {"inception_v3": 299}  # torchvision's that are made for other pictures than 224x224
+CROPS = {"inception_v3": 299}  # torchvision's nets for other pictures than 224x224
 
 
-def crop_for(model: str, asked: int, size: int, chosen: Recipe) -> int:
-    """The side of the window that a net looks at: as asked, else its own.
+def crop_for(model: str, requested: int, size: int, chosen: Recipe) -> int:
+    """Return the side of a net's input window, pixels: the requested one, or the net's own.
 
     Args:
-        model: as `resolve` gives it.
-        asked: by --crop; 0, nothing.
-        size: of the set's pictures.
+        model: full name, see `resolve`.
+        requested: --crop; 0 if not given.
+        size: side of the shard set's pictures, pixels.
+        chosen: the recipe.
     Raises:
-        UsageError: AlexNet looks at no other; or the set's pictures are smaller.
+        UsageError: AlexNet has another crop, or the shard set's pictures are smaller.
     """
     own = chosen.crop if model == ALEXNET else _own_crop(model)
-    if model == ALEXNET and asked not in (0, own):
-        raise UsageError(f"--crop {asked}: alexnet looks at {own}x{own}", "leave --crop out, or choose another --model")
-    crop = asked or own
+    if model == ALEXNET and requested not in (0, own):
+        raise UsageError(
+            f"--crop {requested}: alexnet requires {own}x{own} input", "omit --crop, or choose another --model"
+        )
+    crop = requested or own
     if crop > size:
         raise UsageError(
-            f"--model {model} looks at {crop}x{crop} pictures, the shard set's are {size}x{size}",
-            f"build one with --size {crop + 32}, or choose a smaller --crop",
+            f"--model {model} requires {crop}x{crop} input, but the shard set's pictures are {size}x{size}",
+            f"build a set with --size {crop + 32}, or choose a smaller --crop",
         )
     return crop
 
 
 def recipe_for(model: str, crop: int, chosen: Recipe, schedule: str = "") -> Recipe:
-    """What a recipe means for a net: pictures as it says; for other nets than AlexNet the rest as in the module.
+    """Return a recipe as it applies to a net.
 
     Args:
-        schedule: in place of the recipe's; "", its own.
+        model: full name, see `resolve`.
+        crop: side of the net's input window, pixels; AlexNet's is the recipe's.
+        chosen: the recipe.
+        schedule: replaces the recipe's; "": the recipe's own.
     Raises:
-        UsageError: there is no such schedule, or it is not for this net.
+        UsageError: unknown schedule, or a diary for another net than AlexNet.
     """
     if schedule not in ("", *SCHEDULES):
-        raise UsageError(f"--schedule {schedule}: there is none", f"choose one of {', '.join(SCHEDULES)}")
+        raise UsageError(f"--schedule {schedule}: unknown schedule", f"choose one of {', '.join(SCHEDULES)}")
     if model == ALEXNET:
         return replace(chosen, schedule=schedule or chosen.schedule)
     if schedule == "diary":
-        raise UsageError(f"--schedule diary: was written by hand for alexnet, not for {model}", "choose another")
+        raise UsageError(
+            f"--schedule diary: the diaries are for alexnet, not for {model}",
+            f"choose one of {', '.join(name for name in SCHEDULES if name != 'diary')}",
+        )
     return replace(
         chosen,
         summary=f"{model} by plain SGD, on the pictures of {chosen.name}",
@@ -65,13 +80,13 @@ def recipe_for(model: str, crop: int, chosen: Recipe, schedule: str = "") -> Rec
 
 
 def first_rate_for(model: str, classes: int, batch_size: int) -> float:
-    """The rate that a net other than AlexNet begins with, for a batch."""
-    norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in _structure(model, classes).modules())
+    """Return the initial learning rate of a net other than AlexNet, for a global batch of this size."""
+    norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in structure(model, classes).modules())
     return (RATE_WITH_BATCH_NORM if norm else RATE) * batch_size / BATCH_OF_RATE
 
 
 def make_optimizer(net: Net, chosen: Recipe, epochs: int) -> tuple[Momentum2012 | PlainSgd, Schedule]:
-    """How a net's weights move: the update rule, and the schedule of its rates."""
+    """Return the optimizer of a net, and the schedule of its learning rates in a run of so many epochs."""
     if isinstance(net, AlexNet):
         return Momentum2012(net, decay=chosen.decay, decay_biases=chosen.decay_biases), chosen.rates(epochs)
     return PlainSgd(net, decay=chosen.decay), chosen.rates(epochs)
@@ -82,6 +97,6 @@ def _own_crop(model: str) -> int:
     if library == "timm":
         import timm
 
-        made_for = timm.get_pretrained_cfg(name)
-        return made_for.input_size[-1] if made_for and made_for.fixed_input_size else 224
+        pretrained = timm.get_pretrained_cfg(name)
+        return pretrained.input_size[-1] if pretrained and pretrained.fixed_input_size else 224
     return CROPS.get(name, 224)

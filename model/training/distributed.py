@@ -174,9 +174,7 @@ def join(device: torch.device, timeout: float = TIMEOUT) -> Team:
             f"WORLD_SIZE is set, but other variables of torchrun are missing or invalid: {error}",
             "start with alexnet-train --processes N, or with torchrun; unset WORLD_SIZE to train in one process",
         ) from None
-    if (
-        "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
-    ):  # torchrun's default
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's default
         torch.set_num_threads(max(1, available_cores() // local_ranks))
     if device.type == "cuda":
         torch.cuda.set_device(own_device(device, local_rank))

@@ -1,6 +1,6 @@
-"""Known failures of AlexNet are said, not suffered: a loss that is not finite, a loss stuck at ln(classes).
+"""Detection of AlexNet's known failures: a loss or weight that is not finite, and a loss stuck at ln(classes).
 
-In:  the losses of a run.  Out: an error, or a sentence to print once.
+In:  the losses of a run.  Out: an error, or a warning to print once.
 """
 
 import math
@@ -17,34 +17,42 @@ from ..nets.alexnet import AlexNet
 from ..nets.factory import Net
 from .distributed import Team
 
-NEAR = 0.02  # of ln(classes), in nats
-BEGIN_AGAIN = "begin again with a smaller --rate; the last checkpoint is from before and is kept"
-NAMED = ", and --resume --log-every 1 goes on from there and names the step"
+NEAR = 0.02  # distance from ln(classes) that counts as stuck, in nats
+START_AGAIN = "start again with a smaller --rate; the last checkpoint is from before this and is kept"
+FIND_STEP = ", and --resume --log-every 1 continues from there and names the step"
 NAMED_PHOTOS = 3
 PATIENCE = 100  # steps; a net of 1,000 classes may take 2,000 before it begins to learn
 
 
 class DivergenceMonitor:
-    """Looks at the mean loss of each window of steps."""
+    """Checks the mean loss of each window of steps.
+
+    Args:
+        classes: number of classes.
+    Attributes:
+        chance: ln(classes), the loss of a net that gives all classes the same probability, in nats.
+        patience: steps after which a loss that stays there is reported.
+    """
 
     def __init__(self, classes: int):
         self.chance = math.log(classes)
         self.patience = max(PATIENCE, 2 * classes)
         self._since: int | None = None
-        self._said = False
+        self._reported = False
 
     def check(self, loss: float, first: int, last: int, photos: Callable[[], str] = lambda: "") -> None:
         """Check a window's mean loss.
 
         Args:
-            photos: what is to be said of the photos of step `last`; asked where it alone can be to blame.
+            loss: mean over steps `first` to `last`.
+            photos: returns text about the pictures of step `last`; called if that step alone can be the cause.
         Raises:
-            TrainingError: it is not finite.
+            TrainingError: the loss is not finite.
         """
         if not math.isfinite(loss):
             if first == last:
-                raise TrainingError(f"the loss is {loss} at step {last}{photos()}", BEGIN_AGAIN)
-            raise TrainingError(f"the loss is {loss} between steps {first} and {last}", BEGIN_AGAIN + NAMED)
+                raise TrainingError(f"the loss is {loss} at step {last}{photos()}", START_AGAIN)
+            raise TrainingError(f"the loss is {loss} between steps {first} and {last}", START_AGAIN + FIND_STEP)
 
     def check_weights(self, net: nn.Module, step: int, team: Team) -> None:
         """Check that all weights are finite: a step can break them although its loss, computed before, is finite.
@@ -58,60 +66,64 @@ class DivergenceMonitor:
         if team.sum([float(broken is not None)])[0]:
             if broken is None:
                 raise TrainingError("weights of another rank are not finite", "see the message of that rank")
-            raise TrainingError(f"{broken} is not finite after step {step}", BEGIN_AGAIN)
+            raise TrainingError(f"{broken} is not finite after step {step}", START_AGAIN)
 
     def stuck(self, loss: float, step: int) -> bool:
-        """Whether the loss has now stayed at ln(classes) for `patience` steps; true once."""
+        """Return whether the loss has now stayed at ln(classes) for `patience` steps; true once per run."""
         if abs(loss - self.chance) > NEAR:
             self._since = None
             return False
         self._since = step if self._since is None else self._since
-        if self._said or step - self._since < self.patience:
+        if self._reported or step - self._since < self.patience:
             return False
-        self._said = True
+        self._reported = True
         return True
 
     def stuck_message(self, net: Net, images: Tensor, rate: float, steps: int) -> str:
-        """Say what a stuck loss means for this net; of others than AlexNet it is not known how they fail."""
-        said = (
+        """Return a warning about a stuck loss, with the share of dead units if the net is an AlexNet.
+
+        Args:
+            images: of the last step, as the net takes them.
+            rate: the run's initial learning rate.
+            steps: steps done.
+        """
+        stuck = (
             f"the loss has stayed at ln(classes) = {self.chance:.3f} for {self.patience} steps, until step {steps}: "
-            f"the net says nothing about any photo. "
+            "every image gets the same prediction. "
         )
         if not isinstance(net, AlexNet):
-            return said + f"If it does not move soon, begin again with a smaller --rate than {rate:g}."
+            return f"{stuck}If this continues, start again with a smaller --rate than {rate:g}."
         dead = dead_share(net, images)
-        return (
-            f"{said}{100 * dead:.0f}% of the last hidden layer's units are dead on this batch (never above zero). "
-            + (
-                "They do not come back: begin again with a smaller --rate than "
-                f"{rate:g} (the rate belongs to the number of classes, see docs/paper.md)."
-                if dead > 0.5
-                else "It may still begin to learn."
+        advice = "It may still start to learn."
+        if dead > 0.5:
+            advice = (
+                f"They do not recover: start again with a smaller --rate than {rate:g} (the rate depends on the number "
+                "of classes, see docs/paper.md)."
             )
-        )
+        return f"{stuck}{dead:.0%} of the last hidden layer's units are dead on this batch (never above zero). {advice}"
 
 
 def photos_of(batch: Batch, shard_set: ShardSet) -> str:
-    """Which photos of a step are not finite numbers as the net saw them, or that all are, by shard and record."""
+    """Return text that names the pictures of a step that are not finite, by shard and record, or says that all are."""
     images, plan, count = batch.images, batch.plan, len(batch.records)
-    if plan is not None and len(images) != count:  # of columns each holds the pictures of both, and its own records
+    if plan is not None and len(images) != count:  # with columns: all pictures, but this process's records
         images = images[plan.start - plan.step * plan.batch_size :][:count]
-    sound = images.isfinite().flatten(start_dim=1).all(dim=1).cpu().numpy()
-    feed, some = RecordReader(shard_set, "train"), batch.records[sound if sound.all() else ~sound]
-    named = "; ".join(feed.name(record) for record in some[:NAMED_PHOTOS].tolist())
+    finite = images.isfinite().flatten(start_dim=1).all(dim=1).cpu().numpy()
+    reader, some = RecordReader(shard_set, "train"), batch.records[finite if finite.all() else ~finite]
+    named = "; ".join(reader.name(record) for record in some[:NAMED_PHOTOS].tolist())
     more = f"; and {len(some) - NAMED_PHOTOS:,} more" if len(some) > NAMED_PHOTOS else ""
-    # Of a step that several processes share each speaks of its own photos: the one to blame may be another's.
+    # With several processes each names its own photos only; the cause may be in another's.
     whose = "the photos of this process" if plan is not None and count < plan.batch_size else "its photos"
-    return f"; {whose} are {'all' if sound.all() else 'not'} finite numbers: {named}{more}"
+    return f"; {whose} are {'all' if finite.all() else 'not'} finite numbers: {named}{more}"
 
 
 @torch.no_grad()
 def dead_share(net: AlexNet, images: Tensor) -> float:
-    """The share of the last hidden layer's units that are zero for every picture of a batch, 0..1."""
+    """Return the fraction of the last hidden layer's units that are zero for every picture of a batch, 0..1."""
     training = net.training
     net.eval()
     try:
-        activities = net.place.meet(net.hidden(images))  # both halves, of columns
+        activities = net.place.meet(net.hidden(images))  # of both columns
         return float((activities <= 0).all(dim=0).float().mean())
     finally:
         net.train(training)

@@ -1,7 +1,7 @@
-"""The first layer's kernels after each epoch: how they came to be what they are, which a checkpoint does not say.
+"""Snapshots of the first layer's kernels after each epoch, for figures of how they develop.
 
-In:  a net's weights.  Out: RUN/kernels/00003.npy, float32 (kernels, 3, height, width), after epoch 3; 00000, before.
-140 kB an epoch, in the layout that the whole net has, however it was split.
+In:  a net's weights.  Out: RUN/kernels/00003.npy, float32 (kernels, 3, height, width), after epoch 3; 00000 is before
+the first step. 140 kB per epoch, in the layout of the whole net, however it is split.
 """
 
 import io
@@ -18,7 +18,7 @@ FOLDER = "kernels"
 
 
 def first_kernels(weights: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The kernels that look at the picture's three colours, by their parameter's name; {}, if there are none."""
+    """Return the first parameter with three input channels, by name; {} if there is none."""
     for name, tensor in weights.items():
         if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == 3:
             return {name: tensor}
@@ -26,13 +26,13 @@ def first_kernels(weights: Mapping[str, Tensor | None]) -> dict[str, Tensor | No
 
 
 def keep(run: Path, epoch: int, weights: Mapping[str, Tensor | None]) -> None:
-    """Write them down as they are after so many epochs.
+    """Write the first layer's kernels after so many epochs; nothing if there is no such layer.
 
     Raises:
         TrainingError: the file cannot be written.
     """
     for tensor in first_kernels(weights).values():
-        assert tensor is not None, "first_kernels gives none that is not there"
+        assert tensor is not None, "first_kernels returns no missing tensor"
         values, file = io.BytesIO(), run / FOLDER / f"{epoch:05}.npy"
         np.save(values, tensor.detach().float().cpu().contiguous().numpy())
         with write_errors(file):
@@ -41,10 +41,10 @@ def keep(run: Path, epoch: int, weights: Mapping[str, Tensor | None]) -> None:
 
 
 def drop_after(run: Path, epoch: int) -> None:
-    """Remove what lies beyond a checkpoint of so many epochs.
+    """Remove the snapshots after a checkpoint of so many epochs.
 
     Raises:
-        TrainingError: it cannot be removed.
+        TrainingError: a file cannot be removed.
     """
     for number, file in _files(run).items():
         if number > epoch:
@@ -53,7 +53,7 @@ def drop_after(run: Path, epoch: int) -> None:
 
 
 def read(run: Path) -> dict[int, np.ndarray]:
-    """All that were kept, by epoch, the first first; damaged ones are left out."""
+    """Return all snapshots by epoch, in ascending order; damaged files are left out."""
     kept = {}
     for epoch, file in _files(run).items():
         try:

@@ -1,6 +1,6 @@
-"""`metrics.jsonl`: one line of JSON a step line or epoch line, appended as it happens.
+"""`metrics.jsonl`: one JSON object per line, for some steps and for each epoch, appended during the run.
 
-In:  dictionaries.  Out: a file that a killed run leaves readable and a resumed one continues without a seam.
+In:  dictionaries.  Out: a file that stays readable when the run is killed, and that a resumed run continues.
 """
 
 import json
@@ -18,13 +18,19 @@ from ...pipeline.stream.bottleneck import stage_percentages
 from ...pipeline.stream.stall import Elapsed, StageTimes, StallMeter
 from .run_files import check_regular, write_errors
 
-LARGEST = 2**53  # whole numbers beyond are none that floats and figures can take
-BEGINNING = b'{"kind": "'  # of a line as the trainer writes it
+LARGEST = 2**53  # of integers that a float represents exactly
+BEGINNING = b'{"kind": "'  # of a line that the trainer writes
 
 
 @dataclass
 class Sums:
-    """Running sums over some steps; tensors stay on the device, so that adding to them waits for nothing."""
+    """Running sums over steps. Tensors stay on the device, so that adding does not wait for it.
+
+    Attributes:
+        loss: sum of the steps' mean losses, in nats.
+        wrong: number of pictures whose most probable class is wrong.
+        images, steps: numbers of pictures and steps.
+    """
 
     loss: Tensor | float = 0.0
     wrong: Tensor | float = 0.0
@@ -32,7 +38,7 @@ class Sums:
     steps: int = 0
 
     def add(self, loss: Tensor, wrong: Tensor, images: int) -> None:
-        """Add a step."""
+        """Add a step: its mean loss, its wrong answers, and its pictures."""
         self.loss, self.wrong = self.loss + loss.double(), self.wrong + wrong
         self.images, self.steps = self.images + images, self.steps + 1
 
@@ -47,14 +53,17 @@ class Sums:
 
 
 class StageShares:
-    """What each stage had of the time, line by line; of this process, so what was done before a stop is not in it."""
+    """The share of each pipeline stage in the time between two lines of one kind, in this process."""
 
     def __init__(self, meter: StallMeter):
         self._meter = meter
         self._before: dict[str, tuple[Elapsed, StageTimes]] = {}
 
     def since_last(self, kind: str) -> dict[str, float]:
-        """Percent of the time since the last line of this kind: `disk_percent` and so on, parts of `stall_percent`."""
+        """Return percentages of the time since the last line of this kind: `disk_percent` and so on.
+
+        They are parts of `stall_percent`.
+        """
         total, stages = self._meter.total(), self._meter.stages()
         before, stages_before = self._before.get(kind, (Elapsed(0.0, 0.0), StageTimes()))
         self._before[kind] = total, stages
@@ -62,7 +71,11 @@ class StageShares:
 
 
 class Metrics:
-    """Appends lines to a run's metrics.jsonl; without a run, to nothing: of several processes one writes."""
+    """Appends lines to a run's metrics.jsonl; without a run it writes nothing, as in all processes but rank 0.
+
+    Raises:
+        TrainingError: the file cannot be opened or written; from all methods but `close`.
+    """
 
     def __init__(self, run: Path | None):
         self._path = run / "metrics.jsonl" if run else Path(os.devnull)
@@ -72,65 +85,65 @@ class Metrics:
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, open for the run's life
 
     def write(self, line: dict) -> None:
-        """Append a line; it is in the file when this returns, though perhaps not yet on the disk."""
+        """Append a line. It is in the file when this returns, but perhaps not yet durable."""
         with write_errors(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
 
     def sync(self) -> None:
-        """Make all lines durable, as a checkpoint is about to be."""
+        """Make all lines durable, before a checkpoint is."""
         if self._path != Path(os.devnull):
             with write_errors(self._path):
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(OSError):  # of a line that could not be written, and was told: it would be tried again here
+        with suppress(OSError):  # a line that could not be written has been reported; closing would try again
             self._file.close()
 
 
 def read(path: Path) -> list[dict]:
-    """All whole lines of a run; others, a torn last one say, are left out.
+    """Return all complete lines of a run; damaged and foreign lines are left out. A missing file has no lines.
 
     Raises:
-        TrainingError: it is no file, or cannot be read.
+        TrainingError: the path is not a regular file, or cannot be read.
     """
     return read_counted(path)[0]
 
 
 def read_counted(path: Path) -> tuple[list[dict], int]:
-    """The lines of a run, and how many others there are: damaged or somebody else's, a torn last one not counted.
+    """Return the lines of a run and the number of damaged or foreign ones, without an incomplete last line.
 
     Raises:
-        TrainingError: it is no file, or cannot be read.
+        TrainingError: the path is not a regular file, or cannot be read.
     """
     try:
         return _read(path)
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be read: {error.strerror}", "see that you may read it") from None
+        raise TrainingError(f"{path}: cannot be read: {error.strerror}", "check its permissions") from None
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a file is there that no run has written: a killed one leaves lines of ours, a torn one, or nothing.
+    """Return whether the file exists and is not a run's: a killed run leaves lines, a partial line, or nothing.
 
     Raises:
-        TrainingError: it is no file, or cannot be read.
+        TrainingError: the path is not a regular file, or cannot be read.
     """
     lines, others = read_counted(path)
     if lines or others or not path.exists():
         return not lines and others > 0
-    with open(path, "rb") as file:  # a single line without an end
-        torn = file.read(len(BEGINNING)).rstrip(b"\0")  # a power cut leaves zeros
-    return not BEGINNING.startswith(torn)
+    with open(path, "rb") as file:  # a single line without its end
+        start = file.read(len(BEGINNING)).rstrip(b"\0")  # a power cut leaves zeros
+    return not BEGINNING.startswith(start)
 
 
 def cut(path: Path, epochs: int, step: int, report: Callable[[dict], object] = lambda line: None) -> None:
-    """Drop what lies beyond a checkpoint of `epochs` whole epochs and `step` steps in all, and what is no line of ours.
+    """Remove the lines after a checkpoint of `epochs` whole epochs and `step` steps in total, and foreign lines.
 
     Args:
-        report: called with a warning where lines were none of ours.
+        report: called with a warning if there were damaged or foreign lines.
     Raises:
-        TrainingError: it is no file, or cannot be read or written.
+        TrainingError: the path is not a regular file, or cannot be read or written.
     """
     with write_errors(path):
         lines, others = _read(path)
@@ -138,11 +151,11 @@ def cut(path: Path, epochs: int, step: int, report: Callable[[dict], object] = l
         kept = [line for line in kept if not (line["kind"] == "epoch" and line["epoch"] > epochs)]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     if others:
-        report({"kind": "warning", "text": f"{path}: {counted(others)} damaged or not of a run, and dropped"})
+        report({"kind": "warning", "text": f"{path}: {counted(others)} damaged or foreign, and removed"})
 
 
 def counted(others: int) -> str:
-    """`1 line is`, `2 lines are`."""
+    """Return `1 line is`, `2 lines are`."""
     return "1 line is" if others == 1 else f"{others:,} lines are"
 
 
@@ -161,7 +174,7 @@ def _read(path: Path) -> tuple[list[dict], int]:
 
 
 def _line(text: bytes) -> dict | None:
-    """A line of the file; None where it is none that a run writes: its place whole numbers, its values numbers."""
+    """Parse a line; None unless a run could have written it: integers for its position, and numbers for its values."""
     try:
         line = json.loads(text.decode(errors="replace"))
     except (ValueError, RecursionError):

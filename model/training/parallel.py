@@ -1,13 +1,13 @@
-"""How the processes of a run share its work: one does all, each has a share of every batch, or each has a column.
+"""How the processes of a run share its work: one process, data parallel, or one column in each of two processes.
 
-In:  a Team, a net.  Out: what the trainer asks for, the same of all three: the net here and what it looks at, sums and
-whole states. The loss is the sum over the global batch divided by its size, in all three.
+In:  a Team, a net.  Out: one interface for the trainer: this process's net and batch, sums, and the state of the whole
+net. In all three the loss is the sum over the global batch divided by its size.
 
     alone     one process
-    data      each process has the whole net and its share of the batch; torch's DistributedDataParallel adds up the
-              gradients behind the backward pass
-    columns   the paper's: each of two processes has a column of every layer (columns.py), and all pictures, of which
-              it decodes half
+    data      each process has the whole net and its share of the batch; torch's DistributedDataParallel sums the
+              gradients during the backward pass
+    columns   the paper's (section 3.2): each of two processes has one column of every layer (nets/columns.py), and all
+              pictures, half of which it decodes
 """
 
 import math
@@ -36,10 +36,11 @@ State = dict[str, Tensor]
 
 
 class SingleProcess:
-    """One process does all.
+    """One process with the whole net; also the interface of the other two.
 
     Attributes:
-        net: what is trained here; `module`, what to call.
+        net: the net, or the part of it, that this process trains.
+        module: what to call in training: the net, or its wrapper.
     """
 
     def __init__(self, net: Net):
@@ -47,40 +48,40 @@ class SingleProcess:
         self.module: nn.Module = net
 
     def batch(self, batch: Batch) -> Batch:
-        """What the net here looks at of what was decoded here."""
+        """Return the pictures and labels that this process trains on, from those that it has decoded."""
         return batch
 
     def masks(self, seed: int, plan: BatchPlan, device: torch.device) -> tuple[Tensor, ...]:
-        """What dropout keeps of it."""
+        """Return the dropout masks of that batch, see the function `masks`."""
         return masks(self.net, seed, plan.epoch, plan.start, len(plan.records), device)
 
     def totals(self, sums: Sums) -> Sums:
-        """Sums over the global batch."""
+        """Add up the processes' sums. Collective."""
         return sums
 
     def share(self, sums: Sums) -> Sums:
-        """What this process goes on with, of sums over the global batch."""
+        """Return this process's part of `totals` from a checkpoint."""
         return sums
 
     def whole(self, tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-        """Parameters, or what belongs to them, of the whole net; every process must ask for them."""
+        """Return tensors of the whole net, by parameter name, from those of this process. Collective."""
         return tensors
 
     def part(self, tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-        """What is here of the whole net's."""
+        """Return this process's part of tensors of the whole net, by parameter name."""
         return tensors
 
     def whole_shape(self, name: str, part: Tensor) -> torch.Size:
-        """The shape of a parameter of the whole net."""
+        """Return the shape of a parameter in the whole net."""
         return part.shape
 
     def whole_net(self) -> Net:
-        """A net that looks at pictures without the others; every process must ask for it."""
+        """Return a whole net that runs without the other processes, for evaluation. Collective."""
         return self.net
 
 
 class DataParallel(SingleProcess):
-    """Each process has the whole net, and looks at its share of the batch."""
+    """Each process has the whole net, and trains on its share of the batch."""
 
     def __init__(self, net: Net, team: Team, device: torch.device):
         super().__init__(net)
@@ -97,7 +98,7 @@ class DataParallel(SingleProcess):
 
     def whole_net(self) -> Net:
         for buffer in self.net.buffers():
-            dist.broadcast(buffer, src=0)  # batch norm's statistics are each process's own
+            dist.broadcast(buffer, src=0)  # batch norm's statistics differ between processes
         return self.net
 
     def share(self, sums: Sums) -> Sums:
@@ -105,7 +106,7 @@ class DataParallel(SingleProcess):
 
 
 class ColumnParallel(SingleProcess):
-    """Each of two processes has a column of every layer, and looks at all pictures."""
+    """Each of two processes has one column of every layer, and trains on all pictures."""
 
     def __init__(self, net: AlexNet):
         super().__init__(net)
@@ -134,24 +135,26 @@ class ColumnParallel(SingleProcess):
     def whole_net(self) -> Net:
         column = self._column
         device, classes = column.conv1.weight.device, column.fc8.out_features
-        with torch.device("meta"):  # its own weights are never looked at
+        with torch.device("meta"):  # its initial weights are replaced
             net = AlexNet(classes, column.options)
         net.load_state_dict(self.whole(dict(column.state_dict())), assign=True)
         return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _all_of(self, own: Tensor, most: int) -> list[Tensor]:
-        """Each process's share; shares may differ by one, which collectives do not allow."""
-        # Only the last can be the short one, so what it has too much lies at the end.
+        """Return all processes' shares, padded to one length, as collectives require."""
+        # Only the last process can have one less, so the padding comes last and is cut off.
         return gather(torch.cat([own, own[:1]]) if len(own) < most else own)
 
 
 def share_work(
     config: Config, recipe: Recipe, classes: int, stats: Stats, team: Team, device: torch.device
 ) -> SingleProcess:
-    """Make the net, or this process's part of it, as the configuration says.
+    """Create the net of a configuration, or this process's part of it, on its device.
 
+    Args:
+        classes: number of classes.
     Raises:
-        UsageError: it cannot be shared so.
+        UsageError: the net cannot be created, or not split in this way.
     """
     if team.ranks > 1:
         columns = recipe.net.columns if config.model == ALEXNET else 1
@@ -167,49 +170,42 @@ def share_work(
 
 
 def default_parallel(ranks: int, model: str, recipe: Recipe) -> str:
-    """How so many processes share a net where nobody said: the paper's way where it is possible."""
+    """Return how processes share a net without --parallel: by columns where possible, as in the paper."""
     if ranks == 1:
         return "alone"
     return "columns" if ranks == COLUMNS and model == ALEXNET and recipe.net.columns == COLUMNS else "data"
 
 
 def check_parallel(parallel: str, ranks: int, net: str, columns: int) -> None:
-    """Check that a net can be shared in a way.
+    """Check that a net can be split in a way.
 
     Args:
-        net: its name, as people say it; columns: that it has.
+        parallel: `columns` or `data`.
+        ranks: number of processes.
+        net: name for the message.
+        columns: number of columns of the net.
     Raises:
-        UsageError: it cannot.
+        UsageError: unknown way, or the net or the number of processes does not allow it.
     """
     if parallel not in PARALLEL:
         raise UsageError(f"--parallel {parallel} is not one of {', '.join(PARALLEL)}")
     if parallel == "columns" and columns != COLUMNS:
-        raise UsageError(f"--parallel columns: {net} has no two columns", "choose --parallel data")
+        raise UsageError(f"--parallel columns: {net} does not have two columns", "choose --parallel data")
     if parallel == "columns" and ranks != COLUMNS:
         raise UsageError(
-            f"--parallel columns is for 2 processes, not {ranks}", "choose --parallel data, or 2 processes"
+            f"--parallel columns requires 2 processes, not {ranks}", "choose --parallel data, or 2 processes"
         )
 
 
-def _add_up(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """DDP's own hook takes the mean of the gradients; each is a part of the global batch's, so the sum is wanted."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    assert work is not None
-    return work.get_future().then(lambda done: done.value()[0])
-
-
-# --- from model/training/dropout.py
-
-
 def masks(net: Net, seed: int, epoch: int, start: int, count: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Draw for one step: for `count` places of an epoch, from `start` on.
+    """Draw the dropout masks of one step from the plan: for `count` positions of an epoch, from `start` on.
 
-    A net with a `dropout_shape` takes a mask of it for each place, and the plan draws it: the same on any number of
-    processes. Of any other net torch's generators are seeded, on all devices, with the plan's word of the first place:
-    the same on every resume, though not on another number of processes or another device.
+    A net with a `dropout_shape` takes a mask of that shape per picture; it depends on seed, epoch and position only, so
+    it is the same for any number of processes. For other nets torch's generators are seeded, on all devices, with the
+    plan's draw for the first position: the same after a resume, but not with other devices or numbers of processes.
 
     Returns:
-        (bool (n, *dropout_shape),) on the device, or ().
+        A tuple of arguments for the net: one mask, bool (count, *dropout_shape), on the device; or none.
     """
     if not net.dropout_shape:
         torch.manual_seed(int(philox_words(seed, epoch, DROPOUT, start, 1)[0]))
@@ -217,5 +213,12 @@ def masks(net: Net, seed: int, epoch: int, start: int, count: int, device: torch
     units = math.prod(net.dropout_shape)
     keep = torch.from_numpy(dropout_keeps(seed, epoch, start, count, units))
     if device.type == "cuda":
-        keep = keep.pin_memory()  # from pageable memory the copy would wait for the device
+        keep = keep.pin_memory()  # a copy from pageable memory would wait for the device
     return (keep.view(-1, *net.dropout_shape).to(device, non_blocking=True),)
+
+
+def _add_up(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Sum the gradients, since each is a part of the global batch's. DDP's default hook takes the mean."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])

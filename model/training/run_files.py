@@ -1,6 +1,6 @@
-"""What a run writes is in its file, or it is said which file it is, why not, and what to do.
+"""The files of a run: errors of writing, the lock of a run's folder, checks of what is read.
 
-In:  a file or a folder, and a block that writes it.  Out: nothing; or a TrainingError in place of the system's error.
+In:  a path, or the values read from it.  Out: nothing; or an error that names the file, and what to do.
 """
 
 import errno
@@ -22,28 +22,28 @@ LAST = "last.pt"
 
 @contextmanager
 def write_errors(file: Path) -> Iterator[None]:
-    """Say of a file that it cannot be written.
+    """Convert a system error in the block, which writes `file`, to an error that names it.
 
     Raises:
-        TrainingError: the block met an error of the system.
+        TrainingError: the block raised an OSError, or torch's RuntimeError.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        told = error.strerror if isinstance(error, NotWrittenError) else error
+        reason = error.strerror if isinstance(error, NotWrittenError) else error
         number = getattr(error, "errno", None) or errno.ENOSPC  # torch reports a full disk as a RuntimeError
-        begun = any(os.path.exists(folder / LAST) for folder in (file, file.parent, file.parent.parent))
-        again = "go on with --resume from the last checkpoint" if begun else "run the same command again"
-        raise TrainingError(f"{file}: cannot be written: {told}", f"{remedy(number)}; then {again}") from error
+        saved = any(os.path.exists(folder / LAST) for folder in (file, file.parent, file.parent.parent))
+        again = "continue with --resume from the last checkpoint" if saved else "run the same command again"
+        raise TrainingError(f"{file}: cannot be written: {reason}", f"{remedy(number)}; then {again}") from error
 
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Hold a run's folder for this process, made if need be.
+    """Create a run's folder if necessary, and lock it for this process until the block ends.
 
     Raises:
-        UsageError, ShardError: as `locked`.
-        TrainingError: it cannot be made, or opened.
+        UsageError, ShardError: see `locked`.
+        TrainingError: the folder cannot be created or opened.
     """
     with ExitStack() as until:
         with write_errors(run):
@@ -51,30 +51,27 @@ def lock_run(run: Path) -> Iterator[None]:
         yield
 
 
-# --- from model/training/sound.py
-
-
 def check_regular(path: Path) -> None:
-    """Check that a path is not a pipe, which would keep us waiting for ever, nor a device, which may never end.
+    """Check that a path is not a pipe, which would block, nor a device, which may be endless.
 
-    That there is nothing, or a folder, is left to who opens it.
+    A missing file or a folder is accepted: opening it raises the right error.
 
     Raises:
-        TrainingError: it is one.
+        TrainingError: the path is a pipe, a device or a socket.
     """
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise TrainingError(f"{path}: a pipe or a device, not a file", "name a file, or put one there")
+        raise TrainingError(f"{path}: a pipe or a device, not a file", "name a regular file")
 
 
 def check_finite(saved: Mapping[str, Any], file: Path) -> None:
-    """Check that the weights and statistics of a checkpoint are numbers: with others every answer is nonsense.
+    """Check that the weights, velocities and statistics of a checkpoint are finite.
 
     Raises:
-        TrainingError: one is not finite; by its name.
+        TrainingError: a tensor has other values; the message names it.
     """
     for part in ("model", "velocity", "stats"):
         for name, values in saved.get(part, {}).items():
@@ -83,7 +80,11 @@ def check_finite(saved: Mapping[str, Any], file: Path) -> None:
 
 
 def check_classes_fit(classes: list, model: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError where a net would have more classes than any layer has outputs: before it is made so large."""
+    """Check the number of classes before a net of that size is created.
+
+    Raises:
+        ValueError: there are more classes than any layer has outputs.
+    """
     most = max((tensor.shape[0] for tensor in model.values() if tensor.ndim), default=0)
     if len(classes) > most:
         raise ValueError(f"{len(classes):,} classes, but no layer has more than {most:,} outputs")
@@ -92,7 +93,7 @@ def check_classes_fit(classes: list, model: Mapping[str, Tensor]) -> None:
 def _finite(values: Tensor) -> bool:
     if not (values.is_floating_point() or values.is_complex()):
         return True
-    # A view may claim to be far larger than what it is a view of; its values are those there.
+    # A view may be far larger than its storage (stride 0); its values are those of the storage.
     real = values.untyped_storage().nbytes() // values.element_size()
     if values.numel() > real:
         values = values.new_empty(0).set_(values.untyped_storage())

@@ -1,16 +1,16 @@
-"""Weights of other programs, renamed, turned and checked one by one: torchvision's AlexNet and Caffe's.
+"""Import of other programs' weights, renamed, converted and checked: torchvision's AlexNet and Caffe's.
 
 In:  arrays by name, from .safetensors or .npz, and the shard set whose classes they are for.  Out: a checkpoint.
-Nothing is unpickled. A shape that is not the net's is an error, never a reshape.
+Nothing is unpickled. An unexpected shape is an error and is not reshaped.
 
     torchvision  64, 192, 384, 256, 256 kernels, no groups, conv1 padded by 2, no normalisation: not the net of 2012.
-                 Its weights fit torchvision:alexnet alone.
+                 Its weights fit only torchvision:alexnet.
     caffe        bvlc_alexnet: 96 kernels, groups of 2, the geometry of our `alexnet` in the order of the text. Three
-                 things differ: colours are BGR there (conv1 is turned); the normalisation's k is 1 there and 2 here
-                 (see `_with_our_constant`); and it runs there across all maps, here within a column, so that of 96
-                 and of 256 maps the 4 in the middle have other neighbours.
+                 differences: its colours are BGR (conv1 is reversed); its normalisation has k = 1, ours 2 (see
+                 `_with_our_constant`) and runs across all maps, ours within a column, so that of 96 and of 256 maps
+                 the 4 in the middle have other neighbours.
 
-Both subtract their own mean, which comes with the checkpoint in place of a shard set's.
+Both subtract their own mean, which the checkpoint contains in place of a shard set's.
 """
 
 from collections.abc import Mapping
@@ -34,11 +34,11 @@ from .safetensors_io import read_safetensors
 
 LAYOUTS = ("torchvision", "caffe")
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-SPELLINGS = {  # of a layer's weight and bias, as programs that convert Caffe's files write them
+SPELLINGS = {  # of a layer's weight and bias, by programs that convert Caffe's files
     "weight": (".weight", "_weight", "_w", ".w", ".0", "/weight", "_0"),
     "bias": (".bias", "_bias", "_b", ".b", ".1", "/bias", "_1"),
 }
-# ImageNet's, as torchvision's transforms have it, in 0..1, RGB.
+# Mean and deviation of torchvision's transforms for ImageNet, 0..1, RGB.
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)  # of ilsvrc_2012_mean.npy, here as RGB, 0..255
 # alpha / n of Caffe, times k, so that k of ours can be 2: see `_with_our_constant`.
@@ -46,11 +46,15 @@ CAFFE_NET = NetOptions(pool_before_relu=False, lrn_scale=2 * 1e-4 / 5, within_ma
 
 
 def convert(file: Path, layout: str, shard_set: ShardSet) -> dict:
-    """Read another program's weights as a checkpoint to evaluate, export or begin with.
+    """Read another program's weights as a checkpoint, to evaluate, export or start a run with.
 
+    Args:
+        file: .safetensors or .npz.
+        layout: one of `LAYOUTS`.
+        shard_set: its classes, in their order, are those of the weights.
     Raises:
-        UsageError: no such file, or one that would have to be unpickled.
-        TrainingError: damaged; or a weight is missing, too many, of another shape, or not finite.
+        UsageError: the file does not exist, or would have to be unpickled.
+        TrainingError: the file is damaged; or an array is missing, unknown, of another shape, or not finite.
     """
     arrays = read_arrays(file)
     classes = list(shard_set.classes)
@@ -72,37 +76,37 @@ def convert(file: Path, layout: str, shard_set: ShardSet) -> dict:
 
 
 def from_torchvision(arrays: Mapping[str, Tensor], file: Path, classes: int) -> dict[str, Tensor]:
-    """Check torchvision's state dict; its names stay.
+    """Check the state dict of torchvision's `alexnet`, and return it as float32 with the same names.
 
     Raises:
-        TrainingError: it is not torchvision's `alexnet`.
+        TrainingError: it is not that net's.
     """
     from torchvision import models
 
     with torch.device("meta"):
         wanted = {name: tuple(each.shape) for name, each in models.alexnet(num_classes=classes).state_dict().items()}
     if "features.0.weight" not in arrays and any(_caffe_name(name) for name in arrays):
-        raise TrainingError(f"{file}: has Caffe's names, not torchvision's", "say --layout caffe")
+        raise TrainingError(f"{file}: has Caffe's names, not torchvision's", "use --layout caffe")
     return _checked(dict(arrays), wanted, file, "torchvision's alexnet", "classifier.6", classes)
 
 
 def from_caffe(arrays: Mapping[str, Tensor], file: Path, classes: int) -> dict[str, Tensor]:
-    """Turn Caffe's bvlc_alexnet into ours.
+    """Convert the weights of Caffe's bvlc_alexnet to those of our `alexnet`, float32.
 
     Raises:
-        TrainingError: names or shapes are not Caffe's; where they are torchvision's, it says so.
+        TrainingError: names or shapes are not those of that net.
     """
     if "features.0.weight" in arrays:
         raise TrainingError(
             f"{file}: is torchvision's alexnet, which has other kernels, no groups and no normalisation: "
             "it does not fit the net of 2012",
-            "say --layout torchvision: it becomes a checkpoint of torchvision:alexnet",
+            "use --layout torchvision: it becomes a checkpoint of torchvision:alexnet",
         )
     named: dict[str, Tensor] = {}
     for name, array in arrays.items():
         ours = _caffe_name(name) or name
         if ours in named:
-            raise TrainingError(f"{file}: has {ours} twice, the second time as {name}", "leave one of them out")
+            raise TrainingError(f"{file}: has {ours} twice, the second time as {name}", "remove one of them")
         named[ours] = array
     with torch.device("meta"):
         wanted = {name: tuple(each.shape) for name, each in AlexNet(classes, CAFFE_NET).state_dict().items()}
@@ -117,18 +121,18 @@ def from_caffe(arrays: Mapping[str, Tensor], file: Path, classes: int) -> dict[s
 
 
 def read_arrays(file: Path) -> dict[str, Tensor]:
-    """All arrays of a .npz or .safetensors file.
+    """Read all arrays of a .npz or .safetensors file.
 
     Raises:
-        UsageError: another kind of file, or none there.
-        TrainingError: damaged, or with objects in it.
+        UsageError: another kind of file, or it does not exist.
+        TrainingError: the file is damaged, or contains Python objects.
     """
     if file.suffix == ".safetensors":
         return read_safetensors(file)[0]
     if file.suffix != ".npz":
         raise UsageError(
-            f"{file}: only .safetensors and .npz are read: other files would have to be unpickled, and could run code",
-            "where you trust it, save its state dict with safetensors.torch.save_file(state, 'weights.safetensors')",
+            f"{file}: not .safetensors or .npz: other files would have to be unpickled, which could run code",
+            "if you trust it, save its state dict with safetensors.torch.save_file(state, 'weights.safetensors')",
         )
     check_regular(file)
     try:
@@ -136,7 +140,7 @@ def read_arrays(file: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file", "name a .safetensors or .npz file") from None
-    except Exception as error:  # zipfile and NumPy raise whatever they like at a damaged file
+    except Exception as error:  # zipfile and NumPy raise many kinds for damaged files
         raise TrainingError(
             f"{file}: damaged, or not plain arrays ({' '.join(str(error).split())[:160]})",
             "write it with numpy.savez of float arrays",
@@ -144,7 +148,7 @@ def read_arrays(file: Path) -> dict[str, Tensor]:
 
 
 def _caffe_name(name: str) -> str | None:
-    """Our name of a weight, `conv1.weight`; None where it is not one of Caffe's."""
+    """Return our name of one of Caffe's weights, such as `conv1.weight`; None if it is not one."""
     for kind, endings in SPELLINGS.items():
         for ending in endings:
             if name.endswith(ending) and name.removesuffix(ending) in LAYERS:
@@ -161,39 +165,39 @@ def _checked(
             f"{file}: not {net}: "
             + "; ".join(
                 f"{what} {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-                for what, names in (("lacks", missing), ("has besides", surplus))
+                for what, names in (("lacks", missing), ("also has", surplus))
                 if names
             ),
-            "give all of its weights under its names, and nothing else",
+            "provide all of its weights by its names, and nothing else",
         )
     for name, shape in wanted.items():
         array = arrays[name]
         if tuple(array.shape) != shape and name.startswith(head) and tuple(array.shape[1:]) == shape[1:]:
             raise TrainingError(
-                f"{file}: {name} has {array.shape[0]} classes, the shard set {classes}",
-                "name a shard set of the classes that these weights are for, in their order",
+                f"{file}: {name} has {array.shape[0]} classes, the shard set has {classes}",
+                "name a shard set with the classes of these weights, in their order",
             )
         if tuple(array.shape) != shape:
             raise TrainingError(
-                f"{file}: {name} is {tuple(array.shape)}, of {net} it is {shape}: another geometry",
-                "choose the --layout that these weights are in; see docs/weights.md",
+                f"{file}: {name} has shape {tuple(array.shape)}, but {net} has {shape}",
+                "choose the --layout of these weights; see docs/weights.md",
             )
         if not array.is_floating_point() or not bool(array.isfinite().all()):
-            raise TrainingError(f"{file}: {name} is not of finite numbers", "use another file")
+            raise TrainingError(f"{file}: {name} has values that are not finite", "use another file")
     return {name: arrays[name].float().contiguous() for name in wanted}
 
 
 def _with_our_constant(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for k = 2 from those for k = 1.
+    """Convert weights for k = 1 to weights for k = 2.
 
-    (2 + 2 s sum)^-0.75 = 2^-0.75 (1 + s sum)^-0.75: with twice the scale our normalisation gives 2^-0.75 of Caffe's,
-    everywhere. Pooling keeps a factor, so the next layer's weights take it back.
+    (2 + 2 s sum)^-0.75 = 2^-0.75 (1 + s sum)^-0.75: with twice the scale our normalisation gives 2^-0.75 times Caffe's.
+    Pooling preserves a factor, so the next layer's weights are multiplied by 2^0.75.
     """
     return {name: each * 2**BETA if name in ("conv2.weight", "conv3.weight") else each for name, each in state.items()}
 
 
 def _stats(layout: str, mean: np.ndarray, deviations: np.ndarray, size: int) -> Stats:
-    """Statistics that normalise a picture as the other program did: a mean image of one colour, the deviations."""
+    """Return statistics for the other program's normalisation: a mean image of one colour, and its deviations."""
     order = np.argsort(-deviations, kind="stable")
     return Stats(
         images=0,

@@ -1,8 +1,8 @@
-"""A trained net as ONNX, checked against torch before it gets its name.
+"""Export of a trained net as ONNX, compared with torch before the file gets its final name.
 
 In:  a Trained.  Out: model.onnx: `pictures`, float (n, 3, crop, crop), RGB, 0..255, to `logits` (n, classes), any n.
-The mean is subtracted inside, so that the file is all that a stranger needs. The exporter does not follow autograd
-functions of our own: the response normalisation is replaced by the same arithmetic in plain operators.
+The mean is subtracted inside the model, so that the file is self-contained. torch's exporter does not support custom
+autograd functions: the response normalisation is replaced by the same arithmetic in standard operators.
 """
 
 import contextlib
@@ -24,18 +24,21 @@ from ..nets.lrn import AcrossMaps, WithinMap
 from .safetensors_io import INSTALL
 from .trained import Trained, mean_window
 
-TOLERANCE = 1e-4  # of the largest logit; float32 sums in another order differ by 1e-6
-CHECKED = (1, 3)  # batch sizes: neither is the one that it was exported with
+TOLERANCE = 1e-4  # relative to the largest logit; float32 sums in another order differ by 1e-6
+CHECKED = (1, 3)  # batch sizes, both different from that of the export
 
 
 def export_onnx(trained: Trained, path: Path) -> float:
-    """Write a net as ONNX.
+    """Write a net as an ONNX file, atomically.
+
+    The input is `pictures`, float32 (n, 3, crop, crop), RGB, 0..255; the output is `logits`, float32 (n, classes).
 
     Returns:
-        The largest difference between a logit by onnxruntime and by torch, on random pictures.
+        The largest absolute difference between the logits of onnxruntime and torch, on random pictures.
     Raises:
         UsageError: onnx, onnxscript or onnxruntime is not installed.
-        TrainingError: the net cannot be written as ONNX, or gives other logits there.
+        TrainingError: the net cannot be exported, or its logits differ by more than rounding.
+        OSError: the file cannot be written.
     """
     check_installed()
     net = Portable(trained).eval()
@@ -52,10 +55,10 @@ def export_onnx(trained: Trained, path: Path) -> float:
 
 
 def check_installed() -> None:
-    """See that the libraries are there.
+    """Check that onnx, onnxruntime and onnxscript are installed.
 
     Raises:
-        UsageError: one is not.
+        UsageError: one of them is not.
     """
     try:
         import onnx  # noqa: F401
@@ -67,10 +70,13 @@ def check_installed() -> None:
 
 @torch.no_grad()
 def compare(net: nn.Module, file: Path, crop: int) -> float:
-    """The largest difference of logits, torch against onnxruntime, on random pictures.
+    """Return the largest absolute difference of logits between torch and onnxruntime, on random pictures.
 
+    Args:
+        net: takes float32 (n, 3, crop, crop), RGB, 0..255.
+        file: the same net as ONNX.
     Raises:
-        TrainingError: it is more than rounding.
+        TrainingError: the difference is more than rounding.
     """
     import onnxruntime
 
@@ -86,14 +92,14 @@ def compare(net: nn.Module, file: Path, crop: int) -> float:
             raise TrainingError(
                 f"{file.name.removeprefix('.').removesuffix('.part')}: onnxruntime's logits differ from torch's by "
                 f"{difference:.3g} on {n} random pictures",
-                "use model.safetensors, and report this with the versions of onnx, onnxruntime and torch",
+                "use model.safetensors, and report this with your versions of onnx, onnxruntime and torch",
             )
         largest = max(largest, difference)
     return largest
 
 
 class Portable(nn.Module):
-    """A net that takes pixels as they are, of operators that ONNX has."""
+    """A net that subtracts the mean itself and consists of operators that ONNX has."""
 
     mean: Tensor
     scale: Tensor
@@ -113,16 +119,16 @@ class Portable(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Compute logits of (n, 3, crop, crop), RGB, 0..255."""
+        """Compute logits (n, classes) of float32 (n, 3, crop, crop), RGB, 0..255."""
         return self.net((pictures - self.mean) * self.scale)
 
 
 class PlainNorm(nn.Module):
-    """What lrn.py computes, without its own gradient.
+    """The response normalisation of lrn.py in standard operators.
 
     Args:
-        norm: to take the place of.
-        widths: numbers of maps that it is given.
+        norm: the module to replace.
+        widths: numbers of maps of its inputs.
     """
 
     def __init__(self, norm: AcrossMaps | WithinMap, widths: set[int]):
@@ -147,12 +153,12 @@ class PlainNorm(nn.Module):
         return x * (root * root.sqrt())
 
 
-def _write(net: nn.Module, example: Tensor, file: Path, told: Path) -> None:
+def _write(net: nn.Module, example: Tensor, file: Path, source: Path) -> None:
     log = logging.getLogger("torch.onnx")
     level = log.level
     try:
         log.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # its progress is not our result
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 net,
@@ -165,12 +171,12 @@ def _write(net: nn.Module, example: Tensor, file: Path, told: Path) -> None:
                 dynamic_shapes={"pictures": {0: torch.export.Dim("n", min=1)}},
                 verbose=False,
             )
-    except OSError:  # the disk's
+    except OSError:  # from the disk
         raise
-    except Exception as error:  # each layer that ONNX lacks has its own
+    except Exception as error:  # unsupported layers raise many kinds
         raise TrainingError(
-            f"{told}: cannot be written as ONNX ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
-            "leave out --onnx: model.safetensors holds every net",
+            f"{source}: cannot be exported as ONNX ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
+            "omit --onnx: model.safetensors works for every net",
         ) from None
     finally:
         log.setLevel(level)

@@ -1,13 +1,13 @@
-"""A run as files that travel: weights as safetensors, statistics beside them, a model card for people.
+"""Export of a trained net: weights and statistics as safetensors, and a model card.
 
 In:  a checkpoint, as checkpoint.py reads it.  Out: model.safetensors, statistics.safetensors and README.md in a
 folder; and back, checked.
-Weights lie under the net's own names, so `safetensors.torch.load_file` alone gives a state dict; all else is plain
-text in the metadata. The format has no sums of its own, and a flipped bit would be a wrong weight: one is added there.
+The tensors have the net's own parameter names, so `safetensors.torch.load_file` alone returns a state dict; everything
+else is text in the metadata. The format has no checksums and a flipped bit would be a wrong weight, so the metadata
+contain a SHA-256 of the tensors.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import math
 import shlex
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from ...pipeline.errors import TrainingError, UsageError
 from ...pipeline.files import printable, write_atomically
+from ...pipeline.versions import installed_versions
 from ..nets.options import ALEXNET
-from ..recipes.config import option
+from ..recipes.config import config_command
 from ..recipes.recipe import recipe
 from ..training.checkpoint import STATS
 from ..training.run_files import check_regular
@@ -29,19 +30,20 @@ from ..training.run_files import check_regular
 WEIGHTS, STATISTICS, CARD = "model.safetensors", "statistics.safetensors", "README.md"
 KIND, VERSION = "alexnet-dali weights", "1"
 INSTALL = "pip install 'alexnet-dali[weights]'"
-TOLD = ("recipe", "epochs", "steps", "batch_size", "rate", "precision", "device", "decode", "seed")  # of the command
 KEPT = ("config", "recipe", "classes", "best_error", "steps_done", "epoch", "shards", "imported")  # of the checkpoint
+PACKAGE = "alexnet-dali"
 
 
 def write(saved: dict, folder: Path, epochs: list[dict]) -> None:
-    """Write a checkpoint's weights, statistics and card into a folder, each atomically; the weights last.
+    """Write a checkpoint's weights, statistics and model card into a folder, each atomically.
 
-    Where they are there, so is all else; where they cannot be written, they are not there.
+    The weights come last: if the weights file exists, the export is complete.
 
     Args:
-        epochs: lines of the run's metrics.
+        epochs: epoch lines of the run's metrics.
     Raises:
         UsageError: safetensors is not installed.
+        OSError: a file cannot be written; the weights file does not exist then.
     """
     pack = safetensors_module().torch.save
     kept = {name: saved[name] for name in KEPT if name in saved}
@@ -52,7 +54,7 @@ def write(saved: dict, folder: Path, epochs: list[dict]) -> None:
         "kind": KIND,
         "version": VERSION,
         "format": "pt",  # as other readers of safetensors expect it
-        "package_version": package_version(),
+        "package_version": _package_version(),
         **{name: json.dumps(value) for name, value in kept.items()},
         "crop": str(crop_of(saved)),
         "mean": saved["recipe"]["mean"],
@@ -65,43 +67,50 @@ def write(saved: dict, folder: Path, epochs: list[dict]) -> None:
         try:
             write_atomically(folder / name, packed)
         except OSError:
-            with suppress(OSError):  # it may be in place, but not surely on the disk
+            with suppress(OSError):  # it may have its final name without being durable
                 (folder / name).unlink(missing_ok=True)
             raise
 
 
 def read(path: Path) -> dict:
-    """Read an exported folder, or its model.safetensors, as a checkpoint without what only training needs.
+    """Read an exported folder, or its model.safetensors, as a checkpoint without the entries that only resuming needs.
 
     Raises:
-        UsageError: no such file, or safetensors is not installed.
-        TrainingError: damaged, foreign, of another version, or weights and statistics of two exports.
+        UsageError: the file does not exist, or safetensors is not installed.
+        TrainingError: a file is damaged, was not written by `write` or by another version of it, or weights and
+            statistics come from different exports.
     """
     file = path / WEIGHTS if path.is_dir() else path
     weights, metadata = _read(file)
     statistics, beside = _read(file.with_name(STATISTICS))
     if metadata.get("stats") != beside.get("stats"):
-        raise TrainingError(f"{file}: {STATISTICS} beside it is of another net", "take both files from one export")
+        raise TrainingError(f"{file}: {STATISTICS} belongs to another net", "copy both files from one export")
     try:
         saved = {name: json.loads(metadata[name]) for name in KEPT if name in metadata}
         saved["stats"] = {**json.loads(metadata["stats"]), **{name: statistics[name] for name in STATS}}
     except (KeyError, ValueError) as error:
-        raise TrainingError(f"{file}: its metadata lack {error}", "export it anew with alexnet-weights") from None
+        raise TrainingError(f"{file}: the metadata lack {error}", "export it again with alexnet-weights") from None
     return {**saved, "model": weights}
 
 
 def card(saved: dict, epochs: list[dict]) -> str:
-    """The model card: what the net is, its error, how it was trained, on what, and how to load it."""
+    """Return the model card in Markdown: the net, its error, its training, its data, and how to load it.
+
+    Args:
+        saved: the checkpoint; `config` without paths.
+        epochs: epoch lines of the run's metrics.
+    """
     config, stats, crop = saved["config"], saved["stats"], crop_of(saved)
     model, classes = config.get("model", ALEXNET), saved["classes"]
     weights = sum(tensor.numel() for tensor in saved["model"].values())
     mean_rgb, variances = ([round(float(x), 3) for x in stats[name]] for name in ("mean_rgb", "eigenvalues"))
     some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-    minus = "the central window of the training photos' mean image" if _mean(saved) == "image" else "their mean colour"
+    image = saved["recipe"]["mean"] == "image"
+    mean = "the central window of the training photos' mean image" if image else "the training photos' mean colour"
     text = f"""# {model}, recipe {config["recipe"]}
 
 {saved["recipe"]["summary"]}. {weights:,} weights, {len(classes):,} classes: {some}. Written by alexnet-dali \
-{package_version()}.
+{_package_version()}.
 
 ## Error
 
@@ -112,50 +121,32 @@ def card(saved: dict, epochs: list[dict]) -> str:
 {_training(saved, config)}
 
 Data: {stats["images"]:,} photos, fingerprint `{stats["fingerprint"]}`. Mean colour (RGB, 0..255) {mean_rgb}, \
-variances along the three axes of colour {variances}; all of it is in `{STATISTICS}`.
+variances along the principal colour axes {variances}; `{STATISTICS}` contains all statistics.
 
 ## Use
 
-Pictures are RGB, 0..255, {crop}x{crop}, less {minus}.
+Input: RGB, 0..255, {crop}x{crop}, minus {mean}.
 
 ```python
-from alexnet_dali.model.weights.safetensors_io import load_exported, mean_window
+from alexnet_dali.model import load_exported, mean_window
 trained = load_exported(".")  # this folder
 logits = trained.net(pictures - mean_window(trained))  # float (n, 3, {crop}, {crop}) to (n, {len(classes)})
 ```
 
-Without alexnet-dali, `safetensors.torch.load_file("{WEIGHTS}")` is the state dict; recipe, classes and mean stand in \
-the file's metadata. `model.onnx`, where it is here, subtracts the mean itself.
+Without alexnet-dali, `safetensors.torch.load_file("{WEIGHTS}")` returns the state dict; recipe, classes and mean are \
+in the file's metadata. `model.onnx`, if present, subtracts the mean itself.
 """
     return printable(text)
 
 
-def command(config: dict) -> str:
-    """The command line that trains the net of a configuration, every choice spelled out."""
-    words = ["alexnet-train", "--shards", config["shards"]]
-    model = config.get("model", ALEXNET)
-    if model != ALEXNET:
-        words += ["--model", model, "--crop", str(config["crop"])]
-    for name in TOLD:
-        if config.get(name) not in (None, "") and not (name == "steps" and not config[name]):
-            value = config[name].split(":")[0] if name == "device" else config[name]
-            words += [option(name), str(value)]
-    if config.get("processes", 1) > 1:
-        words += ["--processes", str(config["processes"]), "--parallel", config["parallel"]]
-    for name in ("early_stop", "init_from"):
-        if config.get(name):
-            words += [option(name), str(config[name])]
-    return shlex.join(words)
-
-
 def crop_of(saved: dict) -> int:
-    """Side of the window that the net of a checkpoint looks at, pixels."""
+    """Return the side of the input window of a checkpoint's net, pixels."""
     config = saved["config"]
     return config["crop"] if config.get("model", ALEXNET) != ALEXNET else recipe(config["recipe"]).crop
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 over the metadata, and over names, types, shapes and bytes, in the order of the names."""
+    """Return the SHA-256 in hex of the metadata and of the tensors (name, dtype, shape, bytes), sorted by name."""
     total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -164,19 +155,11 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-def package_version() -> str:
-    """Of alexnet-dali as it is installed."""
-    try:
-        return importlib.metadata.version("alexnet-dali")
-    except importlib.metadata.PackageNotFoundError:  # run from a folder
-        return "unknown"
-
-
 def safetensors_module():
-    """The library, where it is installed.
+    """Import and return `safetensors`, with its `torch` module.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not installed.
     """
     try:
         import safetensors.torch
@@ -186,11 +169,11 @@ def safetensors_module():
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file, and its metadata.
+    """Read all tensors of a file and its metadata.
 
     Raises:
-        UsageError: no such file, or safetensors is not installed.
-        TrainingError: damaged, or of another format.
+        UsageError: the file does not exist, or safetensors is not installed.
+        TrainingError: the file is damaged or not safetensors, or not a regular file.
     """
     check_regular(file)
     opened: Callable = safetensors_module().safe_open
@@ -198,10 +181,10 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with opened(str(file), framework="pt") as archive:
             return {name: archive.get_tensor(name) for name in archive.keys()}, archive.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
-        raise UsageError(f"{file}: no such file", "name what alexnet-weights export wrote") from None
-    except Exception as error:  # the library has one class of error, and the system others
+        raise UsageError(f"{file}: no such file", "name a folder or file that alexnet-weights export wrote") from None
+    except Exception as error:  # errors of the library and of the system
         raise TrainingError(
-            f"{file}: damaged, or not safetensors ({' '.join(str(error).split())[:160]})", "copy it again"
+            f"{file}: damaged, or not safetensors ({' '.join(str(error).split())[:160]})", "copy the file again"
         ) from None
 
 
@@ -210,7 +193,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.get("kind") != KIND:
         raise TrainingError(
             f"{file}: not written by alexnet-weights",
-            "weights of another program are read by alexnet-weights import --layout",
+            "read weights of other programs with alexnet-weights import --layout",
         )
     if metadata.get("version") != VERSION:
         raise TrainingError(
@@ -218,22 +201,18 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     written = metadata.pop("sha256", "")
     if written != checksum(tensors, metadata):
-        raise TrainingError(f"{file}: damaged: what it holds is not what was written", "copy it again")
+        raise TrainingError(f"{file}: damaged: the checksum does not match", "copy the file again")
     return tensors, metadata
 
 
 def _without_paths(config: dict) -> dict:
-    """A configuration that says nothing of the machine's folders."""
+    """The configuration without the machine's folders."""
     first = config.get("init_from", "")
     return {
         **config,
         "shards": Path(config["shards"]).name,
         "init_from": str(Path(*Path(first).parts[-2:])) if first else "",
     }
-
-
-def _mean(saved: dict) -> str:
-    return saved["recipe"]["mean"]
 
 
 def _error(saved: dict, epochs: list[dict]) -> str:
@@ -246,11 +225,15 @@ def _error(saved: dict, epochs: list[dict]) -> str:
         )
     if "best_error" in saved:
         return f"Validation, one view: top-1 {100 * saved['best_error']:.2f}%."
-    return "Not measured here; alexnet-eval does."
+    return "Not measured; use alexnet-eval."
 
 
 def _training(saved: dict, config: dict) -> str:
     if "imported" in saved:
         return f"{saved['imported']}."
     done = f"{saved.get('steps_done', 0):,} steps, {saved.get('epoch', 0)} epochs, by\n\n"
-    return f"{done}```\n{command(config)}\n```"
+    return f"{done}```\n{shlex.join(config_command(config))}\n```"
+
+
+def _package_version() -> str:
+    return installed_versions((PACKAGE,)).get(PACKAGE, "unknown")  # not installed: imported from a folder

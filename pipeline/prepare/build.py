@@ -1,12 +1,11 @@
-"""Build a shard set: one shard is one unit of work, done by any `concurrent.futures` executor.
+"""Build a shard set, one shard per job, on any `concurrent.futures` executor.
 
-In:  a Source.  Out: the folder that `shardset.py` opens.  Neither DALI nor torch is imported.
-Each record's place is a seeded permutation's, fixed before a photo is read, so two builds of the same photos give
-the same bytes whatever the workers, and a rejected photo shortens its shard and moves no other record.
-A build that was stopped, at any moment, goes on from its receipts (`receipts.py`).
+In:  a PhotoSource.  Out: the folder that `shards/manifest.py` opens.  Does not import DALI or torch.
+The order of records is a seeded permutation, fixed before a photo is read: builds of the same photos give the same
+bytes with any number of workers, and a rejected photo shortens its shard without moving other records.
+An interrupted build resumes from its receipts (`journal.py`).
 """
 
-import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
@@ -22,15 +21,16 @@ from ..plan.philox import BUILD, permutation
 from ..shards.manifest import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
 from ..sources.find import PhotoSource
 from ..sources.photo import PARQUET
+from ..versions import installed_versions
 from .journal import REJECTED_HEADER, extras_of, file_of, load_or_begin, restore_photo_list
 from .options import BuildOptions
 from .prepared_cache import SpoolJob, spool
 from .shard_job import ShardJob, at_work, build_shard
 
 SHARD_RECORDS = 5000  # 160 MB as JPEG: large enough to stream, small enough to copy, and to build in seconds
-FEWEST_SHARDS = 16  # of a small set, so that all cores of most machines have work
-UNDER_WAY = 512  # units of work handed to the executor at a time
-SMALLEST_SHARD = 256  # records; below that a shard is not worth its file
+FEWEST_SHARDS = 16  # of a small set, to keep all cores of most machines busy
+UNDER_WAY = 512  # jobs submitted to the executor at a time
+SMALLEST_SHARD = 256  # records of a shard, except of the last
 
 Advance = Callable[..., None]
 
@@ -42,17 +42,21 @@ def build_shards(
     executor: Executor,
     advance: Advance = lambda photos, fresh=True: None,
 ) -> tuple[ShardSet, int]:
-    """Build what is missing of a shard set; where nothing is missing, do nothing.
+    """Build the missing shards of a shard set.
 
     Args:
-        advance: called with the number of photos done; with fresh=False for those of an earlier run.
+        source: the photos.
+        out: the folder of the set; created if needed.
+        options: how photos are stored.
+        executor: runs the jobs.
+        advance: called with the number of finished photos; with fresh=False for those of an earlier run.
     Returns:
-        The finished set, and how many photos were read for it this time.
+        The finished set, and the number of photos read in this run; 0 if the set was complete.
     Raises:
         UsageError: `out` holds something else, or another build.
         ShardError: another process is building there, or a worker died.
-        NotWrittenError: the system refused a file.
-        SourceError: not one photo could be read, or the source cannot be read any more.
+        NotWrittenError: a file cannot be written.
+        SourceError: no photo can be read, or the source has become unreadable.
     """
     with with_final_name(out), locked(out):
         source = restore_photo_list(source, out)
@@ -90,7 +94,7 @@ def _jobs(source: PhotoSource, out: Path, options: BuildOptions) -> list[ShardJo
 
 
 def _spool(waiting: list[ShardJob], executor: Executor, advance: Advance) -> set[str]:
-    """Spool the files that can only be read in order. Returns those that were spooled now and not by an earlier run."""
+    """Prepare the photos of files that are read in order. Returns the files that an earlier run had not prepared."""
     rows: dict[str, list[int]] = {}
     for job in waiting:
         for photo in job.photos:
@@ -107,7 +111,7 @@ def _spool(waiting: list[ShardJob], executor: Executor, advance: Advance) -> set
 
 
 def _run(executor: Executor, work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Do the jobs and yield (job, result) as they are done; of millions of photos not all are under way at once."""
+    """Run the jobs, at most UNDER_WAY at a time, and yield (job, result) in the order of completion."""
     waiting = iter(jobs)
     running = {executor.submit(work, job): job for job in islice(waiting, UNDER_WAY)}
     while running:
@@ -118,18 +122,18 @@ def _run(executor: Executor, work: Callable[[Any], Any], jobs: Sequence[Any]) ->
 
 
 def _worker_died(out: Path, executor: Executor, error: BrokenExecutor) -> ShardError:
-    """Say which photo a dead worker was on; the survivors, which the pool ends, leave such traces too."""
+    """Return the error that names the photo a dead worker was on; workers that the pool ended leave such files, too."""
     found = at_work(out)
     dead: list[int] = getattr(executor, "killed", list)()
     photos = [found[process] for process in dead if process in found] or list(found.values())
     reason = " ".join(str(error).split()).rstrip(".")
     if not photos:
-        return ShardError(f"{out}: a worker process died ({reason})", "run the same command again, it goes on")
+        return ShardError(f"{out}: a worker process died ({reason})", "run the same command again to resume")
     which = photos[0] if len(photos) == 1 else f"one of {', '.join(photos[:8])}"
     return ShardError(
         f"{out}: a worker process died on {which} ({reason})",
-        "run the same command again, it goes on where it stopped; with fewer --workers if memory was short; "
-        "if it dies there again, take that photo away and report it",
+        "run the same command again to resume, with fewer --workers if memory was short; "
+        "if a worker dies there again, remove that photo and report it",
     )
 
 
@@ -151,7 +155,7 @@ def _finish(
         examples = "; ".join([f"{path}: {reason}" for path, reason in rejected[:3]] + ["..."] * (len(rejected) > 3))
         raise SourceError(
             f"{source.root}: none of {len(rejected):,} photos could be read ({examples})",
-            "look at these files: are they photos?",
+            "check that these files are photos",
         )
     classes = [
         {"name": name, "words": source.words[name]} if name in source.words else {"name": name}
@@ -172,7 +176,7 @@ def _finish(
             "rejected": len(rejected),
             "source": {
                 **job_key["source"],
-                "path": str((source.asked or source.root).resolve()),
+                "path": str((source.requested or source.root).resolve()),
                 "request": source.request,
             },
             "versions": versions(),
@@ -183,8 +187,8 @@ def _finish(
 
 
 def clear(out: Path) -> None:
-    """Remove what builds of a finished set left beside it; for those who hold the folder."""
-    names = (".build", f".{MANIFEST}.part", ".rejected.csv.part")  # not those of pca-stats, which may be at work
+    """Remove the leftovers of builds from the folder of a finished set, which the caller has locked."""
+    names = (".build", f".{MANIFEST}.part", ".rejected.csv.part")  # not those of pca-stats, which may be running
     for left in (*(out / name for name in names), *out.glob("*/.*.part")):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -194,9 +198,5 @@ def clear(out: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what makes the bytes; a package that came under another name is left out."""
-    found = {}
-    for name in ("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    """Return the versions of the packages that determine a shard's bytes."""
+    return installed_versions(("alexnet-dali", "lmdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg"))

@@ -306,8 +306,8 @@ def test_torchrun_is_the_same(runs, tmp_path):
 @pytest.mark.parametrize(
     "options, words, code",
     [
-        (["--processes", "3", "--parallel", "columns"], "--parallel columns is for 2 processes, not 3", 2),
-        (["--recipe", "one-gpu", "--processes", "2", "--parallel", "columns"], "one-gpu has no two columns", 2),
+        (["--processes", "3", "--parallel", "columns"], "--parallel columns requires 2 processes, not 3", 2),
+        (["--recipe", "one-gpu", "--processes", "2", "--parallel", "columns"], "one-gpu does not have two columns", 2),
         (["--processes", "3", "--parallel", "data"], "cannot be shared by 3 processes", 1),
     ],
 )

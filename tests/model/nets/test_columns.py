@@ -27,6 +27,7 @@ NETS = {
     "tanh": NetOptions(activation="tanh"),
     "modern": NetOptions(norm="batch", within_map=False, pool_before_relu=False, init="kaiming"),
 }
+FAST = ["program", "modern"]  # which differ in every layer
 
 
 def made(options, place=WholeNet()):
@@ -46,11 +47,11 @@ def learned(net, x, keep, labels):
     return logits.detach(), {name: parameter.grad for name, parameter in net.named_parameters()}
 
 
-def columns_of_all(rank):
+def columns_of(rank, names):
     found = {}
-    for name, options in NETS.items():
+    for name in names:
         place = Column()
-        net, *given = made(options, place)
+        net, *given = made(NETS[name], place)
         logits, gradients = learned(net, *given)
         state = {key: place.whole(key, tensor) for key, tensor in net.state_dict().items()}
         found[name] = logits, {key: place.whole(key, tensor) for key, tensor in gradients.items()}, state
@@ -59,8 +60,29 @@ def columns_of_all(rank):
 
 @pytest.fixture(scope="module")
 def both_columns():
-    """What each of two processes has found of every net."""
-    return together(columns_of_all)
+    """What each of two processes has found of a net, by name; the slow ones together."""
+    found = {}
+
+    def of(name):
+        if name not in found:
+            names = FAST if name in FAST else [name for name in NETS if name not in FAST]
+            both = together(columns_of, names)
+            found.update({name: [one[name] for one in both] for name in names})
+        return found[name]
+
+    return of
+
+
+def collectives(rank):
+    """All that needs no net, in one launch."""
+    return [function(rank) for function in (differences, formats, shared_batches, agreed, different)]
+
+
+@pytest.fixture(scope="module")
+def both():
+    """What each of two processes has found of the collectives, by function."""
+    functions = ("differences", "formats", "shared_batches", "agreed", "different")
+    return dict(zip(functions, zip(*together(collectives), strict=True), strict=True))
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +90,14 @@ def few_units(monkeypatch):
     monkeypatch.setattr(alexnet, "HIDDEN", HIDDEN)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in NETS if name not in FAST)]
+)
 def test_outputs_and_every_gradient_are_the_one_device_nets(name, both_columns):
     net, *given = made(NETS[name])
     state = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     logits, gradients = learned(net, *given)
-    for column_logits, column_gradients, column_state in (found[name] for found in both_columns):
+    for column_logits, column_gradients, column_state in both_columns(name):
         torch.testing.assert_close(column_logits, logits, rtol=1e-9, atol=1e-9)
         assert column_gradients.keys() == gradients.keys() and column_state.keys() == state.keys()
         for key, gradient in gradients.items():
@@ -108,9 +132,9 @@ def differences(rank):
     return gradient, measured
 
 
-def test_gradients_of_the_collectives():
+def test_gradients_of_the_collectives(both):
     """A loss that both have counts once: torch's own collectives would count it twice."""
-    for gradient, measured in together(differences):
+    for gradient, measured in both["differences"]:
         assert measured.abs().max() > 1e-9
         torch.testing.assert_close(gradient, measured, rtol=1e-5, atol=1e-9)
 
@@ -123,8 +147,8 @@ def formats(rank):
     return met, met.is_contiguous(memory_format=torch.channels_last), parts, bf16
 
 
-def test_memory_formats_and_types():
-    for met, channels_last, parts, bf16 in together(formats):
+def test_memory_formats_and_types(both):
+    for met, channels_last, parts, bf16 in both["formats"]:
         assert channels_last and met.shape == (2, 6, 4, 5)
         assert met[:, :3].eq(0).all() and met[:, 3:].eq(1).all()
         assert [part.tolist() for part in parts] == [[0, 0, 0], [1, 1, 1]]
@@ -149,8 +173,8 @@ def shared_batches(rank):
     return [shared_batch(rank, batch_size) for batch_size in (2, 5, 11)]
 
 
-def test_each_decodes_half_and_both_see_the_whole_batch():
-    for found in together(shared_batches):
+def test_each_decodes_half_and_both_see_the_whole_batch(both):
+    for found in both["shared_batches"]:
         for batch_size, (images, labels, records, shape) in zip((2, 5, 11), found, strict=True):
             assert images == labels == records
             assert shape == (batch_size, 2 * HIDDEN)
@@ -162,8 +186,8 @@ def agreed(rank):
     return heard, team.sum([1.0, rank]), team.broadcast({"rank": rank}), dist.get_world_size()
 
 
-def test_what_one_wishes_all_hear_a_call_later():
-    for heard, total, told, _ in together(agreed):
+def test_what_one_wishes_all_hear_a_call_later(both):
+    for heard, total, told, _ in both["agreed"]:
         assert heard == [False, False, False, True, False]
         assert total == [2.0, 1.0] and told == {"rank": 0}
 
@@ -177,8 +201,8 @@ def different(rank):
     return ""
 
 
-def test_processes_of_different_runs_are_told_apart():
-    first, second = together(different)
+def test_processes_of_different_runs_are_told_apart(both):
+    first, second = both["different"]
     assert "rank 1 belongs to another run than rank 0: --seed 1, not 0" in first
     assert "rank 0 belongs to another run than rank 1: --seed 0, not 1" in second
 

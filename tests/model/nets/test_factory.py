@@ -76,11 +76,11 @@ def test_a_name_has_one_meaning(typed, meant):
         ("alexnot", "alexnet"),
         ("torchvision:resnet19", "resnet1"),
         ("timm:convnext_ato", "convnext_atto"),
-        ("other:resnet18", "say torchvision:resnet18 or timm:resnet18"),
-        ("timm:resnet50.a1_in1k", "leave out .a1_in1k: nothing pretrained is loaded here"),
-        ("vit_tiny_patch16_224.augreg_in21k", "leave out .augreg_in21k: nothing pretrained"),
-        ("hf_hub:timm/resnet18.a1_in1k", "nothing is loaded from a hub: say timm:resnet18"),
-        ("hf_hub:someone/theirs", "nothing is loaded from a hub: choose a net of torchvision or timm"),
+        ("other:resnet18", "use torchvision:resnet18 or timm:resnet18"),
+        ("timm:resnet50.a1_in1k", "omit .a1_in1k: pretrained weights are not loaded"),
+        ("vit_tiny_patch16_224.augreg_in21k", "omit .augreg_in21k: pretrained weights are not loaded"),
+        ("hf_hub:timm/resnet18.a1_in1k", "nets are not loaded from a hub: use timm:resnet18"),
+        ("hf_hub:someone/theirs", "nets are not loaded from a hub: choose a net of torchvision or timm"),
         ("fasterrcnn_resnet50_fpn", ""),  # detects, and classifies nothing
         ("", ""),
     ],
@@ -137,22 +137,32 @@ def test_the_window_is_the_nets_own_unless_asked(model, asked, size, crop):
 @pytest.mark.parametrize(
     "model, asked, message, hint",
     [
-        ("alexnet", 192, "--crop 192: alexnet looks at 224x224", "leave --crop out"),
-        ("inception_v3", 0, "inception_v3 looks at 299x299 pictures, the shard set's are 256x256", "--size 331, or"),
-        ("resnet18", 257, "resnet18 looks at 257x257 pictures, the shard set's are 256x256", "a smaller --crop"),
+        ("alexnet", 192, "--crop 192: alexnet requires 224x224 input", "omit --crop, or choose another --model"),
+        (
+            "inception_v3",
+            0,
+            "inception_v3 requires 299x299 input, but the shard set",
+            "--size 331, or",
+        ),
+        (
+            "resnet18",
+            257,
+            "resnet18 requires 257x257 input, but the shard set's pictures are 256x256",
+            "a smaller --crop",
+        ),
     ],
 )
 def test_a_window_that_cannot_be_is_refused(model, asked, message, hint):
     with pytest.raises(UsageError) as caught:
         crop_for(model, asked, 256, source2012())
-    assert message in caught.value.message and hint in caught.value.hint
+    assert model in caught.value.message and message in caught.value.message and hint in caught.value.hint
 
 
 @pytest.mark.parametrize(
     "model, crop, told",
     [
-        ("vit_b_32", 192, "vit_b_32 does not look at 192x192 pictures: AssertionError: Wrong image height!"),
-        ("squeezenet1_1", 8, "squeezenet1_1 does not look at 8x8 pictures: RuntimeError"),
+        ("vit_b_32", 192, "vit_b_32 does not accept 192x192 input: AssertionError: Wrong image height!"),
+        ("squeezenet1_1", 8, "squeezenet1_1 does not accept 8x8 input: RuntimeError"),
     ],
 )
 def test_a_window_that_the_net_does_not_take_is_refused(measured, model, crop, told):
@@ -162,8 +172,8 @@ def test_a_window_that_the_net_does_not_take_is_refused(measured, model, crop, t
 
 
 def test_a_net_that_gives_no_logits_is_refused(measured, monkeypatch):
-    monkeypatch.setattr(factory, "_make", lambda model, classes: nn.Flatten())
-    with pytest.raises(UsageError, match=r"resnet18 gives \(1, 12288\), not a logit for each of 4 classes"):
+    monkeypatch.setattr(factory, "_create", lambda model, classes: nn.Flatten())
+    with pytest.raises(UsageError, match=r"resnet18 returns \(1, 12288\), not one logit for each of 4 classes"):
         other("resnet18", measured)
 
 
@@ -221,9 +231,9 @@ def test_another_schedule_can_be_asked_for():
     assert ours == replace(source2012(), schedule="one-cycle") and ours.rates(10) == OneCycle()
     assert ours.light(91).until_epoch is None  # the diary's, and there is none
     assert recipe_for("resnet18", 224, source2012(), "steps").rates(10) == Steps()
-    with pytest.raises(UsageError, match="was written by hand for alexnet, not for resnet18"):
+    with pytest.raises(UsageError, match="the diaries are for alexnet, not for resnet18"):
         recipe_for("resnet18", 224, source2012(), "diary")
-    with pytest.raises(UsageError, match="--schedule cosine: there is none"):
+    with pytest.raises(UsageError, match="--schedule cosine: unknown schedule"):
         recipe_for("alexnet", 224, source2012(), "cosine")
 
 
@@ -247,9 +257,9 @@ def test_the_first_rate_is_found_without_the_weights(monkeypatch):
             raise UsageError("--model resnet18: cannot be made for 10 classes")
         return net
 
-    real = factory._make
+    real = factory._create
     for make, devices in ((spy, ["meta"]), (needs_weights, ["meta", "cpu"])):
-        monkeypatch.setattr(factory, "_make", make)
+        monkeypatch.setattr(factory, "_create", make)
         assert first_rate_for("resnet18", 10, 256) == 0.1
         assert made == devices
         made.clear()
@@ -340,9 +350,9 @@ def test_weights_of_another_net_are_refused(few, tmp_path, undisturbed):
     saved = checkpoint.load(undisturbed / "last.pt")
     saved["config"]["model"] = "resnet18"
     checkpoint.save(tmp_path / "last.pt", saved)
-    with pytest.raises(TrainingError, match=r"last\.pt: of another net"):
+    with pytest.raises(TrainingError, match=r"last\.pt: does not fit this net"):
         load_trained(tmp_path / "last.pt")
-    with pytest.raises(TrainingError, match=r"last\.pt: of another net"):
+    with pytest.raises(TrainingError, match=r"last\.pt: does not fit this net"):
         Trainer(tiny.config(few, model="resnet18", crop=64), few, stats.load_stats(few), tmp_path, saved)
 
 

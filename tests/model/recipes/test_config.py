@@ -22,21 +22,21 @@ GOOD = {
 @pytest.mark.parametrize(
     "change, message, hint",
     [
-        ({"recipe": "caffe"}, "no recipe is called 'caffe'", f"choose one of {', '.join(RECIPES)}"),
-        ({"epochs": 0}, "--epochs 0 is not 1 or more", ""),
-        ({"batch_size": 0}, "--batch-size 0 is not 1 or more", ""),
-        ({"log_every": 0}, "--log-every 0 is not 1 or more", ""),
-        ({"save_every": 0}, "--save-every 0 is not 1 or more", ""),
-        ({"processes": 0}, "--processes 0 is not 1 or more", ""),
-        ({"save_every": -3}, "--save-every -3 is not 1 or more", ""),
-        ({"crop": 0}, "--crop 0 is not 1 or more", ""),
+        ({"recipe": "caffe"}, "unknown recipe 'caffe'", f"choose one of {', '.join(RECIPES)}"),
+        ({"epochs": 0}, "--epochs 0 is less than 1", ""),
+        ({"batch_size": 0}, "--batch-size 0 is less than 1", ""),
+        ({"log_every": 0}, "--log-every 0 is less than 1", ""),
+        ({"save_every": 0}, "--save-every 0 is less than 1", ""),
+        ({"processes": 0}, "--processes 0 is less than 1", ""),
+        ({"save_every": -3}, "--save-every -3 is less than 1", ""),
+        ({"crop": 0}, "--crop 0 is less than 1", ""),
         ({"steps": -1}, "--steps -1, --seed 0: out of range", ""),
         ({"seed": -1}, "--steps 0, --seed -1: out of range", ""),
         ({"seed": 1 << 63}, f"--steps 0, --seed {1 << 63}: out of range", ""),
-        ({"rate": 0.0}, "--rate 0.0 is not a sensible rate", "the paper's is 0.01 for 1,000 classes"),
-        ({"rate": -0.01}, "--rate -0.01 is not a sensible rate", "the paper's is 0.01 for 1,000 classes"),
-        ({"rate": 100.0}, "--rate 100.0 is not a sensible rate", "the paper's is 0.01 for 1,000 classes"),
-        ({"rate": float("nan")}, "--rate nan is not a sensible rate", "the paper's is 0.01 for 1,000 classes"),
+        ({"rate": 0.0}, "--rate 0.0 is not between 0 and 100", "the paper's is 0.01 for 1,000 classes"),
+        ({"rate": -0.01}, "--rate -0.01 is not between 0 and 100", "the paper's is 0.01 for 1,000 classes"),
+        ({"rate": 100.0}, "--rate 100.0 is not between 0 and 100", "the paper's is 0.01 for 1,000 classes"),
+        ({"rate": float("nan")}, "--rate nan is not between 0 and 100", "the paper's is 0.01 for 1,000 classes"),
         ({"precision": "fp8"}, "--precision fp8 is not one of fp32, tf32, bf16", ""),
         ({"precision": "tf32"}, "--precision tf32 needs a GPU", "on the CPU choose fp32 or bf16"),
     ],
@@ -99,8 +99,8 @@ def test_resume_may_change(asked):
 def test_resume_refuses_by_name(asked, told):
     with pytest.raises(UsageError) as caught:
         resumed(Config(**GOOD).described(), asked)
-    assert caught.value.message == f"--resume goes on with the run as it was: {told}"
-    assert caught.value.hint == "leave these options out, or begin a new run with another --run"
+    assert caught.value.message == f"--resume cannot change these options of the run: {told}"
+    assert caught.value.hint == "omit them, or start a new run with another --run"
 
 
 def test_every_field_may_change_or_may_not():
@@ -114,7 +114,7 @@ def test_the_same_value_again_is_no_change():
 
 
 def test_a_changed_value_is_checked_like_a_new_one():
-    with pytest.raises(UsageError, match="--epochs 0 is not 1 or more"):
+    with pytest.raises(UsageError, match="--epochs 0 is less than 1"):
         resumed(Config(**GOOD).described(), {"epochs": 0})
 
 

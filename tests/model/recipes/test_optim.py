@@ -134,7 +134,7 @@ def test_parameters_without_gradient_stay():
 
 
 def test_a_closure_is_refused():
-    with pytest.raises(TypeError, match="no closure"):
+    with pytest.raises(TypeError, match="closures are not supported"):
         Momentum2012(Net()).step(lambda: 0.0)
 
 

@@ -237,7 +237,7 @@ def test_described_is_plain_json():
 def test_an_unknown_recipe_is_named_with_the_known_ones():
     with pytest.raises(UsageError) as caught:
         recipe("caffe")
-    assert caught.value.message == "no recipe is called 'caffe'"
+    assert caught.value.message == "unknown recipe 'caffe'"
     assert caught.value.hint == f"choose one of {', '.join(RECIPES)}"
     assert caught.value.hint.startswith("choose one of source2012, paper, one-gpu, six-conv")
 
@@ -245,8 +245,8 @@ def test_an_unknown_recipe_is_named_with_the_known_ones():
 @pytest.mark.parametrize(
     "change, text",
     [
-        ({"schedule": "cosine"}, "recipe mine: schedule cosine, lighting stddev: not among"),
-        ({"lighting": "sun"}, "recipe mine: schedule diary, lighting sun: not among"),
+        ({"schedule": "cosine"}, "recipe mine: schedule cosine or lighting stddev is not among"),
+        ({"lighting": "sun"}, "recipe mine: schedule diary or lighting sun is not among"),
         ({"batch_size": 0}, "recipe mine: batch 0, epochs 91, decay 0.0005"),
         ({"epochs": 0}, "recipe mine: batch 128, epochs 0, decay 0.0005"),
         ({"decay": -1.0}, "recipe mine: batch 128, epochs 91, decay -1.0"),

@@ -243,12 +243,12 @@ def test_three_hundred_steps_are_as_many_in_a_run_of_any_length():
 
 
 def test_a_diary_is_told_in_a_line():
-    assert D145.told(STEPS, 91) == (
+    assert D145.summary(STEPS, 91) == (
         "epoch 25 rate x 0.1; epoch 51 rate x 0.01; epoch 67 conv1 x 0.001, lighting off; epoch 72 conv1 frozen; "
         "epoch 79 rate x 0.001"
     )
-    assert DIARIES["146-2009"].told(STEPS, 7) == "step 2,160 rate x 0.1"
-    assert DIARIES["146-2012"].told(STEPS, 54).startswith("step 300 fc8 x 1; epoch 5 conv1 x 0.001; ")
+    assert DIARIES["146-2009"].summary(STEPS, 7) == "step 2,160 rate x 0.1"
+    assert DIARIES["146-2012"].summary(STEPS, 54).startswith("step 300 fc8 x 1; epoch 5 conv1 x 0.001; ")
 
 
 # --- plateau, one cycle, early stop ----------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_file(tmp_path, monkeypatch):
             break
         except TrainingError as error:
             assert error.message.startswith(f"{path}: cannot be written: ")
-            assert error.hint == "make room; then go on with --resume from the last checkpoint"
+            assert error.hint == "make room; then continue with --resume from the last checkpoint"
             assert names(tmp_path) == ["last.pt"] and same(load(path)["model"], state(0)["model"])
             failures += 1
     assert failures > 5  # header, parts and directory are written one by one
@@ -157,7 +157,7 @@ def test_a_truncated_file_is_refused_and_another_named(tmp_path):
         path.write_bytes(whole[: len(whole) * tenth // 10])
         error = refused(path)
         assert "damaged, or not a checkpoint" in error.message
-        assert error.hint == "use another checkpoint of that run: there is none"
+        assert error.hint == "use another checkpoint of that run: none found"
     path.write_bytes(whole[:-1])
     best.write_bytes(whole)
     assert refused(path).hint == f"use another checkpoint of that run: {best}"
@@ -218,7 +218,7 @@ def test_a_part_called_a_folder_is_refused(tmp_path):
         at = entry.index(b"PK\x01\x02", at + 4)
     entry[at + 38] |= 0x10  # the directory bit of the external attributes
     path.write_bytes(entry)
-    assert f"{name} is not what was written" in refused(path).message
+    assert f"{name} does not match its checksum" in refused(path).message
 
 
 class Bomb:
@@ -367,7 +367,10 @@ def test_another_net_is_refused(tmp_path, whole, spoil, text):
     save(tmp_path / "last.pt", whole)
     with pytest.raises(TrainingError) as caught:
         load_trained(tmp_path / "last.pt")
-    assert caught.value.message.startswith(f"{tmp_path / 'last.pt'}: of another net: ") and text in caught.value.message
+    assert (
+        caught.value.message.startswith(f"{tmp_path / 'last.pt'}: does not fit this net: ")
+        and text in caught.value.message
+    )
     assert caught.value.hint == "use the version of alexnet-dali that wrote it"
 
 
@@ -406,7 +409,7 @@ def test_nets_that_want_other_pictures_are_refused(measured, change):
         return
     with pytest.raises(TrainingError) as caught:
         two.check_pictures(one)
-    assert caught.value.message == "b.pt: was trained on other photos, or with another mean, than a.pt"
+    assert caught.value.message == "b.pt: trained on other photos, with another mean or another crop than a.pt"
     assert caught.value.hint == "average runs that were trained on one shard set"
 
 
@@ -458,7 +461,7 @@ def test_more_classes_than_it_has_weights_for_are_refused_before_anything_is_mad
     save(tmp_path / "last.pt", {**whole, "classes": ["a"] * 10_000_000})
     with pytest.raises(TrainingError) as caught:
         load_trained(tmp_path / "last.pt")
-    assert "of another net: 10,000,000 classes, but no layer has more than 384 outputs" in caught.value.message
+    assert "does not fit this net: 10,000,000 classes, but no layer has more than 384 outputs" in caught.value.message
     assert not made
 
 
@@ -466,7 +469,7 @@ def test_a_view_that_claims_to_be_large_costs_no_memory(tmp_path, whole):
     """Saved by one number; looked at as what it claims to be, it would take 400 GB."""
     whole["model"]["fc8.bias"] = torch.zeros(1).expand(10**11)
     save(tmp_path / "last.pt", whole)
-    with pytest.raises(TrainingError, match=r"of another net: .*size mismatch for fc8\.bias"):
+    with pytest.raises(TrainingError, match=r"does not fit this net: .*size mismatch for fc8\.bias"):
         load_trained(tmp_path / "last.pt")
 
 
@@ -484,13 +487,13 @@ def test_the_hint_names_no_checkpoint_where_there_is_none(tmp_path, monkeypatch)
             with pytest.raises(TrainingError) as caught, write_errors(run / name):
                 files.write_atomically(run / name, b"new")
             assert caught.value.message == f"{run / name}: cannot be written: No space left on device"
-            again = "go on with --resume from the last checkpoint" if begun else "run the same command again"
+            again = "continue with --resume from the last checkpoint" if begun else "run the same command again"
             assert caught.value.hint == f"make room; then {again}"
 
 
 def test_a_truth_is_no_number():
     """Found by exchanging values: torch takes no seed of True."""
     for kind in (int, float):
-        with pytest.raises(TypeError, match="its seed is of type bool"):
+        with pytest.raises(TypeError, match="its seed has type bool"):
             checkpoint.check_kind("seed", True, kind)
     checkpoint.check_kind("waited", True, bool)

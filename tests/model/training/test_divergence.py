@@ -91,7 +91,7 @@ def test_a_dead_net_is_told_to_begin_again(net):
     text = DivergenceMonitor(4).stuck_message(net, PICTURES, 0.01, 120)
     assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
     assert "94% of the last hidden layer's units are dead" in text
-    assert "begin again with a smaller --rate than 0.01 (the rate belongs to the number of classes" in text
+    assert "start again with a smaller --rate than 0.01 (the rate depends on the number of classes" in text
 
 
 def test_other_nets_are_told_of_the_rate_alone():
@@ -99,14 +99,14 @@ def test_other_nets_are_told_of_the_rate_alone():
     net = NormalizedNet(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(12, 4)), torch.ones(3))
     text = DivergenceMonitor(4).stuck_message(net, torch.full((2, 3, 2, 2), -60.0), 0.1, 120)
     assert text.startswith("the loss has stayed at ln(classes) = 1.386 for 100 steps, until step 120")
-    assert text.endswith("begin again with a smaller --rate than 0.1.")
+    assert text.endswith("start again with a smaller --rate than 0.1.")
     assert "dead" not in text and "paper" not in text
 
 
 def test_a_living_net_may_still_begin_to_learn(net):
     text = DivergenceMonitor(4).stuck_message(net, PICTURES, 0.01, 120)
     assert "0% of the last hidden layer's units are dead" in text
-    assert text.endswith("It may still begin to learn.") and "--rate" not in text
+    assert text.endswith("It may still start to learn.") and "--rate" not in text
 
 
 @pytest.mark.parametrize(("whole", "whose"), [(3, "its photos"), (6, "the photos of this process")])

@@ -163,7 +163,7 @@ def test_whatever_else_is_in_it_a_run_s_own_lines_are_read(tmp_path, strange):
         cut(path, 2, 10, told.append)
         assert path.read_bytes() == whole
         torn = not strange.endswith(b"\n")  # as a killed run leaves it, so nobody need be told
-        said = f"{path}: 1 line is damaged or not of a run, and dropped"
+        said = f"{path}: 1 line is damaged or foreign, and removed"
         assert told == ([] if torn else [{"kind": "warning", "text": said}])
     cut(path, 2, 10, told.append)
     assert len(told) <= 1
@@ -175,7 +175,7 @@ def test_how_many_are_dropped_is_said_once(tmp_path):
     told: list[dict] = []
     cut(path, 0, 3, told.append)
     assert metrics.read(path) == LINES[:1]
-    assert [line["text"] for line in told] == [f"{path}: 20 lines are damaged or not of a run, and dropped"]
+    assert [line["text"] for line in told] == [f"{path}: 20 lines are damaged or foreign, and removed"]
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))

@@ -513,7 +513,7 @@ def test_a_checkpoint_of_another_net_is_refused(few, tmp_path):
         checkpoint.save(run / "last.pt", {**part, **spoilt})
         with pytest.raises(TrainingError) as caught:
             trainer_of(few, run, resume=True)
-        assert caught.value.message.startswith(f"{run / 'last.pt'}: of another net: ")
+        assert caught.value.message.startswith(f"{run / 'last.pt'}: does not fit this net: ")
 
 
 def test_fewer_steps_than_done_are_done(few, tmp_path):

@@ -273,7 +273,7 @@ def test_no_shard_set(tmp_path, run_command):
     assert (code, out) == (2, "")
     assert err.splitlines() == [
         f"error: {tmp_path / 'none'}: no shard set there (no dataset.json)",
-        f"  try: make one with: alexnet-prep build-lmdb PHOTOS --out {tmp_path / 'none'}",
+        f"  try: build one: alexnet-prep build-lmdb PHOTOS --out {tmp_path / 'none'}",
     ]
     assert not (tmp_path / "run").exists()
 
@@ -650,7 +650,7 @@ def test_eval_where_the_shards_are_gone(few, copied, tmp_path, run_command):
 
 def test_eval_of_a_split_that_is_not_there(trained, run_command):
     code, _, err = run_command(evaluate_runs, trained, "--split", "test", "--device", "cpu")
-    assert code == 1 and "no records in a split 'test'; there is train (6), val (3)" in err
+    assert code == 1 and "no records in a split 'test'; available: train (6), val (3)" in err
 
 
 def test_eval_sets_its_precision(trained, run_command, monkeypatch):

@@ -3,22 +3,20 @@
 In:  a run as opened, its checkpoint, its metrics.  Out: plain values for the template; no figures.
 """
 
-import importlib.metadata
 import platform
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from ....model.nets.factory import ALEXNET
-from ....model.recipes.config import Config, resumed
+from ....model.recipes.config import Config, config_command, resumed
 from ....model.recipes.published import TABLE_1, TABLE_2
 from ....model.recipes.recipe import recipe
 from ....model.training.checkpoint import fits_this_version
 from ....model.training.evaluate import Result
 from ....pipeline.shards.manifest import ShardSet
+from ....pipeline.versions import installed_versions
 from ... import console
 from ..open_run import Opened
 
@@ -193,21 +191,8 @@ def speed(lines: Sequence[dict], batch_size: int) -> Speed | None:
 
 def train_command(opened: Opened, config: Config, saved: dict) -> tuple[str, ...]:
     """Return the command that repeats the training, with every option whose default may change."""
-    folder = opened.trained.file.parent
-    words = ["alexnet-train", "--shards", config.shards, "--run", f"{folder}-again", "--recipe", config.recipe]
-    if config.model != ALEXNET:
-        words += ["--model", config.model, "--crop", str(config.crop)]
-    for name in ("epochs", "batch_size", "rate", "schedule", "precision", "seed"):
-        if getattr(config, name) != "":
-            words += [_option(name), str(getattr(config, name))]
-    words += ["--device", torch.device(config.device).type, "--decode", saved.get("decode") or config.decode]
-    words += ["--processes", str(config.processes)]
-    if config.processes > 1:
-        words += ["--parallel", config.parallel]
-    for name, default in (("steps", 0), ("early_stop", 0), ("init_from", ""), ("log_every", 20), ("save_every", 1000)):
-        if getattr(config, name) != default:
-            words += [_option(name), str(getattr(config, name))]
-    return _parts(words)
+    values = {**config.described(), "decode": saved.get("decode") or config.decode}
+    return _parts(config_command(values, f"{opened.trained.file.parent}-again"))
 
 
 def evaluate_command(opened: Opened, split: str, views: int) -> tuple[str, ...]:
@@ -223,8 +208,7 @@ def index_command(opened: Opened) -> tuple[str, ...]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the software that writes the page."""
-    names = ("alexnet-dali", "torch", "numpy")
-    return {**{name: importlib.metadata.version(name) for name in names}, "Python": platform.python_version()}
+    return {**installed_versions(("alexnet-dali", "torch", "numpy")), "Python": platform.python_version()}
 
 
 def duration(speed_: Speed | None) -> str:
@@ -291,7 +275,3 @@ def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(one) for one in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")

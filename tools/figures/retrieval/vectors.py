@@ -8,7 +8,6 @@ In:  a run as opened.  Out: these files; an Index that matches the run and its s
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from ....model.weights.trained import Trained
 from ....pipeline.errors import ShardError, TrainingError, UsageError
 from ....pipeline.files import locked, sync_folder, write_json
 from ....pipeline.shards.manifest import Split
+from ....pipeline.versions import installed_versions
 from ... import console
 from ..open_run import Opened
 
@@ -91,7 +91,7 @@ def write_index(opened: Opened, folder: Path) -> bool:
         UsageError, ShardError, TrainingError: see model/analysis/features.py; or another process writes there.
     """
     records, own = opened.shard_set.split(SPLIT).records, identity(opened)
-    versions = {name: importlib.metadata.version(name) for name in ("alexnet-dali", "torch", "numpy")}
+    versions = installed_versions(("alexnet-dali", "torch", "numpy"))
     if (folder / ABOUT).exists() and _matches(folder, own):
         try:
             _open_vectors(folder, records, opened)
