@@ -95,7 +95,7 @@ def train(
     check_bits(bits, vectors.shape[1])
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(vectors), generator=generator)[:SAMPLE].sort().values.numpy()
-    x = torch.from_numpy(np.array(vectors[chosen], np.float32))  # (s, dimensions)
+    x = torch.tensor(vectors[chosen], dtype=torch.float32)  # (s, dimensions); aligned: MKL rounds as before
     mean = x.mean(dim=0)
     x -= mean
     weight = _turned(x, _directions(x, bits, generator))  # (bits, dimensions), rows of length one

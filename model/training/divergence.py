@@ -123,7 +123,7 @@ def dead_share(net: AlexNet, images: Tensor) -> float:
     training = net.training
     net.eval()
     try:
-        activities = net.place.meet(net.hidden(images))  # of both columns
-        return float((activities <= 0).all(dim=0).float().mean())
+        activations = net.place.meet(net.hidden(images))  # of both columns
+        return float((activations <= 0).all(dim=0).float().mean())
     finally:
         net.train(training)

@@ -80,7 +80,10 @@ def lines(run: Path) -> list[dict]:
 
 
 def assert_same_run(run: Path, other: Path):
-    """Compare two runs' last checkpoints, bit by bit, and their metrics."""
+    """Compare two runs' last checkpoints, bit by bit, and their metrics.
+
+    They are equal by construction: the same batches, operations and number of threads, on one machine.
+    """
     one, two = (checkpoint.load(each / "last.pt") for each in (run, other))
     for part in ("model", "velocity"):
         assert one[part].keys() == two[part].keys()

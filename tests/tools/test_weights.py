@@ -108,6 +108,7 @@ def test_what_is_exported_is_loaded_bit_for_bit(tmp_path, shards, capfd):
 
     assert run("import", tmp_path / "out", "--layout", "alexnet-dali", "--to", tmp_path / "again" / "best.pt") == 0
     again = load_trained(tmp_path / "again" / "best.pt")
+    # Bit for bit: the same weights, operations and batch in one process.
     assert torch.equal(again.net.eval()(pictures()), back.net(pictures()))
     assert "cannot be resumed" in capfd.readouterr().err
 
@@ -146,7 +147,7 @@ def test_the_card_has_error_data_and_the_command_that_trains_it(tmp_path, shards
     trained = load_trained(tmp_path / "run" / "best.pt")
     window = trained.stats.mean_image[16:240, 16:240].transpose(2, 0, 1).astype(np.float32)
     expected = trained.net.eval()(pictures() - torch.from_numpy(window))
-    assert torch.equal(seen["logits"], expected)
+    assert torch.equal(seen["logits"], expected)  # bit for bit: the same operations on one batch in one process
 
 
 def test_the_card_of_a_net_that_nobody_measured(tmp_path, shards):

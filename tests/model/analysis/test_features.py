@@ -137,5 +137,5 @@ def test_a_net_that_says_no_numbers(trained, shards):
     broken = load_trained(trained.file)
     with torch.no_grad():
         broken.net.fc7.bias[3] = float("nan")
-    with pytest.raises(TrainingError, match="activities are not numbers"):
+    with pytest.raises(TrainingError, match="activations are not finite"):
         list(features.of_split(broken, shards, "val"))

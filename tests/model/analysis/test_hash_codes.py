@@ -48,6 +48,7 @@ def test_one_seed_one_code_and_no_trace_in_torchs_own_draws(clusters):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     one, two, other = (train(vectors, 16, epochs=2, seed=seed)[0] for seed in (1, 1, 2))
+    # Bit for bit: the same operations on the same aligned memory, with the same threads, in one process.
     assert torch.equal(one.weight, two.weight) and not torch.equal(one.weight, other.weight)
     assert torch.equal(torch.get_rng_state(), state)
 

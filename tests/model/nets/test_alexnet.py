@@ -161,7 +161,7 @@ def test_columns_meet_in_conv3_and_not_before(small):
             net(x)
             for name, outputs in seen.items():
                 for one, two in zip(before[name], outputs, strict=True):
-                    half = len(one) // 2
+                    half = len(one) // 2  # bit for bit: a column's sums have the same inputs, shapes, threads
                     halves = (not torch.equal(one[:half], two[:half]), not torch.equal(one[half:], two[half:]))
                     columns.setdefault(name, []).append(halves)
     untouched, second, both = (False, False), (False, True), (True, True)
@@ -222,7 +222,7 @@ def test_evaluation_ignores_masks(small):
     net = AlexNet(4, seed=4).eval()
     x = pictures(2)
     nothing = torch.zeros(2, 2 * tiny.HIDDEN, dtype=torch.bool)
-    assert torch.equal(net(x, nothing), net(x))
+    assert torch.equal(net(x, nothing), net(x))  # bit for bit: the same operations on the same batch in one process
     assert net(x).ne(net.fc8.bias).any()
 
 
@@ -368,6 +368,7 @@ def test_the_sixth_convolution_lies_over_the_last_pooling_layer_and_sees_both_co
     assert before.shape == after.shape == maps.shape == (1, 256, 6, 6)
     assert torch.equal(maps, F.relu(after)) and before.ge(0).all() and net.conv6.groups == 1
     five.load_state_dict({name: t for name, t in net.state_dict().items() if not name.startswith("conv6")})
+    # Bit for bit: the same weights, operations and batch in one process.
     assert torch.equal(before, five.eval().convolutions(pictures(1)))
     assert net.conv6.bias.eq(1).all() and net.conv6.weight.std() == pytest.approx(0.03, rel=0.01)
 
@@ -399,7 +400,7 @@ def halves(name, seed=3):
         two = net(x)
     changed = {}
     for layer, (before, after) in seen.items():
-        if layer != "fc8":
+        if layer != "fc8":  # bit for bit: a column's sums have the same inputs, shapes, threads and kernels both times
             changed[layer] = tuple(not torch.equal(a, b) for a, b in zip(before.chunk(2), after.chunk(2), strict=True))
     return changed, one, two
 
@@ -479,7 +480,7 @@ def test_without_dropout_training_is_evaluation(small):
     net = AlexNet(4, recipe("no-dropout").net, seed=1)
     x = pictures(2)
     assert net.dropout_shape == ()
-    assert torch.equal(net.train()(x), net.eval()(x))
+    assert torch.equal(net.train()(x), net.eval()(x))  # bit for bit: the same operations on one batch in one process
 
 
 def test_batch_norm_is_behind_every_convolution(small):
@@ -496,6 +497,7 @@ def test_batch_norm_is_behind_every_convolution(small):
     for output in outputs:
         assert output.mean(dim=(0, 2, 3)).abs().max() < 1e-4
         assert output.var(dim=(0, 2, 3), unbiased=False).sub(1).abs().max() < 1e-3
+    # Bit for bit: no arithmetic but a maximum.
     assert torch.equal(inputs["conv4"], F.relu(outputs[2])) and torch.equal(inputs["conv5"], F.relu(outputs[3]))
     assert isinstance(net.norm, torch.nn.Identity) and isinstance(net.norm_within, torch.nn.Identity)
     assert all(norm.num_batches_tracked == 1 and norm.weight.grad.abs().max() > 0 for norm in net.batch_norms)

@@ -104,6 +104,7 @@ def test_outputs_and_every_gradient_are_the_one_device_nets(name, both_columns):
             assert gradient.abs().max() > 0 or key.endswith("bias"), key
             torch.testing.assert_close(column_gradients[key], gradient, rtol=1e-7, atol=1e-9, msg=key)
         if name != "modern":  # whose running statistics have moved
+            # Bit for bit: every process draws the whole net by the same generator; parts are only copied.
             unequal = [key for key in state if not torch.equal(column_state[key], state[key])]
             assert not unequal
 

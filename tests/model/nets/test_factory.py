@@ -370,7 +370,7 @@ def test_the_commands_take_another_net(few, tmp_path, monkeypatch, capfd):
     options = ("--shards", few.root, "--device", "cpu", "--batch-size", 2)
     code, out = said(train, *options, "--model", "mobilenet_v3_small", "--crop", 64, "--epochs", 1, "--steps", 2)
     assert code == 0 and "mobilenet_v3_small by plain SGD, on the pictures of source2012" in out
-    assert "rate 0.0007813; momentum 0.9, weight decay 0.0001, not of norms and biases; windows of 64x64" in out
+    assert "rate 0.0007813; momentum 0.9, weight decay 0.0001 except for norms and biases; input 64x64" in out
     run = tmp_path / "runs" / "mobilenet_v3_small"
     assert said(train, "--run", run, "--resume", "--epochs", 1)[0] == 0
     code, out = said(train, "--run", run, "--resume", "--model", "alexnet")

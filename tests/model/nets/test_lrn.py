@@ -63,6 +63,7 @@ def test_maps_47_and_48_are_no_neighbours():
     louder = x.clone()
     louder[:, 48:] *= 10
     norm = AcrossMaps(STRONG)
+    # Bit for bit: the first column's sums have the same inputs, shapes and threads; maps outside the band add zeros.
     assert torch.equal(norm(x)[:, :48], norm(louder)[:, :48])
     one_column = AcrossMaps(STRONG, columns=1)
     seen = (one_column(x) != one_column(louder))[0, :48].flatten(1).any(dim=1)
