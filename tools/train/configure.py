@@ -21,8 +21,10 @@ from ...pipeline.shards.manifest import ShardSet
 from ..process import PARENT
 
 # Options that become fields of the Config as they are; the others are resolved first.
-DIRECT = ("model", "crop", "epochs", "steps", "batch_size", "rate", "schedule", "precision", "decode", "seed")
-DIRECT += ("log_every", "save_every", "early_stop", "recipe")
+DIRECT = (
+    *("model", "crop", "epochs", "steps", "batch_size", "rate", "schedule", "precision", "decode", "seed"),
+    *("log_every", "save_every", "early_stop", "recipe"),
+)
 
 
 def last_checkpoint(run: Path) -> dict:
