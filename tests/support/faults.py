@@ -42,6 +42,11 @@ REMOVALS = ("unlink", "rmdir")
 _LMDB_ERRORS = {errno.ENOSPC: lmdb.DiskError, errno.EACCES: lmdb.ReadonlyError}  # of others the base class
 
 
+def doubling(count: int) -> list[int]:
+    """1, 2, 4, 8, ... and the last of so many: a small case of all of them."""
+    return sorted({1 << k for k in range(count.bit_length())} | {count})
+
+
 class Faults:
     """Makes the `at`-th operation under `root` fail while it is entered; 0, none.
 

@@ -7,6 +7,7 @@ finishes, to the bytes of a run that nothing disturbed, and leaves nothing besid
 """
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -24,10 +25,11 @@ import pytest
 from alexnet_dali.tools import console
 from alexnet_dali.tools.prep.cli import prep
 from alexnet_dali.tools.prep.sample_photos import make_photos
-from faults import Faults
+from faults import Faults, doubling
 from forms import make_parquet
 
 KILLS = int(os.environ.get("FAULT_KILLS", "6"))
+SLOW = pytest.mark.slow
 EACH = int(os.environ.get("FAULT_ERRORS", "1"))  # errors that each operation fails with
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS, KeyboardInterrupt, errno.EINTR)
 # By Python or LMDB, when they are interrupted.
@@ -177,10 +179,14 @@ def errors_of(kind, number):
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
-def test_whatever_operation_fails_all_is_old_or_new_and_the_same_command_finishes(job, made, workplace, capfd):
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=SLOW)], ids=["1, 2, 4, 8, ...", "each"])
+def test_whatever_operation_fails_all_is_old_or_new_and_the_same_command_finishes(
+    job, all_of_them, made, workplace, capfd
+):
     before, after, seen = undisturbed(job, made, workplace)
     untold, faulted = [], 0
-    for number, done in enumerate(seen, 1):
+    for number in range(1, len(seen) + 1) if all_of_them else doubling(len(seen)):
+        done = seen[number - 1]
         kind = done.split()[0]
         for error in errors_of(kind, number):
             out, faulted = workplace(job), faulted + 1
@@ -210,35 +216,43 @@ ours.killed(*sys.argv[2:])
 """
 
 
-def killed(name, made, folder, points):
-    """In a process of one thread, so that its copies can: run the command to its n-th operation and die there."""
+def killed(made, folder, asked):
+    """In a process of one thread, so that its copies can: run each command to its n-th operation and die there."""
     cv2.setNumThreads(1)
     in_this_process(pytest.MonkeyPatch().setattr)
-    job = next(job for job in JOBS if job.name == name)
-    for point in map(int, points.split(",")):
-        child = os.fork()
-        if child == 0:
-            with Faults(out := Path(folder) / str(point), point, None, sync=False):
-                command(*job.arguments(Path(made), out))
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL, point
+    jobs = {job.name: job for job in JOBS}
+    for name, points in json.loads(asked).items():
+        for point in points:
+            child = os.fork()
+            if child == 0:
+                with Faults(out := Path(folder) / name / str(point), point, None, sync=False):
+                    command(*jobs[name].arguments(Path(made), out))
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == signal.SIGKILL, (name, point)
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
-def test_killed_at_any_operation_the_same_command_finishes(job, made, workplace, tmp_path, capfd):
-    before, after, seen = undisturbed(job, made, workplace)
-    points = sorted({1 + round(k * (len(seen) - 1) / max(1, KILLS - 1)) for k in range(min(KILLS, len(seen)))})
-    for point in points:
-        if (made / job.name).exists():
-            shutil.copytree(made / job.name, tmp_path / str(point))
-    asked = [job.name, str(made), str(tmp_path), ",".join(map(str, points))]
-    subprocess.run(
-        [sys.executable, "-c", FORKED, os.pathsep.join(sys.path), *asked], check=True, timeout=600, capture_output=True
-    )
-    for point in points:
-        out = tmp_path / str(point)
-        old_or_new(out, before, after, f"killed at {seen[point - 1]}")
-        with Faults(out, sync=False):
-            assert command(*job.arguments(made, out)) == 0, capfd.readouterr().err
-        assert contents(out) == after, f"killed at {seen[point - 1]}"
-    print(f"{job.name}: killed at {len(points)} of {len(seen)} operations")
+@pytest.mark.parametrize(
+    ("jobs", "kills"),
+    [(JOBS, 3), *(pytest.param([job], KILLS, marks=SLOW, id=job.name) for job in JOBS)],
+)
+def test_killed_at_any_operation_the_same_command_finishes(jobs, kills, made, workplace, tmp_path, capfd):
+    whole, asked = {}, {}
+    for job in jobs:
+        _, _, seen = whole[job.name] = undisturbed(job, made, workplace)
+        count = min(kills, len(seen))
+        asked[job.name] = sorted({1 + round(k * (len(seen) - 1) / max(1, kills - 1)) for k in range(count)})
+        for point in asked[job.name]:
+            (tmp_path / job.name).mkdir(exist_ok=True)
+            if (made / job.name).exists():
+                shutil.copytree(made / job.name, tmp_path / job.name / str(point))
+    words = [os.pathsep.join(sys.path), str(made), str(tmp_path), json.dumps(asked)]
+    subprocess.run([sys.executable, "-c", FORKED, *words], check=True, timeout=600, capture_output=True)
+    for job in jobs:
+        before, after, seen = whole[job.name]
+        for point in asked[job.name]:
+            out = tmp_path / job.name / str(point)
+            old_or_new(out, before, after, f"killed at {seen[point - 1]}")
+            with Faults(out, sync=False):
+                assert command(*job.arguments(made, out)) == 0, capfd.readouterr().err
+            assert contents(out) == after, f"killed at {seen[point - 1]}"
+        print(f"{job.name}: killed at {len(asked[job.name])} of {len(seen)} operations")

@@ -5,6 +5,7 @@ to do, and the run goes on to the bytes of one that nothing disturbed. `FAULT_KI
 """
 
 import errno
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +30,10 @@ from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train import tracking
 from alexnet_dali.tools.train.cli import train
-from faults import ERRORS, SHORT, SMALL, Faults, small_shards
+from faults import ERRORS, SHORT, SMALL, Faults, doubling, small_shards
 
 KILLS = int(os.environ.get("FAULT_KILLS", "8"))
+SLOW = pytest.mark.slow
 HARMLESS = ("link ", "mkdir kernels")  # a copy takes its place; the folder is there already
 
 
@@ -39,13 +42,17 @@ def few(tmp_path_factory):
     return small_shards(tmp_path_factory.mktemp("few"))
 
 
+def without_tensorboard(patch):
+    found = tracking.importlib.util.find_spec
+    patch.setattr(
+        tracking.importlib.util, "find_spec", lambda name, *more: None if name == "tensorboard" else found(name, *more)
+    )
+
+
 @pytest.fixture
 def command(few, capfd, monkeypatch):
     """alexnet-train over them, or with --resume; its code and what it said on standard error. TensorBoard is absent."""
-    found = tracking.importlib.util.find_spec
-    monkeypatch.setattr(
-        tracking.importlib.util, "find_spec", lambda name, *more: None if name == "tensorboard" else found(name, *more)
-    )
+    without_tensorboard(monkeypatch)
 
     def call(run, *options):
         capfd.readouterr()
@@ -65,11 +72,19 @@ def arguments(few, run, *options):
     return ["--shards", str(few.root), "--run", str(run), *SMALL, *SHORT, *options]
 
 
-@pytest.fixture
-def whole(few, tmp_path, command):
-    """The run that nothing disturbs."""
-    assert command(tmp_path / "whole") == (0, "")
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def whole(few, tmp_path_factory):
+    """The run that nothing disturbs. To be read, not written."""
+    run = tmp_path_factory.mktemp("undisturbed") / "whole"
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(SystemExit) as left,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        without_tensorboard(patch)
+        console.run(train, arguments(few, run))
+    assert (left.value.code, err.getvalue()) == (0, "")
+    return run
 
 
 def sound(run, killed=False):
@@ -146,7 +161,12 @@ def no_links(*_):
 
 @pytest.mark.parametrize(
     "error, links",
-    [*((error, True) for error in ERRORS), (None, True), (errno.ENOSPC, False), (None, False)],
+    [
+        *(pytest.param(error, True, marks=[] if error == errno.ENOSPC else SLOW) for error in ERRORS),
+        (None, True),
+        (errno.ENOSPC, False),
+        pytest.param(None, False, marks=SLOW),
+    ],
     ids=[*(errno.errorcode[error] for error in ERRORS), "killed", "no links, ENOSPC", "no links, killed"],
 )
 def test_whatever_operation_of_a_save_fails_all_is_old_or_new(tmp_path, monkeypatch, error, links):
@@ -211,11 +231,11 @@ def test_a_copy_in_place_of_a_link_is_on_the_disk_before_it_has_the_name(tmp_pat
 # --- the whole command ------------------------------------------------------------------------------------------------
 
 
-def test_whatever_operation_of_the_command_fails_it_says_so_and_goes_on(few, whole, tmp_path, command):
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=SLOW)], ids=["1, 2, 4, 8, ...", "each"])
+def test_whatever_operation_of_the_command_fails_it_says_so_and_goes_on(few, whole, tmp_path, command, all_of_them):
     """The errors in turn; of each checkpoint's writes the first two."""
-    kinds, number = set(), 0
+    kinds, number = set(), 1
     while True:
-        number += 1
         run = tmp_path / "run"
         with Faults(run, number, ERRORS[number % len(ERRORS)]) as faults:
             code, err = command(run)
@@ -233,26 +253,35 @@ def test_whatever_operation_of_the_command_fails_it_says_so_and_goes_on(few, who
         assert command(run)[0] == 0
         assert_whole(run, whole)
         shutil.rmtree(run)
-    assert number > 60 and {kind.split()[0] for kind in kinds} >= {"open", "write", "flush", "fsync", "rename", "mkdir"}
-    files = {kind.split()[1] for kind in kinds}
-    assert files >= {".config.json.part", "metrics.jsonl", ".00001.npy.part", ".last.pt.part", ".best.pt.part"}
+        number = number + 1 if all_of_them else 2 * number
+    assert number > 60
+    if all_of_them:
+        assert {kind.split()[0] for kind in kinds} >= {"open", "write", "flush", "fsync", "rename", "mkdir"}
+        files = {kind.split()[1] for kind in kinds}
+        assert files >= {".config.json.part", "metrics.jsonl", ".00001.npy.part", ".last.pt.part", ".best.pt.part"}
 
 
-def test_whatever_operation_of_going_on_fails_it_says_so_and_goes_on(few, whole, tmp_path, command):
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=SLOW)], ids=["1, 2, 4, 8, ...", "each"])
+def test_whatever_operation_of_going_on_fails_it_says_so_and_goes_on(few, whole, tmp_path, command, all_of_them):
     """From a process that was killed beyond its checkpoint, up to its first line."""
     begun = tmp_path / "begun"
     assert command(begun, "--steps", "1")[0] == 0
     shutil.copy(whole / "metrics.jsonl", begun)
     shutil.copy(whole / "kernels/00001.npy", begun / "kernels")
-    kinds, number = [], 0
-    while not kinds or not kinds[-1].startswith("write metrics.jsonl"):
-        number += 1
+    run = shutil.copytree(begun, tmp_path / "run")
+    with Faults(run) as faults:
+        assert command(run, "--steps", "0")[0] == 0
+    shutil.rmtree(run)
+    kinds = faults.seen
+    kinds = kinds[: 1 + next(k for k, kind in enumerate(kinds) if kind.startswith("write metrics.jsonl"))]
+    assert len(kinds) > 15 and "unlink 00001.npy" in kinds
+    for number in range(1, len(kinds) + 1) if all_of_them else doubling(len(kinds)):
         run = shutil.copytree(begun, tmp_path / "run")
         with Faults(run, number, ERRORS[number % len(ERRORS)]) as faults:
             code, err = command(run, "--steps", "0")
-        kinds.append(faults.seen[number - 1])
+        assert faults.seen[:number] == kinds[:number]
         if code == 0:
-            assert kinds[-1].startswith(("mkdir run", *HARMLESS)), kinds[-1]
+            assert kinds[number - 1].startswith(("mkdir run", *HARMLESS)), kinds[number - 1]
         else:
             assert code == 1
             told(err, run)
@@ -260,7 +289,6 @@ def test_whatever_operation_of_going_on_fails_it_says_so_and_goes_on(few, whole,
         assert command(run, "--steps", "0")[0] == 0
         assert_whole(run, whole)
         shutil.rmtree(run)
-    assert number > 15 and "unlink 00001.npy" in kinds
 
 
 @pytest.mark.parametrize("first", ["write .last.pt.part", "write .best.pt.part", "write metrics.jsonl"])
@@ -305,6 +333,7 @@ def test_a_disk_that_is_full_for_tensorboard_alone_costs_the_run_nothing(
     assert_whole(run, whole)
 
 
+@SLOW
 def test_a_file_that_may_grow_no_further_is_a_full_disk(few, whole, tmp_path):
     """The system's own error: no checkpoint is half there, and with room again the run goes on."""
     run = tmp_path / "run"
@@ -342,11 +371,12 @@ def killed(given):
         assert os.waitpid(child, 0)[1] == signal.SIGKILL, point
 
 
-def test_killed_at_any_operation_of_the_command_it_goes_on(few, whole, tmp_path, command):
+@pytest.mark.parametrize("kills", [3, pytest.param(KILLS, marks=SLOW)])
+def test_killed_at_any_operation_of_the_command_it_goes_on(few, whole, tmp_path, command, kills):
     with Faults(tmp_path / "undisturbed") as faults:
         assert command(tmp_path / "undisturbed")[0] == 0
     count = len(faults.seen)
-    points = range(1, count + 1) if count <= KILLS else np.linspace(1, count, KILLS).astype(int)
+    points = range(1, count + 1) if count <= kills else np.linspace(1, count, kills).astype(int)
     asked = [str(tmp_path), str(few.root), ",".join(map(str, points))]
     subprocess.run(
         [sys.executable, "-c", FORKED, os.pathsep.join(sys.path), *asked], check=True, timeout=900, capture_output=True
@@ -383,8 +413,20 @@ def at_the(place, monkeypatch, number):
     return came
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("place", ["first step", "validation", "save", "renaming"])
+@pytest.mark.parametrize(
+    "place, number, code",
+    [
+        ("first step", signal.SIGTERM, 143),
+        ("save", signal.SIGINT, 130),
+        pytest.param("first step", signal.SIGINT, 130, marks=SLOW),
+        pytest.param("save", signal.SIGTERM, 143, marks=SLOW),
+        *(
+            pytest.param(place, number, code, marks=SLOW)
+            for place in ("validation", "renaming")
+            for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143))
+        ),
+    ],
+)
 def test_a_signal_at_any_place_saves_once_and_ends(few, whole, tmp_path, command, monkeypatch, place, number, code):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -18,6 +18,7 @@ import torch
 from alexnet_dali.model.training import checkpoint, metrics
 
 STEPS = 5  # of 6: two epochs of three batches of two photos
+SLOW = pytest.mark.slow  # of each kind `make test` has one case: a split, a kill, a resume
 SPLITS = {
     "one": ["--processes", "1"],
     "columns": ["--processes", "2"],
@@ -79,11 +80,16 @@ def finish(process, code=0):
 
 
 @pytest.fixture(scope="module")
-def runs(place):
-    """The undisturbed run in each split."""
-    for name, options in SPLITS.items():
-        finish(start(place, place / name, *NEW, *options))
-    return place
+def undisturbed(place):
+    """The folder of the run that nothing disturbs, by split."""
+
+    def of(split):
+        run = place / split
+        if not run.exists():
+            finish(start(place, run, *NEW, *SPLITS[split]))
+        return run
+
+    return of
 
 
 def curve(run):
@@ -91,6 +97,7 @@ def curve(run):
 
 
 def assert_same(run, other, exactly):
+    """Exactly: in one split, each process has the same batches and one thread, so every sum has its order."""
     one, two = (checkpoint.load(each / "last.pt") for each in (run, other))
     assert len(curve(run)) == len(curve(other)) == STEPS
     for part in ("model", "velocity"):
@@ -109,25 +116,28 @@ def assert_same(run, other, exactly):
         assert curve(run) == pytest.approx(curve(other), rel=1e-4)
 
 
-@pytest.mark.parametrize("split", ["columns", "data"])
-def test_every_split_gives_one_loss_curve_and_one_state(runs, split):
-    assert max(curve(runs / "one")) - min(curve(runs / "one")) > 0.01  # it moves
-    assert_same(runs / "one", runs / split, exactly=False)
+@pytest.mark.parametrize("split", ["columns", pytest.param("data", marks=SLOW)])
+def test_every_split_gives_one_loss_curve_and_one_state(undisturbed, split):
+    one = undisturbed("one")
+    assert max(curve(one)) - min(curve(one)) > 0.01  # it moves
+    assert_same(one, undisturbed(split), exactly=False)
 
 
+@SLOW
 @pytest.mark.parametrize("split", ["columns", "data"])
-def test_stopped_and_resumed_it_is_the_same_bit_for_bit(runs, tmp_path, split):
-    finish(start(runs, tmp_path / "run", *NEW, *SPLITS[split], "--steps", "2"))
-    said, _ = finish(start(runs, tmp_path / "run", "--resume", "--steps", str(STEPS)))
+def test_stopped_and_resumed_it_is_the_same_bit_for_bit(place, undisturbed, tmp_path, split):
+    finish(start(place, tmp_path / "run", *NEW, *SPLITS[split], "--steps", "2"))
+    said, _ = finish(start(place, tmp_path / "run", "--resume", "--steps", str(STEPS)))
     assert f"2 processes, --parallel {split}" in said  # as it was, unasked
-    assert_same(runs / split, tmp_path / "run", exactly=True)
+    assert_same(undisturbed(split), tmp_path / "run", exactly=True)
 
 
+@SLOW
 @pytest.mark.parametrize("before, after", [("one", "columns"), ("columns", "data"), ("data", "one")])
-def test_resumed_in_another_split(runs, tmp_path, before, after):
-    finish(start(runs, tmp_path / "run", *NEW, *SPLITS[before], "--steps", "2"))
-    finish(start(runs, tmp_path / "run", "--resume", "--steps", str(STEPS), *SPLITS[after]))
-    assert_same(runs / "one", tmp_path / "run", exactly=False)
+def test_resumed_in_another_split(place, undisturbed, tmp_path, before, after):
+    finish(start(place, tmp_path / "run", *NEW, *SPLITS[before], "--steps", "2"))
+    finish(start(place, tmp_path / "run", "--resume", "--steps", str(STEPS), *SPLITS[after]))
+    assert_same(undisturbed("one"), tmp_path / "run", exactly=False)
 
 
 def ranks_of(launcher):
@@ -141,18 +151,20 @@ def wait_for_step(process, run, step):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("split", ["columns", "data"])
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_others_and_resuming_is_the_same_run(runs, tmp_path, split, victim):
+@pytest.mark.parametrize(
+    ("split", "victim"),
+    [("columns", 1), *(pytest.param(*other, marks=SLOW) for other in (("columns", 0), ("data", 0), ("data", 1)))],
+)
+def test_a_killed_rank_ends_the_others_and_resuming_is_the_same_run(place, undisturbed, tmp_path, split, victim):
     run = tmp_path / "run"
-    process = start(runs, run, *NEW, *SPLITS[split], "--save-every", "1")
+    process = start(place, run, *NEW, *SPLITS[split], "--save-every", "1")
     wait_for_step(process, run, 2)
     os.kill(ranks_of(process)[victim], signal.SIGKILL)
     _, aside = finish(process, 1)
     assert f"rank {victim} " in aside and "--resume" in aside
     assert not [pid for pid in Path("/proc").glob("[0-9]*") if str(run).encode() in _command(pid)]
-    finish(start(runs, run, "--resume"))
-    assert_same(runs / split, run, exactly=True)
+    finish(start(place, run, "--resume"))
+    assert_same(undisturbed(split), run, exactly=True)
 
 
 def _command(process):
@@ -162,25 +174,27 @@ def _command(process):
         return b""
 
 
+@SLOW
 @pytest.mark.parametrize("whom", ["launcher", "rank"])
-def test_a_signal_to_one_stops_and_saves_all(runs, tmp_path, whom):
+def test_a_signal_to_one_stops_and_saves_all(place, undisturbed, tmp_path, whom):
     run = tmp_path / "run"
-    process = start(runs, run, *NEW, *SPLITS["columns"])
+    process = start(place, run, *NEW, *SPLITS["columns"])
     wait_for_step(process, run, 1)
     os.kill(process.pid if whom == "launcher" else ranks_of(process)[1], signal.SIGTERM)
     _, aside = finish(process, 128 + signal.SIGTERM)
     assert "stopped and saved after step" in aside
-    finish(start(runs, run, "--resume"))
-    assert_same(runs / "columns", run, exactly=True)
+    finish(start(place, run, "--resume"))
+    assert_same(undisturbed("columns"), run, exactly=True)
 
 
+@SLOW
 @pytest.mark.parametrize(
     "at, number", [("first step", signal.SIGTERM), ("validation", signal.SIGTERM), ("save", signal.SIGINT)]
 )
-def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(runs, tmp_path, at, number):
+def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(place, undisturbed, tmp_path, at, number):
     """As a terminal's Ctrl-C comes, to the launcher's group; or systemd's SIGTERM, to the launcher and all ranks."""
     run, flag = tmp_path / "run", tmp_path / "there"
-    process = start(runs, run, *NEW, *SPLITS["columns"], "--save-every", "1", group=True, AT=at, FLAG=str(flag))
+    process = start(place, run, *NEW, *SPLITS["columns"], "--save-every", "1", group=True, AT=at, FLAG=str(flag))
     while not flag.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -199,14 +213,15 @@ def test_a_signal_to_the_group_at_any_place_stops_and_saves_once(runs, tmp_path,
     assert steps in {"first step": (1, 2), "validation": (3,), "save": (2, 3)}[at]  # all agree with the next step
     assert not [rank for rank in ranks if Path(f"/proc/{rank}").exists()]
     if at != "first step":
-        finish(start(runs, run, "--resume"))
-        assert_same(runs / "columns", run, exactly=True)
+        finish(start(place, run, "--resume"))
+        assert_same(undisturbed("columns"), run, exactly=True)
 
 
-def test_stopped_and_continued_it_goes_on(runs, tmp_path):
+@SLOW
+def test_stopped_and_continued_it_goes_on(place, undisturbed, tmp_path):
     """SIGSTOP and SIGCONT: of all, as a scheduler pauses a job; of one rank, for less than the others wait."""
     run, flag = tmp_path / "run", tmp_path / "there"
-    process = start(runs, run, *NEW, *SPLITS["columns"], AT="first step", FLAG=str(flag))
+    process = start(place, run, *NEW, *SPLITS["columns"], AT="first step", FLAG=str(flag))
     while not flag.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -222,25 +237,27 @@ def test_stopped_and_continued_it_goes_on(runs, tmp_path):
             os.kill(one, signal.SIGCONT)
     _, aside = finish(process)
     assert "rank" not in aside
-    assert_same(runs / "columns", run, exactly=True)
+    assert_same(undisturbed("columns"), run, exactly=True)
 
 
-def test_a_rank_of_another_set_is_refused_at_the_start(runs, tmp_path):
+@SLOW
+def test_a_rank_of_another_set_is_refused_at_the_start(place, tmp_path):
     """Two machines whose --shards lead to different sets: nobody trains a step, and who is of another is said."""
     tiny.few_shards(tmp_path, train=8)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         team = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     team |= {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-    ours = start(runs, tmp_path / "run", *NEW, "--parallel", "data", RANK="0", **team)
-    other = start(runs, tmp_path / "run", *NEW, "--parallel", "data", shards=tmp_path / "shards", RANK="1", **team)
+    ours = start(place, tmp_path / "run", *NEW, "--parallel", "data", RANK="0", **team)
+    other = start(place, tmp_path / "run", *NEW, "--parallel", "data", shards=tmp_path / "shards", RANK="1", **team)
     said = [finish(process, 1)[1] for process in (ours, other)]
     assert "error: rank 1 belongs to another run than rank 0: " in said[0]
     assert not (tmp_path / "run" / "last.pt").exists() and not metrics.read(tmp_path / "run" / "metrics.jsonl")
 
 
-def test_a_signal_before_the_first_step_is_a_signal(runs, tmp_path):
-    process = start(runs, tmp_path / "run", *NEW, *SPLITS["columns"])
+@SLOW
+def test_a_signal_before_the_first_step_is_a_signal(place, tmp_path):
+    process = start(place, tmp_path / "run", *NEW, *SPLITS["columns"])
     while len(ranks_of(process)) < 2:
         assert process.poll() is None
         time.sleep(0.01)
@@ -249,9 +266,10 @@ def test_a_signal_before_the_first_step_is_a_signal(runs, tmp_path):
     assert "--resume" not in aside and not (tmp_path / "run" / "last.pt").exists()  # nothing to go on from
 
 
-def test_a_second_ctrl_c_ends_all_at_once(runs, tmp_path):
+@SLOW
+def test_a_second_ctrl_c_ends_all_at_once(place, tmp_path):
     run = tmp_path / "run"
-    process = start(runs, run, *NEW, *SPLITS["columns"])
+    process = start(place, run, *NEW, *SPLITS["columns"])
     wait_for_step(process, run, 1)
     stopped = ranks_of(process)[1]
     os.kill(stopped, signal.SIGSTOP)  # or all would be saved before the second comes
@@ -262,18 +280,20 @@ def test_a_second_ctrl_c_ends_all_at_once(runs, tmp_path):
     assert not Path(f"/proc/{stopped}").exists()
 
 
-def test_a_rank_that_hangs_is_named(runs, tmp_path):
+@SLOW
+def test_a_rank_that_hangs_is_named(place, tmp_path):
     run = tmp_path / "run"
-    process = start(runs, run, *NEW, *SPLITS["columns"], "--timeout", "20")
+    process = start(place, run, *NEW, *SPLITS["columns"], "--timeout", "20")
     wait_for_step(process, run, 1)
     os.kill(ranks_of(process)[1], signal.SIGSTOP)
     _, aside = finish(process, 1)
     assert "rank 1 is gone, or has hung for 20 s" in aside
 
 
-def test_ranks_end_when_the_launcher_was_killed(runs, tmp_path):
+@SLOW
+def test_ranks_end_when_the_launcher_was_killed(place, tmp_path):
     run = tmp_path / "run"
-    process = start(runs, run, *NEW, *SPLITS["columns"])
+    process = start(place, run, *NEW, *SPLITS["columns"])
     wait_for_step(process, run, 1)
     ranks = ranks_of(process)
     process.kill()
@@ -285,32 +305,38 @@ def test_ranks_end_when_the_launcher_was_killed(runs, tmp_path):
     assert checkpoint.load(run / "last.pt")["steps_done"] >= 1
 
 
-def test_torchrun_is_the_same(runs, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": f"{runs / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
+@SLOW
+def test_torchrun_is_the_same(place, undisturbed, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": f"{place / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command += [
         "-m",
         "alexnet_dali.tools.train.cli",
         "--",
         "--shards",
-        str(runs / "shards"),
+        str(place / "shards"),
         "--run",
         str(tmp_path / "run"),
     ]
     command += ["--log-every", "1", "--parallel", "columns", *NEW]
     environment["OMP_NUM_THREADS"] = "1"
     subprocess.run(command, env=environment, check=True, timeout=300)
-    assert_same(runs / "columns", tmp_path / "run", exactly=True)
+    assert_same(undisturbed("columns"), tmp_path / "run", exactly=True)
 
 
 @pytest.mark.parametrize(
     "options, words, code",
     [
         (["--processes", "3", "--parallel", "columns"], "--parallel columns requires 2 processes, not 3", 2),
-        (["--recipe", "one-gpu", "--processes", "2", "--parallel", "columns"], "one-gpu does not have two columns", 2),
-        (["--processes", "3", "--parallel", "data"], "cannot be shared by 3 processes", 1),
+        pytest.param(
+            ["--recipe", "one-gpu", "--processes", "2", "--parallel", "columns"],
+            "one-gpu does not have two columns",
+            2,
+            marks=SLOW,
+        ),
+        pytest.param(["--processes", "3", "--parallel", "data"], "cannot be shared by 3 processes", 1, marks=SLOW),
     ],
 )
-def test_what_cannot_be_shared_is_said_once(runs, tmp_path, options, words, code):
-    _, aside = finish(start(runs, tmp_path / "run", *NEW, *options), code)
+def test_what_cannot_be_shared_is_said_once(place, tmp_path, options, words, code):
+    _, aside = finish(start(place, tmp_path / "run", *NEW, *options), code)
     assert aside.count(words) == 1 and "Traceback" not in aside

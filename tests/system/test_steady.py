@@ -32,7 +32,10 @@ LEAK = 5  # kB a batch: so much, and it is one
 SMALL = Augmentation(crop=48)
 
 
-@pytest.fixture(scope="module", params=["jpeg", "raw"])
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["jpeg", pytest.param("raw", marks=SLOW)])
 def shard_set(request, photos, tmp_path_factory):
     """The photos as 64x64 pictures."""
     out = tmp_path_factory.mktemp("steady") / "set"
@@ -91,7 +94,7 @@ def assert_no_more(after, warm):
     assert {kind: after[kind] for kind in warm if after[kind] > warm[kind]} == {}
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("decode", ["threads", pytest.param("dali", marks=SLOW)])
 def test_batches_without_end_leave_nothing(shard_set, decode):
     """In a process of its own: what other tests have left in this one's heap moves its memory by megabytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -205,8 +208,17 @@ for batch in stream:
 """
 
 
-@pytest.mark.parametrize("decode", DECODERS)
-@pytest.mark.parametrize("how", ["damaged", "broken", "exit"])
+@pytest.mark.parametrize(
+    ("how", "decode"),
+    [
+        ("damaged", "threads"),
+        ("exit", "dali"),
+        pytest.param("broken", "dali", marks=SLOW),
+        pytest.param("damaged", "dali", marks=SLOW),
+        pytest.param("broken", "threads", marks=SLOW),
+        pytest.param("exit", "threads", marks=SLOW),
+    ],
+)
 def test_a_program_ends_in_seconds_and_says_why(shard_set, tmp_path, how, decode):
     root, said = shard_set.root, {"broken": "a fault in the callback", "exit": "left in the middle"}
     if how == "damaged":

@@ -18,6 +18,7 @@ import watched
 from alexnet_dali.tools import console
 from homes import ASCII, NOBODY, ROOT, SPACE, Home, data
 
+SLOW = pytest.mark.slow
 # A warning of a line of ours is an error, in the workers too, where no option of Python's reaches.
 STRICT = "import warnings; warnings.filterwarnings('error', module=r'alexnet_dali\\b')\n"
 # After a command in a space of networks of its own: what its kernel counted of packets, sent or without a way.
@@ -37,9 +38,15 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ordinary(photos):
-    """What a set of an ordinary home holds."""
-    return data(Home(photos.parent, LC_ALL="C.UTF-8").build(photos))
+def ordinary_shards(photos):
+    """A set of an ordinary home."""
+    return Home(photos.parent, LC_ALL="C.UTF-8").build(photos)
+
+
+@pytest.fixture(scope="module")
+def ordinary(ordinary_shards):
+    """What it holds."""
+    return data(ordinary_shards)
 
 
 @pytest.fixture
@@ -51,7 +58,8 @@ def shared_place():
     shutil.rmtree(folder)
 
 
-def test_another_user_without_home_and_network(photos, ordinary, shared_place):
+@pytest.mark.parametrize("only_build", [True, pytest.param(False, marks=SLOW)], ids=["photos to shards", "all"])
+def test_another_user_without_home_and_network(photos, ordinary, shared_place, only_build):
     """Nobody, without one right of root's: they read the photos, write the folder, and ask nobody anything.
 
     In between their HOME is one that they can read and not write.
@@ -98,17 +106,20 @@ def test_another_user_without_home_and_network(photos, ordinary, shared_place):
     shards = home.build(copied)
     assert_nobody_asked()
     assert data(shards) == ordinary
-    (shared_place / "home").mkdir(mode=0o555)
-    home.environment["HOME"] = str(shared_place / "home")
-    run = home.train(shards)
-    home.copy(shards)
-    home.show(shards, run)
-    home.report(shards, run)
-    assert_nobody_asked()
+    run = home.place / "run"
+    if not only_build:
+        (shared_place / "home").mkdir(mode=0o555)
+        home.environment["HOME"] = str(shared_place / "home")
+        home.train(shards)
+        home.copy(shards)
+        home.show(shards, run)
+        home.report(shards, run)
+        assert_nobody_asked()
     if ROOT:
-        assert {path.stat().st_uid for path in (shards, shards / "stats.npz", run / "last.pt")} == {65534}
+        owned = (shards, shards / "stats.npz", *([] if only_build else [run / "last.pt"]))
+        assert {path.stat().st_uid for path in owned} == {65534}
     assert not [path for path in (shards, *shards.rglob("*"), *run.rglob("*")) if path.stat().st_mode & 0o077]
-    assert len(watched.read(log)) > 100
+    assert len(watched.read(log)) > (40 if only_build else 100)
 
 
 def _packets(counted: Path) -> dict[str, int]:
@@ -146,6 +157,7 @@ def test_the_network_that_is_asked_would_be_seen(shared_place):
     assert _packets(counted)["OutNoRoutes"] == 3
 
 
+@SLOW
 def test_a_home_that_could_be_written_is_left_as_it_was(photos, ordinary, tmp_path):
     """And nothing is written but what was asked for; by seven workers as by two."""
     user, temporary, log = tmp_path / "user", tmp_path / "temporary", tmp_path / "log"
@@ -175,6 +187,7 @@ def test_a_home_that_could_be_written_is_left_as_it_was(photos, ordinary, tmp_pa
     assert [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor")] == []
 
 
+@SLOW
 def test_odd_names_a_home_that_cannot_be_written_no_asserts_and_strict_warnings(photos, ordinary, tmp_path):
     odd = tmp_path / "a b'c\"d\ne ünï 猫 $(x) `y` %s {z} *[0]"
     log, temporary = tmp_path / "log", tmp_path / "temporary"
@@ -204,7 +217,7 @@ def test_odd_names_a_home_that_cannot_be_written_no_asserts_and_strict_warnings(
     assert not watched.outside(watched.read(log), odd, temporary)
 
 
-@pytest.mark.parametrize("options", ["size=64m", "size=64m,ro"])
+@pytest.mark.parametrize("options", [pytest.param("size=64m", marks=SLOW), "size=64m,ro"])
 def test_little_or_no_shared_memory(photos, ordinary, tmp_path, options):
     """A tmpfs over /dev/shm, in a space of mounts of its own; read-only, no semaphore can be made there either."""
     mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$0" "$@"'
@@ -221,6 +234,7 @@ def test_little_or_no_shared_memory(photos, ordinary, tmp_path, options):
     assert err.startswith("error: ") and "/dev/shm" in err
 
 
+@SLOW
 def test_a_limit_of_addresses_is_told_and_costs_nothing(photos, ordinary, tmp_path):
     """`ulimit -v`: LMDB reserves addresses, not memory, for the largest shard that there could be."""
     home = Home(tmp_path, limits=[(resource.RLIMIT_AS, 4 << 30)], OPENBLAS_NUM_THREADS="1")
@@ -242,31 +256,43 @@ def test_a_present_folder_that_is_gone(photos, ordinary, tmp_path):
     assert err == "error: the current folder no longer exists: No such file or directory\n"
 
 
-def test_a_reader_that_leaves(photos, tmp_path):
-    """`... | head -1`, `... 2>&1 | head -1`, and outputs that are closed or full: the work is done all the same."""
-    home = Home(tmp_path)
-    shards = home.build(photos)
+@pytest.fixture
+def nobody_reads():
+    """The end of a pipe that is written to, whose other end is closed."""
     reading, writing = os.pipe()
     os.close(reading)
-    try:
-        home.keywords = {"stdout": writing}
-        home.run("prep", "info", "--shards", shards)
-        home.run("train", "--list-recipes")
-        home.run("train", "--shards", shards, "--run", tmp_path / "run", *homes.SMALL, *homes.STEP)
-        assert (tmp_path / "run" / "last.pt").exists()
-        home.keywords = {"stdout": writing, "stderr": writing}
-        home.run("prep", "info", "--shards", tmp_path / "nowhere", code=2)
-    finally:
-        os.close(writing)
-    for closing in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
-        home = Home(tmp_path, before=["sh", "-c", f'exec "$0" "$@" {closing}'])
-        home.run("prep", "info", "--shards", shards)
-        if "2>&-" in closing:  # where progress is shown
-            home.run("prep", "pca-stats", "--shards", shards)
+    yield writing
+    os.close(writing)
+
+
+def test_a_reader_that_leaves(ordinary_shards, tmp_path, nobody_reads):
+    """`... | head -1`, `... 2>&1 | head -1`, and an output that is full: the work is done all the same."""
+    home = Home(tmp_path, keywords={"stdout": nobody_reads})
+    home.run("prep", "info", "--shards", ordinary_shards)
+    home.keywords = {"stdout": nobody_reads, "stderr": nobody_reads}
+    home.run("prep", "info", "--shards", tmp_path / "nowhere", code=2)
     with open("/dev/full", "wb") as full:
         home = Home(tmp_path, keywords={"stdout": full})
-        _, err = home.run("prep", "info", "--shards", shards, code=1)
+        _, err = home.run("prep", "info", "--shards", ordinary_shards, code=1)
     assert "No space left on device" in err
+
+
+@SLOW
+def test_a_reader_that_leaves_a_training(ordinary_shards, tmp_path, nobody_reads):
+    home = Home(tmp_path, keywords={"stdout": nobody_reads})
+    home.run("train", "--list-recipes")
+    home.run("train", "--shards", ordinary_shards, "--run", tmp_path / "run", *homes.SMALL, *homes.STEP)
+    assert (tmp_path / "run" / "last.pt").exists()
+
+
+@SLOW
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_outputs_that_are_closed(ordinary_shards, tmp_path, closing):
+    shards = shutil.copytree(ordinary_shards, tmp_path / "shards")
+    home = Home(tmp_path, before=["sh", "-c", f'exec "$0" "$@" {closing}'])
+    home.run("prep", "info", "--shards", shards)
+    if "2>&-" in closing:  # where progress is shown
+        home.run("prep", "pca-stats", "--shards", shards)
 
 
 def test_every_command_begins_by_taking_names_as_utf8(monkeypatch):

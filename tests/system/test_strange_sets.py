@@ -36,7 +36,10 @@ from conftest import build_set
 from PIL import Image
 from stored import PAGE, Here, page_kinds
 
-FLIPS = 60  # in each kind of page, in every run of the tests; STRANGE_FLIPS asks for more
+FLIPS = int(os.environ.get("STRANGE_FLIPS", "60"))  # in each kind of page
+CUTS = int(os.environ.get("STRANGE_CUTS", "12"))
+KINDS = ("meta", "branch", "leaf", "overflow", "payload")
+SLOW = pytest.mark.slow
 SHARD = "train/00000.lmdb"
 
 
@@ -80,8 +83,13 @@ def everything(root):
     return found
 
 
-def flips(root, kind, seed, count):
-    """Flip one bit, count times; print what a loader makes of it and whether the check names it."""
+def flips(root, kinds, seed, count):
+    """Flip one bit, count times in each kind of page; print what a loader makes of it and whether a check names it."""
+    for kind in kinds.split(","):
+        flips_of(root, kind, seed, count)
+
+
+def flips_of(root, kind, seed, count):
     root, random = Path(root), np.random.default_rng(int(seed))
     path, (_, file) = root / SHARD / "data.mdb", read_manifest(root).splits["train"].shards[0]
     whole, good = path.read_bytes(), everything(root)
@@ -102,28 +110,33 @@ def flips(root, kind, seed, count):
         named = bool(check_shard(root, SHARD, file, Rules(40, "crop", False, 3, False)))
         refused = sum(isinstance(one, str) for one in found)
         other = sum(one != was for one, was in zip(found, good, strict=True)) - refused
-        print(json.dumps({"place": [place, bit], "refused": refused, "other": other, "named": named}), flush=True)
+        print(
+            json.dumps({"kind": kind, "place": [place, bit], "refused": refused, "other": other, "named": named}),
+            flush=True,
+        )
 
 
-@pytest.mark.parametrize("kind", ["meta", "branch", "leaf", "overflow", "payload"])
-def test_a_flipped_bit_kills_no_loader_and_leads_to_no_other_record(paged, tmp_path, kind):
+@pytest.mark.parametrize(("kinds", "count"), [(KINDS, 6), *(pytest.param([kind], FLIPS, marks=SLOW) for kind in KINDS)])
+def test_a_flipped_bit_kills_no_loader_and_leads_to_no_other_record(paged, tmp_path, kinds, count):
     copy = shutil.copytree(paged, tmp_path / "copy")
-    count = int(os.environ.get("STRANGE_FLIPS", FLIPS))
-    found = [line for line in apart("flips", copy, kind, 5, count) if "place" in line]
-    assert len(found) == count and all(line["named"] for line in found)
-    # Within a picture's own bytes a flip is a changed pixel, or label, of that one record, which its hash alone tells.
-    most = 0 if kind in ("meta", "branch", "leaf") else 1
-    assert max(line["other"] for line in found) == most
-    if kind in ("meta", "leaf"):
-        assert any(line["refused"] for line in found)
+    lines = [line for line in apart("flips", copy, ",".join(kinds), 5, count) if "place" in line]
+    for kind in kinds:
+        found = [line for line in lines if line["kind"] == kind]
+        assert len(found) == count and all(line["named"] for line in found)
+        # Within a picture's own bytes a flip is a changed pixel, or label, of that one record: its hash alone tells.
+        most = 0 if kind in ("meta", "branch", "leaf") else 1
+        assert max(line["other"] for line in found) == most
+        if kind in ("meta", "leaf"):
+            assert any(line["refused"] for line in found)
 
 
-def test_a_record_does_not_go_by_another_s_number(paged, tmp_path):
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=SLOW)])
+def test_a_record_does_not_go_by_another_s_number(paged, tmp_path, every):
     """Two bits of a key's last digit: LMDB's search finds the picture under a neighbour's number."""
     path = shutil.copytree(paged, tmp_path / "copy") / SHARD / "data.mdb"
     whole, known = path.read_bytes(), everything(paged)
     leaves = b"".join(whole[page * PAGE : (page + 1) * PAGE] for page in page_kinds(whole)["leaf"])
-    for key in (b"%08d" % record for record in range(100, 140)):
+    for key in (b"%08d" % record for record in range(100, 140, every)):
         assert leaves.count(key) == 1
         for bit in (1, 2):
             damaged = bytearray(whole)
@@ -142,12 +155,12 @@ def places_of(whole, key):
             yield at
 
 
-def cut(root):
-    """Cut data.mdb off at every page, with dataset.json as it was and then telling the new size."""
+def cut(root, every):
+    """Cut data.mdb off at every so many pages, with dataset.json as it was and then telling the new size."""
     root = Path(root)
     path, manifest = root / SHARD / "data.mdb", json.loads((root / "dataset.json").read_text())
     shard = manifest["splits"]["train"]["shards"][0]
-    for pages in range(shard["bytes"] // PAGE - 1, -1, -1):
+    for pages in range(shard["bytes"] // PAGE - 1, -1, -int(every)):
         os.truncate(path, pages * PAGE)
         said = []
         for size in (shard["bytes"], pages * PAGE):
@@ -162,10 +175,12 @@ def cut(root):
         print(json.dumps(said), flush=True)
 
 
-def test_cut_off_at_every_page_no_loader_reads_it(paged, tmp_path):
+@pytest.mark.parametrize("every", [20, pytest.param(1, marks=SLOW)])
+def test_cut_off_at_every_page_no_loader_reads_it(paged, tmp_path, every):
     copy = shutil.copytree(paged, tmp_path / "copy")
-    lines = apart("cut", copy)
-    assert len(lines) == (paged / SHARD / "data.mdb").stat().st_size // PAGE > 400
+    lines = apart("cut", copy, every)
+    pages = (paged / SHARD / "data.mdb").stat().st_size // PAGE
+    assert len(lines) == -(-pages // every) and pages > 400
     for honest, lying in lines:
         assert "missing, or not of the" in honest
         assert f"{copy}/{SHARD}" in lying
@@ -309,6 +324,7 @@ def delete_the_set(data):
     shutil.rmtree(data.parents[2])
 
 
+PAIRS = [(encoding, decode) for encoding in ("jpeg", "raw") for decode in DECODERS]
 IN_PLACE, AWAY = [truncate, cut_in_half, grow, write_over], [replace, delete, delete_the_set]
 
 
@@ -339,7 +355,11 @@ def small(request, photos, tmp_path_factory):
     return build_set(photos, out, size=64, shard_records=16, encoding=request.param)
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize(
+    ("small", "decode"),
+    [("jpeg", "dali"), *(pytest.param(*both, marks=SLOW) for both in PAIRS if both != ("jpeg", "dali"))],
+    indirect=["small"],
+)
 def test_a_shard_that_changes_under_a_loader_ends_it_by_name_or_is_read_on_as_it_was(small, tmp_path, decode):
     """Written to in place, it is named; replaced or removed, the old file lives as long as it is read."""
     ends = {name: end for name, *end in apart("changing", small.root, decode, tmp_path, timeout=300)}
@@ -372,9 +392,12 @@ def cutting(root, decode, into, rounds):
         shutil.rmtree(copy)
 
 
-@pytest.mark.parametrize("decode", DECODERS)
-def test_a_shard_that_is_cut_short_at_any_moment_ends_no_process(small, tmp_path, decode):
-    rounds = int(os.environ.get("STRANGE_CUTS", "12"))
+@pytest.mark.parametrize(
+    ("small", "decode", "rounds"),
+    [("jpeg", "threads", 4), *(pytest.param(*both, CUTS, marks=SLOW) for both in PAIRS)],
+    indirect=["small"],
+)
+def test_a_shard_that_is_cut_short_at_any_moment_ends_no_process(small, tmp_path, decode, rounds):
     lines = apart("cutting", small.root, decode, tmp_path, rounds, timeout=60 + 5 * rounds)
     assert len(lines) == rounds
     for line in lines:
