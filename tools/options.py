@@ -41,7 +41,7 @@ def precision() -> Decorator:
     """Return `--precision`, None where it was not given."""
     from ..model.recipes.config import PRECISIONS  # needs NumPy, and alexnet-prep doctor works without it
 
-    help = "Of the arithmetic.  [default: fp32 on the CPU, tf32 on a GPU]"
+    help = "Number format of the arithmetic.  [default: fp32 on the CPU, tf32 on a GPU]"
     return click.option("--precision", type=click.Choice(PRECISIONS), help=help)
 
 
@@ -58,7 +58,7 @@ device = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="auto: the GPU if there is one.",
+    help="Where to compute; auto: the GPU if there is one.",
 )
 repeats = click.option(
     "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Measured rounds after the warm-up."

@@ -50,7 +50,7 @@ def list_recipes(context: click.Context, option: click.Parameter, requested: boo
     "--model",
     default=ALEXNET,
     show_default=True,
-    help="Or another net, trained by plain SGD: resnet18 or any classifier of torchvision; timm:NAME with timm.",
+    help="alexnet; or, by plain SGD, a classifier of torchvision such as resnet18, or timm:NAME if timm is installed.",
 )
 @click.option(
     "--recipe",
@@ -76,7 +76,9 @@ def list_recipes(context: click.Context, option: click.Parameter, requested: boo
     type=float,
     help="Initial learning rate.  [default: 0.01 for 1,000 classes, less for fewer]",
 )
-@click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate.  [default: the recipe's]")
+@click.option(
+    "--schedule", type=click.Choice(SCHEDULES), help="Schedule of the learning rate.  [default: the recipe's]"
+)
 @options.precision()
 @options.device
 @click.option(
@@ -86,7 +88,7 @@ def list_recipes(context: click.Context, option: click.Parameter, requested: boo
     show_default=True,
     help="Decode JPEGs in this program's threads or in DALI (on a GPU if there is one); auto measures both.",
 )
-@options.seed("Of initial weights, order and augmentation.")
+@options.seed("Seed of initial weights, order and augmentation.")
 @click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between log lines.")
 @click.option(
     "--save-every",
