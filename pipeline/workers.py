@@ -46,6 +46,8 @@ def worker_pool(workers: int = 0):
 
     Args:
         workers: number of processes; 0, one for each core.
+    Yields:
+        a `concurrent.futures` executor of spawned processes; they end with the block.
     Raises:
         UsageError: more than 16 for each core, and more than 64.
         OSError: the system has no semaphores, in a sandbox for instance.

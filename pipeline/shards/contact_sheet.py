@@ -1,6 +1,6 @@
-"""Some pictures of a shard set on one page, each with its class under it: does it hold what it should?
+"""A contact sheet: 64 pictures of a shard set on one page, each with its class below it.
 
-In:  a shard set and a seed.  Out: a PNG; the same for the same set and seed.
+In:  a shard set and a seed.  Out: an image; the same for the same set and seed.
 """
 
 import unicodedata
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ShardError
 from .datum import record_pixels
-from .lmdb_shard import Shard
+from .lmdb_shard import Shard, repair_hint
 from .manifest import ShardSet
 from .records_csv import class_counts
 
@@ -23,7 +23,7 @@ INK, GREY, PAPER, FRAME = (32, 32, 36), (112, 112, 120), (255, 255, 255), (222, 
 
 @dataclass(frozen=True)
 class RecordRef:
-    """Where a record lies: the number of its shard in the split, its index there, its label."""
+    """A record: the number of its shard in the split, its index there, its label."""
 
     shard: int
     index: int
@@ -31,10 +31,14 @@ class RecordRef:
 
 
 def contact_sheet(shard_set: ShardSet, split: str, seed: int = 0) -> Image.Image:
-    """Draw up to 8x8 records, chosen over the classes by a seed.
+    """Draw up to 8x8 records, spread evenly over the classes.
 
+    Args:
+        seed: of the choice.
+    Returns:
+        an RGB image.
     Raises:
-        ShardError: the split has no records, or one that was chosen is damaged.
+        ShardError: the split has no records, or a chosen one is damaged.
     """
     places = choose(shard_set, split, seed)
     columns = min(COLUMNS, len(places))
@@ -67,7 +71,7 @@ def contact_sheet(shard_set: ShardSet, split: str, seed: int = 0) -> Image.Image
 
 
 def choose(shard_set: ShardSet, split: str, seed: int) -> list[RecordRef]:
-    """Up to 64 records, as evenly over the classes as there are records; sorted by label.
+    """Choose up to 64 records, spread evenly over the classes as far as their records allow; sorted by label.
 
     Raises:
         ShardError: the split has no records.
@@ -80,7 +84,7 @@ def choose(shard_set: ShardSet, split: str, seed: int) -> list[RecordRef]:
             f"alexnet-prep verify --shards {shard_set.root}",
         )
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    # The k-th record of its class, in shuffled order, stands in round k: take whole rounds, then a part of one.
+    # In shuffled order the k-th record of each class belongs to round k: take whole rounds, then a part of one.
     round_of, seen = np.empty(len(labels), np.int64), dict[int, int]()
     for place in shuffled:
         label = int(labels[place])
@@ -95,7 +99,7 @@ def choose(shard_set: ShardSet, split: str, seed: int) -> list[RecordRef]:
 
 
 def class_title(shard_set: ShardSet, label: int) -> str:
-    """A class as people call it: the first of its words, or its name."""
+    """Return a short name of a class: the first of its words, or its name."""
     if not 0 <= label < len(shard_set.classes):
         return "no label"
     words = str(shard_set.manifest["classes"][label].get("words") or "")
@@ -108,9 +112,7 @@ def _picture(shard_set: ShardSet, split: str, place: RecordRef) -> Image.Image:
     try:
         pixels = record_pixels(shard.value(place.index))
     except (ShardError, ValueError) as error:
-        raise ShardError(
-            f"{folder}, record {place.index}: {error}", f"alexnet-prep verify --shards {shard_set.root}"
-        ) from None
+        raise ShardError(f"{folder}, record {place.index}: {error}", repair_hint(folder)) from None
     picture = Image.fromarray(pixels)
     scale = CELL / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
@@ -118,9 +120,9 @@ def _picture(shard_set: ShardSet, split: str, place: RecordRef) -> Image.Image:
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font, color, room: int, anchor: str) -> None:
-    """Write a line, shortened to its room; a font of Pillow's that is a bitmap knows no anchors and few letters."""
-    text = text.encode("utf-8", "replace").decode()  # file names may hold bytes that are no text
-    # Pillow's own font has no accents: an e for an é is better than a box.
+    """Write a line, shortened to its room; Pillow's bitmap fonts have no anchors and few letters."""
+    text = text.encode("utf-8", "replace").decode()  # file names may hold bytes that are not UTF-8
+    # Pillow's default font has no accents: e instead of é is better than a box.
     text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     if not isinstance(font, ImageFont.FreeTypeFont):
         text = text.encode("latin-1", "replace").decode("latin-1")

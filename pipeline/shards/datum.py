@@ -1,12 +1,12 @@
-"""One record: the bytes of a Caffe `Datum`, written and read by hand.
+"""One record: the bytes of a Caffe `Datum`, encoded and parsed without a library.
 
     message Datum { int32 channels = 1; int32 height = 2; int32 width = 3; bytes data = 4; int32 label = 5;
                     repeated float float_data = 6; bool encoded = 7; }
 
-In:  a picture's bytes, sides in pixels and label.  Out: protobuf wire bytes, and back without a copy.
-No files, no lmdb, no protobuf package: a record costs four microseconds to read, and a damaged one must end
-in a message. Fields 5 and 7 are always written, zero or not: to DALI's Caffe reader a missing `encoded` means
-true, and a missing label shifts its outputs without a word.
+In:  a picture's bytes, size in pixels and label.  Out: protobuf wire bytes, and back without a copy.
+No files, no lmdb, no protobuf package: a record takes four microseconds to parse, and a damaged one must end in a
+message. Fields 5 and 7 are always written, even if zero: to DALI's Caffe reader a missing `encoded` means true, and a
+missing label silently shifts its outputs.
 """
 
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from ..errors import ShardError
 
 NO_LABEL = -1
 
-CHANNELS = 3  # red, green, blue; grey photos are stored as RGB too
+CHANNELS = 3  # red, green, blue; greyscale photos are stored as RGB too
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types; 3 and 4, groups, are refused
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types; 3 and 4, groups, are rejected
 _WIRE_TYPES = {1: _VARINT, 2: _VARINT, 3: _VARINT, 4: _BYTES, 5: _VARINT, 7: _VARINT}
 _LONGEST_VARINT, _LONGEST_TAG = 10, 5  # bytes of a 64-bit and of a 32-bit number, seven bits each
 
 
 @dataclass(frozen=True)
 class Datum:
-    """One record, its payload still where it was read.
+    """One record; its payload is a view of the parsed bytes.
 
     Attributes:
         height, width: pixels, 1 or more.
-        label: class index, or -1 where there is none.
+        label: class index, or -1 for none.
         encoded: True, `data` is a JPEG file; False, raw uint8 pixels in (height, width, RGB) order.
-        data: the payload, a view of the bytes that were parsed; it lives as long as they do.
+        data: the payload, a view of the parsed bytes, valid as long as they are.
     """
 
     height: int
@@ -44,25 +44,27 @@ class Datum:
 
 
 def encode(data: bytes, *, height: int, width: int, label: int, encoded: bool) -> bytes:
-    """Write one record.
+    """Encode one record.
 
     Args:
         data: a JPEG file, or raw uint8 pixels in (height, width, RGB) order.
         height, width: pixels.
         label: class index, -1 for none.
         encoded: whether `data` is a JPEG file.
+    Returns:
+        a serialised Datum.
     """
     head = b"\x08" + _varint(CHANNELS) + b"\x10" + _varint(height) + b"\x18" + _varint(width)
     return b"".join((head, b"\x22", _varint(len(data)), data, b"\x28", _varint(label), b"\x38", _varint(int(encoded))))
 
 
 def parse(value: bytes | memoryview) -> Datum:
-    """Read one record without copying its payload.
+    """Parse one record without copying its payload.
 
-    Fields may come in any order, unknown ones are skipped and of repeated ones the last counts, as protobuf has it.
+    As in protobuf, fields may be in any order, unknown ones are skipped, and of repeated ones the last counts.
 
     Raises:
-        ShardError: not a Datum, a field is missing, or its sizes contradict its bytes.
+        ShardError: not a Datum, a field is missing, or its size contradicts its bytes.
     """
     view = memoryview(value)
     fields: dict[int, int | memoryview] = {}
@@ -94,14 +96,14 @@ def _checked(fields: dict) -> Datum:
         if number not in fields
     ]
     if missing:
-        raise ShardError(f"not one of our Datum records: no {', '.join(missing)}")
+        raise ShardError(f"incomplete Datum: no {', '.join(missing)}")
     channels, height, width, label = (_int32(fields[number]) for number in (1, 2, 3, 5))
     if channels != CHANNELS or not (0 < height < 1 << 16 and 0 < width < 1 << 16):
-        raise ShardError(f"a Datum of {channels} channels, {height}x{width}: not an RGB picture")
+        raise ShardError(f"not an RGB picture: a Datum of {channels} channels, {height}x{width}")
     data = fields[4]
     encoded = bool(fields[7])
     if encoded and bytes(data[:2]) != b"\xff\xd8":
-        raise ShardError("the Datum says JPEG, but its data does not begin as one")
+        raise ShardError("the Datum says JPEG, but its data does not begin like one")
     if not encoded and len(data) != height * width * CHANNELS:
         raise ShardError(
             f"the Datum says raw {height}x{width} RGB, {height * width * CHANNELS} bytes, but holds {len(data)}"
@@ -120,7 +122,7 @@ def _varint(number: int) -> bytes:
 
 
 def _int32(number: int) -> int:
-    """The low 32 bits with their sign: what protobuf, and so DALI and Caffe, take of a longer number."""
+    """Reduce to the low 32 bits, signed, as protobuf, and so DALI and Caffe, do with a longer number."""
     return (number + (1 << 31) & (1 << 32) - 1) - (1 << 31)
 
 
@@ -132,14 +134,14 @@ def _read_varint(view: memoryview, position: int, longest: int = _LONGEST_VARINT
         if byte < 0x80:
             return number & (1 << 64) - 1, position
         shift += 7
-    raise ShardError("not a Datum: a number has no end")
+    raise ShardError("not a Datum: unterminated number")
 
 
 def record_pixels(value: bytes | memoryview) -> np.ndarray:
-    """Decode a record's value to uint8 (height, width, 3).
+    """Decode a record's value to pixels, uint8 (height, width, 3), RGB.
 
     Raises:
-        ShardError: not a Datum of ours.
+        ShardError: the Datum is invalid.
         ValueError: its JPEG does not decode.
     """
     record = parse(value)
@@ -149,8 +151,10 @@ def record_pixels(value: bytes | memoryview) -> np.ndarray:
 
 
 def central_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Cut the central size x size pixels, offsets floored; a view.
+    """Return a view of the central size x size pixels, offsets floored.
 
+    Args:
+        pixels: uint8 (height, width, 3).
     Raises:
         ShardError: the picture is smaller.
     """

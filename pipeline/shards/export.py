@@ -35,6 +35,7 @@ def export_shards(
     """Export a shard set, or resume an export; of a finished one only the index is checked.
 
     Args:
+        shard_set: opened by `open_shard_set`.
         target: a folder that is new, empty, or holds the same export.
         format: `webdataset`, one tar a shard, or `folder`, class folders; see the module.
         executor: any `concurrent.futures` executor, e.g. `worker_pool()`.

@@ -1,7 +1,7 @@
-"""One shard as a tar file or as pictures in class folders, in any process.
+"""Export one shard as a tar file or as pictures in class folders, in any process.
 
-In:  an ExportJob.  Out: its files under their final names, then a receipt.  JPEG payloads are copied as they are,
-raw pixels become PNG, without loss; equal sets give equal bytes.
+In:  an ExportJob.  Out: its files under their final names, then a receipt.  JPEG payloads are copied unchanged, raw
+pixels become PNG, lossless; equal sets give equal bytes.
 """
 
 import ctypes
@@ -21,17 +21,27 @@ import numpy as np
 from ..errors import ShardError
 from ..files import write_atomically, writing_to
 from . import datum
-from .lmdb_shard import Shard, ShardFile, key
+from .lmdb_shard import Shard, ShardFile, key, repair_hint
 from .records_csv import Row, read_listing
 
-WORK = ".export"  # folder of what is under way
+WORK = ".export"  # folder for unfinished work
 UNLABELLED_DIR = "unlabelled"  # the class folder of label -1
 _LONGEST_NAME = 200  # bytes of a class folder; file systems take 255
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One shard to be exported. `folders`: the class folders' names, `names` and `words`: the classes', by label."""
+    """One shard to export.
+
+    Attributes:
+        root, target: folders of the shard set and of the export.
+        format: `webdataset` or `folder`.
+        split, number: of the shard.
+        path: the shard's folder, relative to root.
+        file: its number of records and bytes.
+        names, words: of the classes, by label.
+        folders: names of the class folders, by label.
+    """
 
     root: Path
     target: Path
@@ -46,7 +56,7 @@ class ExportJob:
 
     @property
     def receipt(self) -> Path:
-        """Written when the shard's export is durable."""
+        """The file that is written when the shard's export is durable."""
         return self.target / WORK / f"{self.split}-{self.number:06d}.done"
 
 
@@ -55,7 +65,7 @@ def export_shard(job: ExportJob) -> None:
 
     Raises:
         ShardError: a record or the CSV is damaged; the message names it.
-        NotWrittenError: the system refused a file.
+        NotWrittenError: a file cannot be written.
     """
     if job.format == "webdataset":
         write_atomically(job.target / f"{job.split}-{job.number:06d}.tar", lambda file: _write_tar(job, file))
@@ -66,27 +76,27 @@ def export_shard(job: ExportJob) -> None:
 
 
 def class_folders(names: Sequence[str]) -> tuple[str, ...]:
-    """A folder's name for each class: its own, if all may be one and sort as the labels do; else led by the label.
+    """Name a folder for each class: its own name if all are valid and sort like the labels; else prefixed by the label.
 
-    ImageFolder takes the sorted folders' places for labels.
+    ImageFolder numbers the sorted folders.
     """
-    if list(names) == sorted(set(names)) and all(_may_be_a_folder(name) for name in names):
+    if list(names) == sorted(set(names)) and all(_is_valid(name) for name in names):
         return tuple(names)
     safe = (os.fsdecode(os.fsencode(name)[:_LONGEST_NAME]).replace("/", "_").replace("\0", "_") for name in names)
     return tuple(f"{label:05d}_{name}" for label, name in enumerate(safe))
 
 
-def _may_be_a_folder(name: str) -> bool:
+def _is_valid(name: str) -> bool:
     encoded = os.fsencode(name)
     return 0 < len(encoded) <= _LONGEST_NAME and not name.startswith(".") and not {b"/"[0], 0} & set(encoded)
 
 
 def _records(job: ExportJob) -> Iterator[tuple[str, str, bytes | memoryview, datum.Datum, Row]]:
-    """Name, suffix, payload, record and row of every record, in key order."""
+    """Yield name, suffix, payload, record and CSV row of every record, in key order."""
     folder = job.root / job.path
     rows = read_listing(folder)
     shard = Shard(folder, job.file)
-    hint = f"alexnet-prep verify --shards {job.root} says what is damaged, and with --repair rebuilds it"
+    hint = repair_hint(folder)
     if len(rows) != shard.records:
         raise ShardError(f"{folder}: {shard.records:,} records, but its CSV has {len(rows):,} rows", hint)
     for k, row in enumerate(rows):
@@ -97,7 +107,7 @@ def _records(job: ExportJob) -> Iterator[tuple[str, str, bytes | memoryview, dat
         except ShardError as error:
             raise ShardError(f"{folder}, record {k}: {error.message}", hint) from None
         suffix, payload = ("jpg", record.data) if record.encoded else ("png", _png(record))
-        # The shard's number too: readers tell samples apart by name, across files.
+        # With the shard's number, because readers distinguish samples of all files by name.
         yield f"{job.number:05d}_{key(k).decode()}", suffix, payload, record, row
 
 
@@ -131,7 +141,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes | memoryview) -> No
 
 
 def _write_folder(job: ExportJob) -> None:
-    """Write a shard's pictures under a temporary name, sync them at once, then give each its place."""
+    """Write a shard's pictures into a temporary folder, sync them at once, then move each to its place."""
     beside = job.target / WORK / f"{job.split}-{job.number:06d}.part"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -152,7 +162,7 @@ def _write_folder(job: ExportJob) -> None:
 
 
 def _sync_disk(folder: Path) -> None:
-    """Make everything durable on this folder's file system: a sync for each of 5,000 pictures would take minutes."""
+    """Sync this folder's whole file system: one sync for each of 5,000 pictures would take minutes."""
     libc = ctypes.CDLL(None, use_errno=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

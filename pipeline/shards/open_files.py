@@ -1,6 +1,6 @@
-"""How many files this process may hold open: raised as far as the shards need it, or said to be too few.
+"""The process's limit of open files: raised as far as the shards need it.
 
-In:  who will open files, and how many.  Out: whether there is room.
+In:  an owner that will open files, and their number.  Out: whether the limit suffices.
 """
 
 import errno
@@ -12,11 +12,11 @@ from contextlib import suppress
 
 from ..errors import ShardError
 
-SPARE_FILES = 64  # that a process may open beside those it has open and those that are to come
+SPARE_FILES = 64  # beside those that are open and those that are announced
 
 
 class OpenFilesError(ShardError):
-    """A shard could not be opened because of how many files are open, which says nothing about the shard."""
+    """A shard could not be opened because too many files are open; the shard itself may be intact."""
 
     def __init__(self, message: str, hint: str = ""):
         super().__init__(
@@ -24,27 +24,27 @@ class OpenFilesError(ShardError):
         )
 
 
-_to_come: "weakref.WeakKeyDictionary[object, int]" = weakref.WeakKeyDictionary()
+_announced: "weakref.WeakKeyDictionary[object, int]" = weakref.WeakKeyDictionary()
 _counting = threading.Lock()
 
 
 def make_room(owner: object, files: int) -> bool:
-    """Raise this process's limit of open files, where what is open and what is to come would not fit under it.
+    """Raise this process's limit of open files if open and announced files would exceed it.
 
     Args:
-        owner: who will open them, as long as it lives.
-        files: how many.
+        owner: what will open the files; they count as long as it exists.
+        files: their number.
     Returns:
-        Whether there is room now; there is not where the hard limit, which only root may raise, is too low.
+        Whether the limit suffices now; it does not where the hard limit, which only root can raise, is too low.
     """
     with _counting:
-        _to_come[owner] = files
+        _announced[owner] = files
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
-            present = len(os.listdir("/dev/fd"))
-        except OSError:  # no handle is left for this either
-            present = soft
-        wanted = present + sum(_to_come.values()) + SPARE_FILES  # what is open of it already counts twice: no harm
+            opened = len(os.listdir("/dev/fd"))
+        except OSError:  # no descriptor is left for this either
+            opened = soft
+        wanted = opened + sum(_announced.values()) + SPARE_FILES  # announced files that are open count twice: harmless
         if soft == resource.RLIM_INFINITY or wanted <= soft:
             return True
         allowed = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
@@ -55,7 +55,7 @@ def make_room(owner: object, files: int) -> bool:
 
 
 def too_many(error: Exception) -> bool:
-    """Whether a limit of open files, the process's or the machine's, is what was met; LMDB tells that in words."""
+    """Whether an error is due to the process's or the machine's limit of open files; LMDB reports that in words."""
     if isinstance(error, OSError):
         return error.errno in (errno.EMFILE, errno.ENFILE)
     return any(os.strerror(number) in str(error) for number in (errno.EMFILE, errno.ENFILE))

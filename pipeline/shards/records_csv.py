@@ -1,7 +1,7 @@
-"""The CSV beside a shard: where each record came from.
+"""The CSV beside a shard, which says where each record came from; and a split's records per class.
 
-In:  `NAME.csv` beside `NAME.lmdb`.  Out: its rows, in key order.  Programs that need more than label and pixels
-read it: `verify`, `info`, `export`. Training does not.
+In:  `NAME.csv` beside `NAME.lmdb`.  Out: its rows, in key order; counts.
+Used by commands that need more than label and pixels: `verify`, `info`, `export`. Training does not read it.
 """
 
 import csv
@@ -18,7 +18,7 @@ COLUMNS = ("key", "label", "source_path", "source_width", "source_height")
 
 
 class Row(NamedTuple):
-    """One line: the record's key and label, its photo's path below the source and sides in pixels."""
+    """One row: the record's key and label, its photo's path relative to the source and size in pixels."""
 
     key: str
     label: int
@@ -28,15 +28,17 @@ class Row(NamedTuple):
 
 
 def listing_of(folder: Path) -> Path:
-    """The CSV of a shard's folder."""
+    """Return the path of the CSV that belongs to a shard's folder."""
     return folder.with_suffix(".csv")
 
 
 def read_listing(folder: Path) -> list[Row]:
-    """Read the CSV of a shard; columns in any order, others than ours are skipped.
+    """Read the CSV of a shard; columns may be in any order, unknown ones are ignored.
 
+    Args:
+        folder: of the shard, `NAME.lmdb`.
     Raises:
-        ShardError: missing, or not a CSV of ours; the message names the line.
+        ShardError: missing or invalid; the message names the row.
     """
     path = listing_of(folder)
     hint = "copy the CSV again, or rebuild its shard: alexnet-prep verify --repair"
@@ -60,17 +62,14 @@ def read_listing(folder: Path) -> list[Row]:
     return rows
 
 
-# --- from pipeline/shards/census.py
-
-
 @dataclass(frozen=True)
 class ClassCounts:
-    """One split.
+    """The labels and sizes of one split.
 
     Attributes:
-        labels: int64 (records,), in the order of the shards.
-        sides: int64 (records, 2), width and height in pixels of the photos that the records were made from.
-        per_class: int64 (classes,), records of each class; those without a label are in none.
+        labels: int64 (records,), in the order of the shards; -1 for none.
+        sides: int64 (records, 2), width and height of the original photos, pixels.
+        per_class: int64 (classes,), number of records of each class; unlabelled ones are not counted.
     """
 
     labels: np.ndarray
@@ -79,7 +78,7 @@ class ClassCounts:
 
 
 def class_counts(shard_set: ShardSet, split: str) -> ClassCounts:
-    """Count a split.
+    """Count the records of a split.
 
     Raises:
         ShardError: a CSV is missing or damaged.

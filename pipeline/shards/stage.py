@@ -52,6 +52,7 @@ def stage_shards(
     """Copy a shard set, or resume a copy; of a complete copy only the sizes are checked.
 
     Args:
+        shard_set: the source, opened by `open_shard_set`.
         target: a folder that is new, empty, or holds the same copy.
         splits: to copy; all by default.
         advance: called with the number of bytes done; with fresh=False for those that existed.

@@ -122,7 +122,9 @@ def measure_stats(
     """Measure a split; one shard is one unit of work.
 
     Args:
+        shard_set: opened by `open_shard_set`.
         executor: any `concurrent.futures` executor, e.g. `worker_pool()`.
+        split: `train`, unless another is to be measured.
         advance: called with the number of images of each finished shard.
     Returns:
         the statistics, over the central size x size square of each picture; pixels 0..255, RGB.
@@ -247,6 +249,7 @@ def load_stats(shard_set: ShardSet, split: str = "train") -> Stats:
     """Read the statistics of a shard set from its stats.npz.
 
     Args:
+        shard_set: opened by `open_shard_set`.
         split: the split that they must have been measured on, compared by its fingerprint.
     Returns:
         the statistics; pixels 0..255, RGB, float64.

@@ -1,8 +1,8 @@
-"""Check a shard set completely: every hash, every page, every record and picture, every list beside them.
+"""Check a shard set completely: every hash, page, record, picture and CSV.
 
-In:  a shard set's folder.  Out: a Report that names all damage, never only the first.
+In:  a shard set's folder.  Out: a Report that names all damage, not only the first.
 One shard is one unit of work, done by any `concurrent.futures` executor. Nothing is written.
-Neither DALI nor torch is imported.
+Imports neither DALI nor torch.
 """
 
 import os
@@ -14,27 +14,26 @@ from pathlib import Path
 
 from ..errors import AlexnetError, ShardError
 from ..files import LOCK, read_csv
-from . import stats
 from .lmdb_shard import sha256_of
-from .manifest import MANIFEST, ShardSet, classes_sha256, read_manifest
+from .manifest import MANIFEST, UNLABELLED_SPLIT, ShardSet, classes_sha256, read_manifest
 from .records_csv import listing_of
 from .shard_check import Damage, Rules, check_shard
+from .stats import load_stats
 
-ASIDE = ".damaged"  # where a repair keeps what it replaces, until the set is whole
-UNLABELLED_SPLIT = "test"  # the split whose labels may be -1
-_BY_READERS = {"lock.mdb"}  # Caffe and others leave it in a shard; harmless
+ASIDE = ".damaged"  # folder for what a repair replaces, until the set is intact
+_BY_READERS = {"lock.mdb"}  # created in a shard by Caffe and other readers; harmless
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """The result of a check.
 
     Attributes:
         root: the set's folder.
-        records, shards: how many dataset.json has.
-        damages: all of it, in the order of dataset.json; the files of the whole set last.
-        damaged_shards: the folders below root that have to be rebuilt or copied again.
-        notes: what lies in the folder and is not of the set; harmless.
+        records, shards: their numbers in dataset.json.
+        damages: all damage, in the order of dataset.json; the files of the whole set last.
+        damaged_shards: folders, relative to root, that have to be rebuilt or copied again.
+        notes: files in the folder that are not part of the set; harmless.
     """
 
     root: Path
@@ -56,15 +55,22 @@ def verify_shards(
     advance: Callable[[int], None] = lambda records: None,
     only: Collection[str] | None = None,
 ) -> Report:
-    """Check a shard set.
+    """Check a shard set: decode every picture, compare every hash, size and label.
 
     Args:
         shard_set: opened, or its folder, in which shards may be missing or damaged.
+        executor: any `concurrent.futures` executor, e.g. `worker_pool()`.
         advance: called with the number of records done since the last call.
-        only: the shards to look at, by their folders below the root; all by default.
+        only: the shards to check, by their folders relative to the root; all by default.
+    Returns:
+        a report; `report.whole` is True where there is no damage.
     Raises:
-        UsageError: no shard set there.
+        UsageError: no shard set in the folder.
         ShardError: dataset.json cannot be read, the build is not finished, or a worker died.
+    Example:
+        with worker_pool() as pool:
+            for damage in verify_shards(Path("out"), pool).damages:
+                print(damage.shard, damage.record, damage.reason)
     """
     if isinstance(shard_set, Path):
         shard_set = read_manifest(shard_set)
@@ -87,7 +93,7 @@ def verify_shards(
                     futures[executor.submit(check_shard, root, path, file, rules)] = path, file.records
         for future in as_completed(futures):
             path, records = futures[future]
-            found[path] += future.result() or _of_a_listing(shard_set, path)
+            found[path] += future.result() or _check_listing(shard_set, path)
             advance(records)
     except BrokenExecutor as error:
         raise ShardError(
@@ -97,14 +103,14 @@ def verify_shards(
         root,
         sum(split.records for split in shard_set.splits.values()),
         len(found),
-        tuple(damage for each in found.values() for damage in each) + tuple(_of_the_whole(shard_set)),
+        tuple(damage for each in found.values() for damage in each) + tuple(_check_common_files(shard_set)),
         tuple(path for path, each in found.items() if each),
-        tuple(_strangers(shard_set)),
+        tuple(_other_files(shard_set)),
     )
 
 
-def _of_a_listing(shard_set: ShardSet, path: str) -> list[Damage]:
-    """A CSV that can be read and still is not the one that was written."""
+def _check_listing(shard_set: ShardSet, path: str) -> list[Damage]:
+    """Compare the hash of a readable CSV."""
     split = path.partition("/")[0]
     wanted = {shard["path"]: shard.get("csv_sha256") for shard in shard_set.manifest["splits"][split]["shards"]}[path]
     listing = listing_of(Path(path))
@@ -112,7 +118,8 @@ def _of_a_listing(shard_set: ShardSet, path: str) -> list[Damage]:
     return [] if same else [Damage(path, None, "", f"{listing.name}: its SHA-256 is not the one in {MANIFEST}")]
 
 
-def _of_the_whole(shard_set: ShardSet) -> Iterator[Damage]:
+def _check_common_files(shard_set: ShardSet) -> Iterator[Damage]:
+    """Check dataset.json, rejected.csv and stats.npz."""
     manifest = shard_set.manifest
     wanted_classes = manifest.get("classes_sha256")
     if wanted_classes not in (None, classes_sha256(manifest["classes"], manifest.get("label_order", ""))):
@@ -120,7 +127,7 @@ def _of_the_whole(shard_set: ShardSet) -> Iterator[Damage]:
     folders = [folder for split in shard_set.splits.values() for folder, _ in split.shards]
     for path, count in Counter(folder.relative_to(shard_set.root).as_posix() for folder in folders).items():
         if count > 1:
-            yield Damage(MANIFEST, None, "", f"names {path} {count} times")
+            yield Damage(MANIFEST, None, "", f"lists {path} {count} times")
     wanted = shard_set.manifest.get("rejected")
     try:
         rows = read_csv(shard_set.root / "rejected.csv")
@@ -132,13 +139,13 @@ def _of_the_whole(shard_set: ShardSet) -> Iterator[Damage]:
         yield Damage("rejected.csv", None, "", str(error))
     if os.path.lexists(shard_set.root / "stats.npz"):
         try:
-            stats.load_stats(shard_set)
+            load_stats(shard_set)
         except AlexnetError as error:
             yield Damage("stats.npz", None, "", error.message.rpartition("stats.npz: ")[2])
 
 
-def _strangers(shard_set: ShardSet) -> list[str]:
-    """What lies in the set's folders and is not of it, in words."""
+def _other_files(shard_set: ShardSet) -> list[str]:
+    """Describe the files in the set's folders that are not part of it."""
     root = shard_set.root
     files = {MANIFEST, LOCK, "rejected.csv", "stats.npz", "stats.json"}
     folders = {""}
@@ -153,13 +160,13 @@ def _strangers(shard_set: ShardSet) -> list[str]:
         try:
             names = sorted(os.listdir(root / folder_path))
         except OSError:
-            continue  # missing, and told as damage
+            continue  # missing, which is reported as damage
         for name in names:
             path = f"{folder_path}/{name}" if folder_path else name
             if path in files or path in folders or (name in _BY_READERS and path.count("/")):
                 continue
             if path in (".build", ASIDE) or name.endswith(".part"):
-                notes.append(f"{path}: left by a command that was stopped; it may be removed")
+                notes.append(f"{path}: left by an interrupted command; it can be removed")
             else:
-                notes.append(f"{path}: not of this set")
+                notes.append(f"{path}: not part of this set")
     return notes

@@ -1,8 +1,8 @@
-"""Planned records, read into memory that is kept and used over and over.
+"""Records by index, read into reused memory.
 
-In:  record indices of a split.  Out: their payloads, labels and sides; nothing is decoded here.
-NumPy alone. Each Datum's lengths are checked before anything reads them: DALI's own Caffe reader does not,
-and a record that lies about its size overflows its buffer.
+In:  record indices of a split.  Out: their payloads, labels and sizes; nothing is decoded here.
+NumPy only. Each Datum's lengths are checked before use: DALI's own Caffe reader does not check them, and a record with
+a wrong size overflows its buffer.
 """
 
 import threading
@@ -16,7 +16,7 @@ from ..errors import ShardError
 from ..shards import datum
 from ..shards.datum import NO_LABEL
 from ..shards.lmdb_shard import Shard, repair_hint
-from ..shards.manifest import ShardSet
+from ..shards.manifest import UNLABELLED_SPLIT, ShardSet
 from ..shards.open_files import OpenFilesError, make_room
 
 
@@ -25,11 +25,11 @@ class Payloads:
     """The payloads of some records.
 
     Attributes:
-        data: a list of arrays, each a read-only view of `memory`: uint8 (bytes,) JPEG files, or uint8 (height, width,
-            3) pixels.
-        labels: int64 (n,).
+        data: one array for each record, a read-only view of `memory`: uint8 (bytes,), a JPEG file, or uint8 (height,
+            width, 3), pixels, RGB.
+        labels: int64 (n,), -1 for none.
         sides: int64 (n, 2), height and width in pixels.
-        memory: uint8 (bytes,), theirs until they are released; None where nobody wants it back.
+        memory: uint8 (bytes,), in use until it is released; None where it is not reused.
     """
 
     data: list[np.ndarray]
@@ -41,7 +41,15 @@ class Payloads:
 class RecordReader:
     """Reads records of one split by index.
 
-    Shards are opened when they are first read, so a Feed may be made before a fork and used after it.
+    Shards are opened at their first read, so a reader may be created before a fork and used after it.
+
+    Args:
+        split: `train`, `val` or `test`.
+    Attributes:
+        encoded: payloads are JPEG files; otherwise raw pixels.
+        size: short side of the pictures, pixels.
+    Raises:
+        ShardError: no records in the split.
     """
 
     def __init__(self, shard_set: ShardSet, split: str):
@@ -53,7 +61,7 @@ class RecordReader:
         self._ends = np.cumsum(records)
         self._starts = self._ends - records
         self._shards: dict[int, Shard] = {}
-        self._opening = threading.RLock()  # Python may collect a lost Feed in the very thread that is opening a shard
+        self._opening = threading.RLock()  # reentrant: Python may collect a reader in a thread that opens a shard
         self._buffers = Buffers()
         make_room(self, len(self.split.shards))
 
@@ -61,7 +69,7 @@ class RecordReader:
         return int(self._ends[-1])
 
     def __reduce__(self):
-        # In another process, or as a copy, it opens its own files.
+        # In another process, or as a copy, the reader opens its own files.
         return type(self), self._made_of
 
     def read(self, records: np.ndarray) -> Payloads:
@@ -69,9 +77,11 @@ class RecordReader:
 
         Args:
             records: int64 (n,), 0..len-1, in any order.
+        Returns:
+            payloads, whose memory is reused after `release`.
         Raises:
-            ShardError: a record is missing or damaged, or its disk fails; the message names shard and record. Or a
-                shard was written to.
+            ShardError: a record is missing or damaged, the disk fails, or a shard was changed in place; the message
+                names shard and record.
             OpenFilesError: too many files are open.
         """
         numbers = np.searchsorted(self._ends, records, side="right")
@@ -93,20 +103,21 @@ class RecordReader:
         return Payloads(data, labels, sides, memory)
 
     def release(self, payloads: Payloads, wait: Callable[[], object] = lambda: None) -> None:
-        """Give their memory back; `wait` returns once nothing reads it any more."""
+        """Return the payloads' memory for reuse; `wait` returns once nothing reads it any more."""
         if payloads.memory is not None:
             self._buffers.give(payloads.memory, wait)
 
     def locate(self, record: int) -> tuple[int, int]:
-        """The number of a record's shard, and the record's index in it."""
+        """Return the number of a record's shard in the split, and the record's index in it."""
         number = int(np.searchsorted(self._ends, record, side="right"))
         return number, int(record - self._starts[number])
 
     def shard(self, number: int) -> Shard:
-        """A shard of the split, opened; from any thread.
+        """Return a shard of the split, opened; may be called from any thread.
 
         Raises:
-            ShardError, OpenFilesError: it cannot be opened.
+            ShardError: it is missing or damaged.
+            OpenFilesError: too many files are open.
         """
         with self._opening:
             shard = self._shards.get(number)
@@ -121,16 +132,16 @@ class RecordReader:
             return shard
 
     def name(self, record: int) -> str:
-        """Say where a record lies: `out/train/00003.lmdb, record 17`."""
+        """Describe a record for messages: `out/train/00003.lmdb, record 17`."""
         number, index = self.locate(record)
         return f"{self.split.shards[number][0]}, record {index}"
 
     def hint(self, record: int) -> str:
-        """What to do about a damaged record."""
+        """Return the hint of an error about a damaged record."""
         return repair_hint(self.split.shards[self.locate(record)[0]][0])
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._shards.clear()
 
     def _parsed(self, shard: Shard, index: int, value: memoryview) -> datum.Datum:
@@ -139,13 +150,14 @@ class RecordReader:
             self._check(payload)
             return payload
         except ShardError as error:
-            shard.check()  # if somebody writes to the file, that is what is to be told
+            shard.check()  # raises where the file was changed in place, which is the cause
             raise ShardError(f"{shard.path}, record {index}: {error.message}", repair_hint(shard.path)) from None
 
     def _check(self, payload: datum.Datum) -> None:
         if payload.encoded != self.encoded:
-            raise ShardError(f"{'a JPEG' if payload.encoded else 'raw pixels'}, which dataset.json does not say")
-        lowest = NO_LABEL if self.split.name == "test" else 0  # nothing is ever trained on without a label
+            found, expected = ("a JPEG", "raw pixels") if payload.encoded else ("raw pixels", "a JPEG")
+            raise ShardError(f"{found} where dataset.json says {expected}")
+        lowest = NO_LABEL if self.split.name == UNLABELLED_SPLIT else 0  # training and validation need labels
         if not lowest <= payload.label < self._classes:
             raise ShardError(f"label {payload.label} in a set of {self._classes} classes")
         short, long = sorted((payload.height, payload.width))
@@ -153,16 +165,13 @@ class RecordReader:
             raise ShardError(f"{payload.width}x{payload.height} pixels in a set of size {self.size}")
 
 
-# --- from pipeline/stream/buffers.py
-
-
 class Buffers:
-    """Lends buffers and takes them back.
+    """A pool of reusable buffers.
 
     Args:
-        pinned: page-locked, for copies to a GPU that nobody waits for. Untested: written without one.
+        pinned: page-locked, for asynchronous copies to a GPU.
     Attributes:
-        made: buffers so far. They grow to the largest batch, and their number to the most that were out at once.
+        made: number of buffers created. Their size grows to the largest batch, their number to the most in use at once.
     """
 
     def __init__(self, pinned: bool = False):
@@ -171,16 +180,16 @@ class Buffers:
         self.made = 0
 
     def take(self, size: int) -> np.ndarray:
-        """A buffer of at least `size` bytes, uint8 (bytes,), once whoever used it last is done."""
+        """Take a buffer of at least `size` bytes, uint8 (bytes,); waits until its last reader is done."""
         if not self._free:
             self.made += 1
             return self._new(size)
-        buffer, wait = self._free.popleft()  # the one that was given back first
+        buffer, wait = self._free.popleft()  # the one that was returned first
         wait()
         return buffer if len(buffer) >= size else self._new(size)
 
     def give(self, buffer: np.ndarray, wait: Callable[[], object] = lambda: None) -> None:
-        """Take a buffer back; `wait` returns once nothing reads it any more, a copy to a GPU say."""
+        """Return a buffer; `wait` returns once nothing reads it any more, such as a copy to a GPU."""
         self._free.append((buffer, wait))
 
     def _new(self, size: int) -> np.ndarray:
@@ -188,4 +197,4 @@ class Buffers:
             return np.empty(size, np.uint8)
         import torch
 
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()  # which keeps the tensor
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()  # keeps a reference to the tensor

@@ -1,11 +1,11 @@
-"""The stall meter: how much of the time goes into waiting for data.
+"""The stall meter: the share of time that training waits for data.
 
-In:  any iterable of batches, ours or a rival's.  Out: the same batches, and two clocks beside them.
-The clock starts before the fetch. One that starts when the batch has arrived, as in many a training script, makes a
-starving GPU look fast. The first fetch, which fills the pipeline, is counted apart as start-up.
+In:  any iterable of batches, from this package or another.  Out: the same batches, and the seconds of waiting and work.
+The clock starts before the fetch. One that starts when the batch has arrived, as in many training scripts, makes a
+starving GPU look fast. The first fetch, which fills the pipeline, is measured separately as start-up.
 
-The clocks are the host's, unless a GPU is named: there the host runs ahead, and it is the GPU that must not run dry,
-so the same spans are taken on the GPU's own time. torch is imported for that alone.
+Times are the host's, unless a GPU is given: there the host runs ahead and the GPU must not run out of work, so the
+same spans are measured by events on the GPU. torch is imported only for that.
 """
 
 import time
@@ -18,20 +18,20 @@ from typing import Any, Generic, TypeVar
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Wall seconds that whoever iterates over the stream spent inside it, by what it was waiting for.
+    """Wall seconds spent waiting inside a stream's iterator, by stage.
 
-    The four exclude each other, and their sum is the time inside `next(stream)` but for its bookkeeping. What the
-    stages do meanwhile, behind the reader's back, is not in them: a stage that keeps up costs nothing.
+    The four exclude each other, and their sum is the time inside `next(stream)` except its bookkeeping. Work that the
+    stages do concurrently is not included: a stage that keeps up costs nothing.
 
     Attributes:
-        disk_seconds: waiting for the read-ahead to bring a batch's records into memory, and looking them up.
-        decode_seconds: waiting for the threads that decode and cut, of raw shards that cut, on a GPU into page-locked
+        disk_seconds: waiting for the read-ahead to bring a batch's records into memory, and reading them.
+        decode_seconds: waiting for the threads that decode and cut (raw shards: only cut), on a GPU into page-locked
             memory; 0 with `decode="dali"`.
-        graph_seconds: waiting for DALI: crop, mirror and means, with `decode="dali"` decoding too, and on a GPU
+        graph_seconds: waiting for DALI: crop, mirror and mean, with `decode="dali"` also decoding, and on a GPU
             queueing the pictures' transfer.
         copy_seconds: handing the batch over: DALI's pictures as a tensor, without a copy; on a GPU also queueing the
-            labels' transfer and an event behind the pictures, the host's part of both. On the CPU next to nothing.
-        threads: of decoding and of DALI, each.
+            labels' transfer and an event after the pictures. Almost zero on the CPU.
+        threads: number of threads for decoding, and for DALI.
     """
 
     disk_seconds: float = 0.0
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Elapsed:
-    """A span of time in two parts: waiting for data, and the rest."""
+    """Seconds in two parts: waiting for data, and the rest."""
 
     waiting_seconds: float
     working_seconds: float
@@ -68,31 +68,37 @@ class Elapsed:
 
     @property
     def seconds(self) -> float:
-        """Both together."""
+        """Total seconds."""
         return self.waiting_seconds + self.working_seconds
 
     @property
     def stall_percent(self) -> float:
-        """Share of waiting, 0..100; 0 where nothing was measured."""
+        """Waiting in percent of the total, 0..100; 0 where nothing was measured."""
         return 100.0 * self.waiting_seconds / self.seconds if self.seconds > 0 else 0.0
 
 
-WAITING, WORKING, NEITHER = Elapsed(1.0, 0.0), Elapsed(0.0, 1.0), Elapsed(0.0, 0.0)  # what one second of a span is
+WAITING, WORKING, NEITHER = Elapsed(1.0, 0.0), Elapsed(0.0, 1.0), Elapsed(0.0, 0.0)  # per second of a span
 
 
 class StallMeter(Generic[T]):
-    """Iterates over batches once and measures.
+    """Iterates over batches once and measures how long the loop waits for them.
 
     Args:
-        batches: any iterable. One that has `stages()`, as our streams do, is asked what it waits for.
-        clock: seconds.
-        device: where the training runs. For a CUDA device (`cuda`, `cuda:1`, a torch.device) the seconds are the
-            GPU's; for any other, or None, the host's.
-        began: what the clock said before the batches were made, if making them is to count as start-up.
-
+        batches: any iterable. If it has `stages()`, as streams do, the waiting is also reported by stage.
+        clock: returns seconds.
+        device: where the training runs. For a CUDA device (`cuda`, `cuda:1`, a torch.device) seconds are measured on
+            the GPU; for any other, or None, on the host.
+        began: the clock's time before `batches` was created, to include its creation in the start-up.
     Attributes:
-        startup_seconds: until the first batch was there, by the host's clock: from `began` on, or of that fetch alone.
-        batches: fetched so far.
+        startup_seconds: until the first batch arrived, on the host: since `began`, or of that fetch alone.
+        batches: number of batches fetched.
+    Raises:
+        Exception: whatever `batches` raises passes through.
+    Example:
+        meter = StallMeter(loader, device="cuda")
+        for images, labels in meter:
+            train_step(images, labels)
+        print(f"{meter.total().stall_percent:.1f}% waiting for data")
     """
 
     def __init__(
@@ -121,7 +127,7 @@ class StallMeter(Generic[T]):
         try:
             batch = next(self._source)
         except BaseException:
-            self._end(NEITHER)  # the end of the batches, or a failure: no step was kept waiting
+            self._end(NEITHER)  # the last batch was returned, or a failure: no step waited
             raise
         waited = self._end(WAITING if self.batches and not self._pauses else NEITHER)
         if not self.batches:
@@ -132,7 +138,7 @@ class StallMeter(Generic[T]):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what happens inside, an evaluation say."""
+        """Return a context that excludes the time inside, such as an evaluation."""
         self._end_work()
         self._pauses += 1
         try:
@@ -142,16 +148,16 @@ class StallMeter(Generic[T]):
             self._end(NEITHER)
 
     def total(self) -> Elapsed:
-        """All seconds but the start-up and the pauses; waits until a GPU has done what it has been given."""
+        """Return the seconds of waiting and work, without start-up and pauses; waits for a GPU's queued work."""
         self._end_work()
         return self._spans.total()
 
     def stages(self) -> StageTimes:
-        """What the host waited for, in seconds, start-up left out; zeros of batches that do not say."""
+        """Return the host's waiting seconds by stage, without start-up; zeros where `batches` has no `stages`."""
         return self._stages() - self._startup_stages
 
     def lap(self) -> Elapsed:
-        """The seconds since the last lap."""
+        """Return the seconds of waiting and work since the previous call."""
         before, self._lap = self._lap, self.total()
         return self._lap - before
 
@@ -165,35 +171,35 @@ class StallMeter(Generic[T]):
 
 
 class HostSpans:
-    """Spans of time by a clock, one after the other; `last` is when the present one began."""
+    """Consecutive spans of time on the host; `last` is when the current one began."""
 
     def __init__(self, clock: Callable[[], float]):
         self._clock, self.last, self._sum = clock, clock(), Elapsed(0.0, 0.0)
 
     def end(self, kind: Elapsed) -> float:
-        """End the present span and begin the next: it was of this kind, and so many seconds."""
+        """End the current span, which was of this kind, and begin the next; return its seconds."""
         now = self._clock()
         seconds, self.last = now - self.last, now
         self._sum = _added(self._sum, kind, seconds)
         return seconds
 
     def total(self) -> Elapsed:
-        """All that has ended."""
+        """Return the sum of all ended spans."""
         return self._sum
 
 
 class GpuSpans:
-    """The same spans as a GPU sees them: it passes each mark when all work from before it is done.
+    """The same spans on a GPU, by events in its queue: an event completes when all work queued before it is done.
 
-    So the span from the mark before a fetch to the one after it is the time in which the GPU had run dry: where the
-    host is ahead, the GPU passes both at once, however long the host waited. Work that the batch itself brings with
-    it, a copy or a decoding that the training's stream waits for, lies inside the span too.
+    So the span from the event before a fetch to the one after it is the time in which the GPU had no work: where the
+    host is ahead, both complete at once, however long the host waited. Work that belongs to the batch, a copy or a
+    decoding that the training's stream waits for, is inside the span too.
 
-    Only a total waits for the GPU. Otherwise a span is read once its marks have been passed, in general a step later.
+    Only `total` waits for the GPU. Otherwise a span is read once its events are complete, usually a step later.
 
     Args:
-        mark: puts a mark into the GPU's queue and returns it, a `torch.cuda.Event` or the like: `query()`, whether
-            it has been passed, `synchronize()`, which waits until it is, and `elapsed_time(later)`, in milliseconds.
+        mark: records an event in the GPU's queue and returns it, a `torch.cuda.Event` or an object with `query()`,
+            `synchronize()` and `elapsed_time(later)`, in milliseconds.
     """
 
     def __init__(self, mark: Callable[[], Any]):
@@ -201,16 +207,16 @@ class GpuSpans:
         self._ahead: deque[tuple[Elapsed, Any, Any]] = deque()
 
     def end(self, kind: Elapsed) -> None:
-        """Mark the end of the present span, which was of this kind, and the beginning of the next."""
+        """End the current span, which was of this kind, and begin the next."""
         now = self._mark()
         self._ahead.append((kind, self._last, now))
         self._last = now
         self._read()
 
     def total(self) -> Elapsed:
-        """All that has ended."""
-        # A mark is not passed in the call that makes it, even by an idle GPU: each lap would lack its own last step.
-        # Who asks for a total has as a rule just read the loss, so there is little to wait for.
+        """Return the sum of all ended spans."""
+        # Even on an idle GPU an event is not complete in the call that records it, so without this wait each lap would
+        # lack its last step. Callers have usually just read the loss, so the wait is short.
         self._last.synchronize()
         self._read()
         return self._sum
@@ -225,7 +231,7 @@ class GpuSpans:
 
 
 def cuda_marks(device: Any) -> Callable[[], Any]:
-    """A function that records an event in the queue in which the device's work stands."""
+    """Return a function that records an event in the device's current stream."""
     import torch
 
     def mark() -> Any:

@@ -1,6 +1,6 @@
-"""Run a DALI pipeline and give its batches as torch tensors, without a copy; let go of everything in the right order.
+"""Run a DALI pipeline and return its batches as torch tensors, without a copy; release everything in the right order.
 
-In:  a source of batches, a graph.  Out: Batch after Batch.  What is in a batch is loader.py's to say.
+In:  a source of batches, a graph.  Out: Batch after Batch.  streams.py decides what is in a batch.
 """
 
 import time
@@ -22,12 +22,12 @@ class Batch:
     """One batch.
 
     Attributes:
-        images: (n, 3, crop, crop), or (n, views, 3, crop, crop), RGB, on the stream's device; float32 pixels of 0..255
-            less the mean, in channels_last memory, unless the stream was asked for another dtype or layout.
-        labels: int64 (n,), on the same device.
-        unlabelled: some label is -1, for none.
+        images: (n, 3, crop, crop), or (n, views, 3, crop, crop), RGB, on the stream's device; by default float32,
+            pixels of 0..255 less the mean, in channels_last memory; see dtype, mean and layout of `train_stream`.
+        labels: int64 (n,), on the same device; -1 for none.
+        unlabelled: whether any label is -1.
         records: int64 (n,), NumPy: indices in the split.
-        plan: the BatchPlan of a training batch, None in a pass over views.
+        plan: the BatchPlan of a training batch; None for views.
     """
 
     images: torch.Tensor
@@ -38,17 +38,21 @@ class Batch:
 
 
 class Stream:
-    """Runs a DALI pipeline and gives its batches. Close it, or use it in a `with`, when done; dropping it will do too.
+    """An iterator over the batches of a DALI pipeline. Use it in a `with`, close it, or drop it when done.
 
-    Batches stay valid after later ones were fetched and after closing. What interrupts it within a batch ends it.
+    Batches stay valid after later ones were fetched and after closing. An interruption within a batch ends the stream.
 
     Args:
         source: what DALI calls for each batch; the stream closes it.
         make_graph: builds the pipeline around it.
-        layout: of the pictures' memory, `HWC` or `CHW`.
+        device: where the batches are.
+        layout: memory layout of the pictures, `HWC` or `CHW`.
         threads: of decoding, and of DALI.
-        decode: who decodes, or of raw pixels cuts, `threads` or `dali`.
-        chosen: a sentence that says why, where that was measured.
+        decode: the decoder, `threads` or `dali`; of raw pixels what cuts.
+        chosen: why this decoder, where it was measured.
+        clock: seconds.
+    Attributes:
+        decode, chosen: as above.
     """
 
     def __init__(
@@ -73,15 +77,15 @@ class Stream:
         except BaseException:
             source.close()
             raise
-        # DALI and the threads read what the source keeps, so they must stop before it goes. Of objects that are lost
-        # in a reference cycle Python may end the source first; this callback is run before any of them.
+        # DALI and the threads read the source's memory, so they must stop before it is freed. In a reference cycle
+        # Python may finalize the source first; this callback runs before that.
         self._stop = weakref.finalize(self, _stop, self._pipeline, source)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        if self._failure is not None:  # DALI would go on with the batch after, under this one's labels
+        if self._failure is not None:  # DALI would continue with the next batch, under this one's labels
             raise self._failure
         if not self._stop.alive:
             raise StopIteration
@@ -89,10 +93,10 @@ class Stream:
             return self._batch()
         except StopIteration:
             raise
-        except BaseException:  # Ctrl-C too: DALI and the source might no longer mean the same batch
+        except BaseException:  # Ctrl-C too: DALI and the source may no longer be at the same batch
             if self._failure is None:
                 self._failure = StreamError(
-                    "the stream was interrupted within a batch", "make it again from its (epoch, step)"
+                    "the stream was interrupted within a batch", "create it again from its (epoch, step)"
                 )
             self.close()
             raise
@@ -104,25 +108,25 @@ class Stream:
         self.close()
 
     def stages(self) -> StageTimes:
-        """Where the time inside this iterator went, since it was made."""
+        """Return the seconds spent waiting inside this iterator since its creation, by stage."""
         source = self._source
         return StageTimes(
             source.disk_seconds, source.decode_seconds, self._graph_seconds, self._copy_seconds, self._threads
         )
 
     def synchronize(self) -> None:
-        """Wait until the device has what was given out; on the CPU it has."""
+        """Wait until all returned batches are on the device; on the CPU they always are."""
         if self._side is not None:
             torch.cuda.current_stream(self._device).synchronize()
 
     def close(self) -> None:
-        """Stop the pipeline and the threads, then let go of the files."""
+        """Stop the pipeline and the threads, then close the files."""
         self._stop()
 
     def _batch(self) -> Batch:
         outputs = self._run()
         began = self._clock()
-        # On a GPU outputs are in order behind this stream's work, which waits for DALI's; the host does not.
+        # On a GPU the current CUDA stream waits for DALI's; the host does not.
         images = torch.from_dlpack(outputs[0].as_tensor())
         job = self._source.used(self._when_read())
         labels = self._labels(job.payloads.labels)
@@ -153,19 +157,19 @@ class Stream:
             self._graph_seconds += self._clock() - began - waited
 
     def _labels(self, labels: np.ndarray) -> torch.Tensor:
-        """Labels on the device, copied beside the step that is still under way there, not behind it."""
-        here = torch.from_numpy(labels)
+        """Copy labels to the device in a CUDA stream of their own, beside the step that still runs there."""
+        on_host = torch.from_numpy(labels)
         if self._side is None:
-            return here
-        present = torch.cuda.current_stream(self._device)
+            return on_host
+        current = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._side):
-            there = here.pin_memory().to(self._device, non_blocking=True)  # torch keeps page-locked memory for reuse
-        present.wait_stream(self._side)
-        there.record_stream(present)
-        return there
+            on_device = on_host.pin_memory().to(self._device, non_blocking=True)  # torch reuses page-locked memory
+        current.wait_stream(self._side)
+        on_device.record_stream(current)
+        return on_device
 
     def _when_read(self) -> Callable[[], object]:
-        """What waits until the GPU has read this batch's inputs: behind its outputs, in stream order."""
+        """Return a function that waits until the GPU has read this batch's inputs, by an event after its outputs."""
         if self._side is None:
             return _at_once
         read = torch.cuda.Event()
@@ -174,9 +178,9 @@ class Stream:
 
 
 def _at_once() -> None:
-    """On the CPU a batch that has come out has been read."""
+    """On the CPU a returned batch has already been read."""
 
 
 def _stop(pipeline, source: BatchSource) -> None:
-    pipeline.__del__()  # stops its threads, whoever else may hold it; there is no public name for that
+    pipeline.__del__()  # stops its threads even if it is referenced elsewhere; DALI has no public method for this
     source.close()

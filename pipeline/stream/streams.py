@@ -53,6 +53,7 @@ def train_stream(
     """Stream training batches from (epoch, step) on, without end.
 
     Args:
+        shard_set: opened by `open_shard_set`.
         stats: of the set; may be None where mean is `imagenet` and there is no lighting.
         plan: made with the records of the split `train` and the size of the set.
         epoch, step: of the first batch, from 0.
@@ -118,6 +119,7 @@ def views_stream(
     """Stream every record of a split once, as one or more windows of each picture; the last batch may be short.
 
     Args:
+        shard_set: opened by `open_shard_set`.
         stats: of the set; may be None where mean is `imagenet`.
         split: `train`, `val` or `test`.
         views: windows of each picture: 1, the centre; 10, the paper's; others, see `views_of`.

@@ -69,12 +69,12 @@ def test_a_split_that_is_not_there(own):
     shard_set = open_shard_set(own)
     with pytest.raises(ShardError) as caught:
         shard_set.split("test")
-    assert caught.value.message == f"{own}: no records in a split 'test'; there is train (60), val (20)"
+    assert caught.value.message == f"{own}: no records in a split 'test'; available: train (60), val (20)"
     assert caught.value.hint == "build the shards from a folder that has photos for it"
     edit(own, lambda manifest: manifest["splits"].update(val={"records": 0, "shards": []}))
     shard_set = open_shard_set(own)
     assert not shard_set.has("val")
-    with pytest.raises(ShardError, match=r"no records in a split 'val'; there is train \(60\), val \(0\)"):
+    with pytest.raises(ShardError, match=r"no records in a split 'val'; available: train \(60\), val \(0\)"):
         shard_set.split("val")
 
 
@@ -82,7 +82,7 @@ def test_no_set_there(tmp_path):
     for root in (tmp_path, tmp_path / "missing"):
         assert refusal(UsageError, root) == (
             f"{root}: no shard set there (no dataset.json)",
-            f"make one with: alexnet-prep build-lmdb PHOTOS --out {root}",
+            f"build one: alexnet-prep build-lmdb PHOTOS --out {root}",
         )
 
 
@@ -90,7 +90,7 @@ def test_an_unfinished_build(tmp_path):
     (tmp_path / ".build").mkdir()
     assert refusal(ShardError, tmp_path) == (
         f"{tmp_path}: the build is not finished",
-        "run the same alexnet-prep build-lmdb command again: it goes on where it stopped",
+        "run the same alexnet-prep build-lmdb command again to resume it",
     )
 
 
@@ -107,7 +107,7 @@ def test_a_shard_that_is_not_what_was_built(own, damage):
         with open(data, "r+b") as file:
             file.truncate(size + (-1 if damage == "shorter" else 1))
     assert refusal(ShardError, own) == (
-        f"{folder}: missing, or not of the {size:,} bytes that dataset.json says",
+        f"{folder}: missing, or its size is not {size:,} bytes as in dataset.json",
         "copy the set again, or run its alexnet-prep build-lmdb command again",
     )
     assert not is_complete(folder, ShardFile(16, size, ""))
@@ -140,7 +140,7 @@ def test_a_shard_path_that_is_no_shard_of_its_split_is_refused(own, path):
     edit(own, lambda manifest: manifest["splits"]["train"]["shards"][0].update(path=path))
     message, hint = refusal(ShardError, own)
     assert message == (
-        f"{own}/dataset.json: not a manifest of ours: ValueError a shard at {path!r}, which is not train/NUMBER.lmdb"
+        f"{own}/dataset.json: not a valid manifest: ValueError a shard at {path!r}, which is not train/NUMBER.lmdb"
     )
     assert hint == "copy dataset.json again, or build the set again"
 
@@ -148,7 +148,7 @@ def test_a_shard_path_that_is_no_shard_of_its_split_is_refused(own, path):
 @pytest.mark.parametrize("name", ["../../evil", "", ".", "Train", "train/x", "evil"])
 def test_a_split_of_another_name_is_refused(own, name):
     edit(own, lambda manifest: manifest["splits"].update({name: manifest["splits"].pop("train")}))
-    assert refusal(ShardError, own)[0].endswith(f"not a manifest of ours: ValueError a split {name!r}")
+    assert refusal(ShardError, own)[0].endswith(f"not a valid manifest: ValueError a split {name!r}")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_split_of_another_name_is_refused(own, name):
 def test_damaged_json(own, text, what):
     (own / "dataset.json").write_bytes(text)
     message, hint = refusal(ShardError, own)
-    assert message.startswith(f"{own}/dataset.json: not a manifest of ours: {what}")
+    assert message.startswith(f"{own}/dataset.json: not a valid manifest: {what}")
     assert hint == "copy dataset.json again, or build the set again"
 
 
@@ -188,12 +188,12 @@ def test_sums_that_do_not_add_up(own):
 def test_values_that_no_build_writes(own, key, value, text):
     edit(own, lambda manifest: manifest.update({key: value}))
     message = refusal(ShardError, own)[0]
-    assert message.startswith(f"{own}/dataset.json: not a manifest of ours: ValueError ") and text in message
+    assert message.startswith(f"{own}/dataset.json: not a valid manifest: ValueError ") and text in message
 
 
 def test_a_size_beyond_all_numbers(own):
     edit(own, lambda manifest: manifest.update(size=float("inf")))
-    assert "not a manifest of ours: OverflowError" in refusal(ShardError, own)[0]
+    assert "not a valid manifest: OverflowError" in refusal(ShardError, own)[0]
 
 
 def test_a_shard_of_less_than_no_records(own):
@@ -203,7 +203,7 @@ def test_a_shard_of_less_than_no_records(own):
         train["records"] -= 17
 
     edit(own, change)
-    assert "train has a shard of less than no records" in refusal(ShardError, own)[0]
+    assert "train has a shard with a negative number of records" in refusal(ShardError, own)[0]
 
 
 def places(value, above=()):

@@ -181,7 +181,7 @@ def of_jpeg(data, label=1):
             "the JPEG has 256x200 pixels, its Datum says 256x256",
         ),
         (datum.encode(bytes(256 * 256 * 3), height=256, width=256, label=1, encoded=False), "raw pixels in a JPEG set"),
-        (b"", "not one of our Datum records"),
+        (b"", "incomplete Datum"),
         (GOOD[:1000], "not a Datum: field 4 claims"),
     ],
 )
@@ -366,7 +366,7 @@ def test_a_shard_that_is_named_twice(copy):
     manifest["splits"]["val"]["records"] += shard["records"]
     (copy / "dataset.json").write_text(json.dumps(manifest))
     (damage,) = verify_shards(copy, Here()).damages
-    assert (damage.shard, damage.reason) == ("dataset.json", "names val/00001.lmdb 2 times")
+    assert (damage.shard, damage.reason) == ("dataset.json", "lists val/00001.lmdb 2 times")
 
 
 def test_strange_files_are_noted_and_harmless(copy):
@@ -378,10 +378,10 @@ def test_strange_files_are_noted_and_harmless(copy):
     report = verify_shards(copy, Here())
     assert report.whole
     assert report.notes == (
-        ".build: left by a command that was stopped; it may be removed",
-        "thesis.tex: not of this set",
-        "train/.00007.lmdb.part: left by a command that was stopped; it may be removed",
-        "train/00009.lmdb: not of this set",
+        ".build: left by an interrupted command; it can be removed",
+        "thesis.tex: not part of this set",
+        "train/.00007.lmdb.part: left by an interrupted command; it can be removed",
+        "train/00009.lmdb: not part of this set",
     )
 
 
@@ -461,7 +461,7 @@ def test_damage_is_a_list_and_a_remedy(call, copy):
     assert lines[6].startswith("val/00001.lmdb: data.mdb has 4,096 bytes, but dataset.json says ")
     assert lines[7] == "rejected.csv: No such file or directory" and lines[8].startswith("stats.npz: ")
     assert aside.splitlines() == [
-        *(f"note: stranger{k}: not of this set" for k in range(5)),
+        *(f"note: stranger{k}: not part of this set" for k in range(5)),
         "note: 2 more other files",
         f"error: {copy}: damaged: 19 faults in 2 of 6 shards",
         f"  try: alexnet-prep verify --shards {copy} --repair, which rebuilds 2 shards from {photos}; "

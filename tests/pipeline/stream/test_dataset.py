@@ -153,5 +153,5 @@ def test_a_csv_that_is_not_of_its_shard_is_named(shards, tmp_path):
 def test_no_set_and_no_split_are_said(shards, tmp_path):
     with pytest.raises(UsageError, match="no shard set there"):
         ShardDataset(tmp_path)
-    with pytest.raises(ShardError, match="no records in a split 'test'; there is train"):
+    with pytest.raises(ShardError, match="no records in a split 'test'; available: train"):
         ShardDataset(shards.root, "test")

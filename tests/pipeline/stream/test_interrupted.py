@@ -93,7 +93,7 @@ def test_an_interrupted_stream_ends(shard_set, interrupt, decode, place, raised,
         assert torch.equal(batch.images, same.images) and torch.equal(batch.labels, same.labels)
     if raised is KeyboardInterrupt:
         assert isinstance(told[0], KeyboardInterrupt) and len(got) + len(told) == 9
-        assert str(told[1]) == "the stream was interrupted within a batch; make it again from its (epoch, step)"
+        assert str(told[1]) == "the stream was interrupted within a batch; create it again from its (epoch, step)"
     last = got[-1].plan
     with streamed(shard_set, decode, epoch=last.epoch, step=last.step + 1) as stream:  # as the hint says
         assert torch.equal(next(stream).images, expected[len(got)].images)

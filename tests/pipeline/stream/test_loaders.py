@@ -100,7 +100,7 @@ def test_an_epoch_may_be_set_where_a_dataloader_has_it_and_after_its_iteration_w
     iteration = iter(loader)
     next(iteration)
     loader.sampler.set_epoch(1)  # what has given batches of another epoch is over
-    with pytest.raises(PlanError, match="this iteration is over"):
+    with pytest.raises(PlanError, match="this iteration has ended"):
         next(iteration)
 
 
@@ -144,7 +144,7 @@ def test_a_state_says_what_it_is_a_place_in(shards, planned):
     [
         ("seed", 4, "give seed=4"),
         ("batch_size", 15, "give batch_size=15"),
-        ("fingerprint", "of another", "open the shard set that the state is of"),
+        ("fingerprint", "of another", "open the shard set of the state"),
         ("decode", "dali", "give decode='dali'"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_state_of_something_else_is_refused_by_name(shards, name, other, hint)
     state = {**loader.state_dict(), "epoch": 1, "step": 2}
     with pytest.raises(PlanError) as caught:
         loader.load_state_dict({**state, name: other})
-    assert caught.value.message.startswith(f"this state has {name} {other}, the loader {state[name]}")
+    assert caught.value.message.startswith(f"the state has {name} {other}, the loader {state[name]}")
     assert caught.value.hint == hint and place(loader) == (0, 0)
 
 
@@ -193,7 +193,7 @@ def test_torch_distributed_is_asked_when_an_epoch_begins(shards, planned, monkey
 PROCESS = """
 import json, sys
 import torch, torch.distributed as dist
-from alexnet_dali.pipeline.stream.loaders import TestLoader, TrainLoader
+from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
 from alexnet_dali.pipeline.plan.plan import Augmentation
 
 root, meeting, rank, ranks = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -212,7 +212,7 @@ for epoch in range(2):
         torch.nn.functional.cross_entropy(net(images / 64), labels).backward()
         optimizer.step()
         given.append(len(labels))
-    for images, labels in TestLoader(root, "val", 1, crop=64, **options):
+    for images, labels in EvalLoader(root, "val", 1, crop=64, **options):
         tested.append([labels.item(), net.module(images / 64).argmax().item()])
 print(json.dumps([given, tested, net.module[2].weight.flatten().tolist()]))
 dist.barrier()
@@ -253,9 +253,9 @@ def test_two_iterations_at_once_are_refused(shards):
         running = iter(loader)
         next(running)
         end()
-        with pytest.raises(PlanError, match="this iteration is over"):
+        with pytest.raises(PlanError, match="this iteration has ended"):
             next(running)
-    with pytest.raises(PlanError, match="a loader for each loop"):
+    with pytest.raises(PlanError, match="one loader for each concurrent loop"):
         next(first)
     assert len(list(loader)) == 4  # it may be used again after it was closed
 
@@ -296,18 +296,18 @@ def test_testing_on_ranks_meets_every_record_once(shards, ranks):
     "make, kind, told",
     [
         (lambda root: TrainLoader(root, 0), PlanError, "a batch of 0"),
-        (lambda root: TrainLoader(root, 8, rank=1), UsageError, "rank 1 of None ranks"),
+        (lambda root: TrainLoader(root, 8, rank=1), UsageError, "rank is 1, ranks is None"),
         (lambda root: TrainLoader(root, 8, rank=2, ranks=2), PlanError, "invalid rank 2 of 2 ranks"),
         (
             lambda root: TrainLoader(root, 8, augmentation=Augmentation(crop=300)),
             PlanError,
             "does not fit into 256x256",
         ),
-        (lambda root: EvalLoader(root, "val", 0), PlanError, "a batch of 0"),
+        (lambda root: EvalLoader(root, "val", 0), PlanError, "batch size 0 is below 1"),
         (
             lambda root: TrainLoader(root, 14).load_state_dict({"epoch": 0, "step": 4}),
             PlanError,
-            "epoch 0, step 4, of 4",
+            "no epoch 0, step 4: an epoch has 4 steps",
         ),
         (lambda root: TrainLoader(root, 14).set_epoch(-1), PlanError, "no epoch -1"),
         (lambda root: TrainLoader(root / "train"), UsageError, "no shard set there"),

@@ -149,16 +149,16 @@ def jpeg_as_raw(value):
 
 DAMAGE = {
     "cut": (lambda value: value[:-200], "not a Datum: field 4 claims "),
-    "empty": (lambda value: b"", "not one of our Datum records: no channels, height, width, data, label, encoded"),
-    "noise": (lambda value: b"\xff" * 64, "not a Datum: a number has no end"),
+    "empty": (lambda value: b"", "incomplete Datum: no channels, height, width, data, label, encoded"),
+    "noise": (lambda value: b"\xff" * 64, "not a Datum: unterminated number"),
     "label beyond": (lambda value: record_of(value, label=4), "label 4 in a set of 4 classes"),
     "label far below": (lambda value: record_of(value, label=-2), "label -2 in a set of 4 classes"),
     "other sides": (lambda value: record_of(value, height=255), "256x255 pixels in a set of size 256"),
     "oblong": (lambda value: record_of(value, width=300), "300x256 pixels in a set of size 256"),
-    "raw in a JPEG set": (jpeg_as_raw, "raw pixels, which dataset.json does not say"),
+    "raw in a JPEG set": (jpeg_as_raw, "raw pixels where dataset.json says a JPEG"),
     "not a JPEG": (
         lambda value: record_of(value, data=b"\x00" * 500),
-        "the Datum says JPEG, but its data does not begin as one",
+        "the Datum says JPEG, but its data does not begin like one",
     ),
 }
 
@@ -194,7 +194,7 @@ def test_a_jpeg_in_a_raw_set_and_a_short_payload_are_named(shards, raw_shards, t
     raw = stored.values(raw_shards.split("train").shards[0][0])[0]
     short = record_of(raw, data=bytes(1000))
     for name, value, reason in (
-        ("jpeg", jpeg, "a JPEG, which dataset.json does not say"),
+        ("jpeg", jpeg, "a JPEG where dataset.json says raw pixels"),
         ("short", short, "the Datum says raw 256x256 RGB, 196608 bytes, but holds 1000"),
     ):
         folder = stored.damaged(raw_shards.root, tmp_path / name, "train", 3, 2, value)
@@ -258,7 +258,7 @@ def test_a_truncated_shard_and_a_missing_one_are_refused(shards, tmp_path):
 
 
 def test_an_empty_split_is_refused(shards):
-    with pytest.raises(ShardError, match=r"no records in a split 'test'; there is train \(60\), val \(20\)"):
+    with pytest.raises(ShardError, match=r"no records in a split 'test'; available: train \(60\), val \(20\)"):
         RecordReader(shards, "test")
 
 

@@ -921,7 +921,7 @@ def test_impossible_options_are_refused(small):
             make()
     with pytest.raises(StatsError, match="unknown lighting scale 'lambda'; choose one of stddev, eigenvalue"):
         Lighting("lambda")
-    with pytest.raises(ShardError, match=r"no records in a split 'test'; there is train \(60\), val \(20\)"):
+    with pytest.raises(ShardError, match=r"no records in a split 'test'; available: train \(60\), val \(20\)"):
         small.views("test", crop=48)
 
 

@@ -264,7 +264,7 @@ def test_statistics_of_no_set(call, tmp_path):
         call("pca-stats", "--shards", tmp_path / "out"),
         2,
         f"{tmp_path}/out: no shard set there (no dataset.json)",
-        f"make one with: alexnet-prep build-lmdb PHOTOS --out {tmp_path}/out",
+        f"build one: alexnet-prep build-lmdb PHOTOS --out {tmp_path}/out",
     )
 
 
@@ -274,7 +274,7 @@ def test_statistics_of_an_unfinished_set(call, tmp_path):
         call("pca-stats", "--shards", tmp_path),
         1,
         f"{tmp_path}: the build is not finished",
-        "run the same alexnet-prep build-lmdb command again: it goes on where it stopped",
+        "run the same alexnet-prep build-lmdb command again to resume it",
     )
 
 
@@ -283,7 +283,7 @@ def test_statistics_without_training_photos(call, tiny, tmp_path):
     refused(
         call("pca-stats", "--shards", tmp_path),
         1,
-        f"{tmp_path}: no records in a split 'train'; there is val (6)",
+        f"{tmp_path}: no records in a split 'train'; available: val (6)",
         "build the shards from a folder that has photos for it",
     )
 

@@ -1,5 +1,6 @@
 """alexnet-train and alexnet-eval as people type them: exit codes, texts, signals, a killed process."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import tiny
@@ -55,13 +57,18 @@ def run_command(capfd):
 
 
 @pytest.fixture(scope="module")
-def trained(few, tmp_path_factory):
-    """A run of six steps that nothing stopped, by the command."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.raises(SystemExit) as left:
+def trained_and_said(few, tmp_path_factory):
+    """A run of six steps that nothing stopped, by the command, and what that printed on standard output."""
+    run, out, err = tmp_path_factory.mktemp("trained") / "run", io.StringIO(), io.StringIO()
+    with pytest.raises(SystemExit) as left, redirect_stdout(out), redirect_stderr(err):
         console.run(train, ["--shards", str(few.root), "--run", str(run), *SHORT])
-    assert left.value.code == 0
-    return run
+    assert (left.value.code, err.getvalue()) == (0, "")
+    return run, out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(trained_and_said):
+    return trained_and_said[0]
 
 
 def bytes_of(run):
@@ -75,10 +82,8 @@ def copied(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copied")
 
 
-def test_training_says_what_it_does(few, tmp_path, run_command):
-    run = tmp_path / "run"
-    code, out, err = run_command(train, "--shards", few.root, "--run", run, *SHORT)
-    assert (code, err) == (0, "")
+def test_training_says_what_it_does(few, trained_and_said):
+    run, out = trained_and_said
     lines = out.splitlines()
     assert lines[0].startswith("source2012: what ran in 2012")
     assert re.fullmatch(r".+/shards: 6 photos of 4 classes, 3 in val", lines[1])
@@ -231,14 +236,17 @@ def test_the_weights_of_nothing(few, tmp_path, run_command):
     assert not (tmp_path / "run").exists()
 
 
-def test_lines_come_every_log_every_steps(few, tmp_path, run_command):
-    for every, steps in ((1, [1, 2, 3, 4, 5]), (3, [3]), (100, [])):
-        run = tmp_path / str(every)
-        arguments = ("--shards", few.root, "--run", run, *SHORT[:-1], every, "--steps", 5)
-        assert run_command(train, *arguments)[0] == 0
-        written = metrics.read(run / "metrics.jsonl")
-        assert [line["step"] for line in written if line["kind"] == "step"] == steps
-        assert [line["step"] for line in written if line["kind"] == "epoch"] == [3]
+@pytest.mark.parametrize(
+    "every, steps",
+    [(3, [3]), pytest.param(1, [1, 2, 3, 4, 5], marks=pytest.mark.slow), pytest.param(100, [], marks=pytest.mark.slow)],
+)
+def test_lines_come_every_log_every_steps(few, tmp_path, run_command, every, steps):
+    run = tmp_path / "run"
+    arguments = ("--shards", few.root, "--run", run, *SHORT[:-1], every, "--steps", 5)
+    assert run_command(train, *arguments)[0] == 0
+    written = metrics.read(run / "metrics.jsonl")
+    assert [line["step"] for line in written if line["kind"] == "step"] == steps
+    assert [line["step"] for line in written if line["kind"] == "epoch"] == [3]
 
 
 def test_the_whole_net_trains(few, tmp_path, run_command, monkeypatch):
@@ -501,6 +509,7 @@ def test_kill_9_then_resume_is_the_undisturbed_run(few, trained, tmp_path, run_c
     assert checkpoint.load(run / "best.pt")["epoch"] == checkpoint.load(trained / "best.pt")["epoch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_finishes_the_step_and_saves(few, trained, tmp_path, run_command, number, code):
     run = tmp_path / "run"
@@ -539,7 +548,7 @@ def second(few, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("views", [1, 5, 8, 10])
+@pytest.mark.parametrize("views", [1, 10, *(pytest.param(views, marks=pytest.mark.slow) for views in (5, 8))])
 def test_eval_says_and_writes_the_error(few, trained, tmp_path, run_command, views):
     file = tmp_path / "result.json"
     code, out, err = run_command(evaluate_runs, trained, "--views", views, "--json", file, "--device", "cpu")
@@ -668,9 +677,13 @@ def test_the_set_that_was_trained_on_is_the_one_named(few, trained):
 
 @pytest.mark.parametrize(
     "strange",
-    [b"\xff\xfe", b'{"kind": "step", "epoch": 1, "step": "y"}\n', b'{"kind": "step", "epoch": 1, "step": null}\n']
-    + [b"[" * 200_000 + b"\n", b'{"kind": "step", "epoch": 1, "step": 1e400}\n'],
-    ids=["bytes", "text", "null", "deep", "infinite"],
+    [
+        pytest.param(b"\xff\xfe", id="bytes"),
+        pytest.param(b'{"kind": "step", "epoch": 1, "step": "y"}\n', id="text", marks=pytest.mark.slow),
+        pytest.param(b'{"kind": "step", "epoch": 1, "step": null}\n', id="null", marks=pytest.mark.slow),
+        pytest.param(b"[" * 200_000 + b"\n", id="deep"),
+        pytest.param(b'{"kind": "step", "epoch": 1, "step": 1e400}\n', id="infinite", marks=pytest.mark.slow),
+    ],
 )
 def test_damaged_metrics_do_not_stop_a_resume(trained, copied, run_command, strange):
     """The checkpoint is whole: nothing but the damaged lines is lost, and how many is said once."""
@@ -743,7 +756,13 @@ def test_a_new_run_takes_nobody_s_files_for_its_own(few, tmp_path, run_command, 
     assert [path.name for path in run.iterdir()] == [name] and (run / name).read_bytes() == content
 
 
-@pytest.mark.parametrize("lines", [b"", b'{"ki', b'{"kind": "step", "epo', b"\0" * 40, None])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        None,
+        *(pytest.param(torn, marks=pytest.mark.slow) for torn in (b"", b'{"ki', b'{"kind": "step", "epo', b"\0" * 40)),
+    ],
+)
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(few, trained, tmp_path, run_command, lines):
     run = tmp_path / "run"
     run.mkdir()
