@@ -81,7 +81,7 @@ class AlexNet(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, seed: int) -> None:
-        """Draw weights from N(0, 0.01), those of conv3 to conv6 from N(0, deep_std); set biases to 1 or 0 (section 5).
+        """Draw weights by the seed from N(0, 0.01), in conv3 to conv6 N(0, deep_std); biases are 1 or 0 (section 5).
 
         The whole net is drawn in every process, which keeps its part, so that every split starts with the same net.
         """
@@ -117,7 +117,7 @@ class AlexNet(nn.Module):
         return logits + self.fc8.bias
 
     def hidden(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Compute the activations of the last hidden layer, float (n, 4096), or a column's half; see `forward`."""
+        """Return the last hidden layer, float (n, 4096) or a column's half, for x and keep as in `forward`."""
         x = self._meet(self.convolutions(x)).flatten(1)  # (n, 9216)
         x = self._drop(self.activation(self.fc6(x)), keep, 0)  # (n, 4096), or half
         return self._drop(self.activation(self.fc7(self._meet(x))), keep, 1)  # (n, 4096), or half

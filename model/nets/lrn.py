@@ -32,7 +32,7 @@ class AcrossMaps(nn.Module):
         self.scale, self.size, self.constant, self.columns = scale, size, constant, columns
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise float (n, channels, height, width); channels is a multiple of columns. Same shape and dtype."""
+        """Return x, float (n, channels, height, width), normalised; channels must be a multiple of columns."""
         band = _band(x.shape[1] // self.columns, self.size, self.columns, x.dtype, x.device)
 
         def sum_of_neighbours(y: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class WithinMap(nn.Module):
         self.scale, self.size, self.constant = scale, size, constant
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise float (n, channels, height, width). Same shape and dtype."""
+        """Return x, float (n, channels, height, width), normalised."""
         maps = x.shape[1]
         square = x.new_ones((maps, 1, self.size, self.size))
 

@@ -47,7 +47,7 @@ class SmallNet(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, seed: int) -> None:
-        """Draw the weights from N(0, `STDS` of the layer); set biases to 0."""
+        """Draw the weights by the seed from N(0, `STDS` of the layer); set biases to 0."""
         generator = torch.Generator().manual_seed(seed)
         for name, std in STDS.items():
             layer = self.get_submodule(name)
@@ -57,7 +57,7 @@ class SmallNet(nn.Module):
             layer.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute logits, float (n, classes), of float (n, 3, side, side), RGB pixels of 0..255 minus the mean."""
+        """Return logits, float (n, classes), of x: float (n, 3, side, side), RGB pixels of 0..255 minus the mean."""
         x = F.max_pool2d(self.activation(self.conv1(x)), 3, stride=2, ceil_mode=True)  # (n, 32, 16, 16)
         x = self._average(self.activation(self.conv2(self.norm(x))))  # (n, 32, 8, 8)
         x = self._average(self.activation(self.conv3(self.norm(x))))  # (n, 64, 4, 4)

@@ -58,7 +58,7 @@ class Team:
         return max(1, available_cores() // self.local_ranks)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add up numbers over all processes, in float64, element by element; each process gets the sums."""
+        """Return the sums of values over all processes, in float64, element by element."""
         if self.ranks == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -66,7 +66,7 @@ class Team:
         return total.tolist()
 
     def previous_vote(self, wish: bool) -> bool:
-        """Cast this process's vote and return the outcome of the previous call: whether any process voted true.
+        """Return the outcome of the previous call (did any process wish so?), and cast this process's vote, `wish`.
 
         The one-call delay lets the votes travel while a step is computed, so that no process waits. The outcome is the
         same in all processes. The first call returns false. After an outcome of true nothing is pending: the votes of

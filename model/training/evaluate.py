@@ -80,6 +80,9 @@ def evaluate(
 
     Args:
         nets: each maps float (n, 3, crop, crop) to logits (n, classes).
+        shard_set, stats: the pictures, and the statistics of the photos that the nets were trained on.
+        split: `train`, `val` or `test`.
+        options: views, crop, mean, precision, device and so on.
         see: called after each batch of this process with its records, labels and probabilities.
         stop: called after each batch; the evaluation is abandoned when it returns true.
         team: processes that share the records, each with all nets; each gets the result over all records.

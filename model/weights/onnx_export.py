@@ -33,6 +33,9 @@ def export_onnx(trained: Trained, path: Path) -> float:
 
     The input is `pictures`, float32 (n, 3, crop, crop), RGB, 0..255; the output is `logits`, float32 (n, classes).
 
+    Args:
+        trained: the net.
+        path: the .onnx file.
     Returns:
         The largest absolute difference between the logits of onnxruntime and torch, on random pictures.
     Raises:

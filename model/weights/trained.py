@@ -46,6 +46,8 @@ class Trained:
     def check_set(self, shard_set: ShardSet) -> None:
         """Check that a shard set fits the net: the same classes in the same order, and the same picture size.
 
+        Args:
+            shard_set: to be evaluated.
         Raises:
             TrainingError: it does not fit.
         """
@@ -61,6 +63,8 @@ class Trained:
     def check_pictures(self, other: "Trained") -> None:
         """Check that two nets take the same input, so that their probabilities can be averaged over one stream.
 
+        Args:
+            other: the second net.
         Raises:
             TrainingError: they were trained on other photos, with another mean or another crop.
         """
@@ -86,15 +90,18 @@ def load(file: Path) -> dict:
     return safetensors_io.read(file) if file.suffix == ".safetensors" else checkpoint.load(file)
 
 
-def load_trained(file: Path) -> Trained:
-    """Read the net of a checkpoint, on the CPU and in training mode; `run_checkpoint` finds a run's file.
+def load_trained(path: Path | str) -> Trained:
+    """Read a trained net.
 
     Args:
-        file: a .pt file of a run, or an exported .safetensors file.
+        path: a run's folder, of which `best.pt` is read, else `last.pt`; one of its .pt files; or an export.
+    Returns:
+        The net, on the CPU and in training mode, with its recipe, statistics and classes.
     Raises:
         UsageError: the file does not exist, or the net's library is not installed.
         TrainingError: the file is damaged or not a checkpoint, or does not fit its net.
     """
+    file = checkpoint.run_checkpoint(Path(path))
     return trained_of(load(file), file)
 
 
@@ -128,6 +135,8 @@ def load_exported(path: Path | str) -> Trained:
 
     Args:
         path: a folder that `alexnet-weights export` wrote, or its model.safetensors.
+    Returns:
+        The net with its recipe, statistics and classes.
     Raises:
         UsageError: the file does not exist, or safetensors or the net's library is not installed.
         TrainingError: a file is damaged, is not an export, or does not fit its net.
@@ -141,6 +150,8 @@ def load_exported(path: Path | str) -> Trained:
 def mean_window(trained: Trained) -> Tensor:
     """Return what is subtracted from a picture before a net takes it, RGB, 0..255.
 
+    Args:
+        trained: the net.
     Returns:
         float32: (3, crop, crop), the centre of the mean image, or (3, 1, 1), the mean colour; depends on the recipe.
     """
