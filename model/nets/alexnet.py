@@ -123,7 +123,7 @@ class AlexNet(nn.Module):
         return self._drop(self.activation(self.fc7(self._meet(x))), keep, 1)  # (n, 4096), or half
 
     def convolutions(self, x: Tensor) -> Tensor:
-        """Compute the convolutional and pooling layers of (n, 3, 224, 224): (n, 256, 6, 6), or a column's half."""
+        """Return the last pooling layer, (n, 256, 6, 6) or a column's half, for x, float (n, 3, 224, 224)."""
         x = self._batch_norm(self.conv1(F.pad(x, (0, CONV1_EDGE, 0, CONV1_EDGE))), 0)  # (n, 96, 55, 55)
         if self.options.pool_before_relu:
             x = self.activation(self._pool(self.norm(x)))  # (n, 96, 27, 27)

@@ -12,7 +12,6 @@ import click
 import numpy as np
 
 from ...model.recipes.recipe import RECIPES, recipe
-from ...model.training import checkpoint
 from ...model.weights.trained import load_trained
 from ...pipeline.errors import UsageError
 from ...pipeline.shards import stats
@@ -56,7 +55,7 @@ def augmentation(run, out, shards, name, record, photo, seed, dark):
     """
     if run is None and shards is None:
         raise UsageError("neither a run nor a shard set is given", "name a run, or a shard set with --shards")
-    trained = load_trained(checkpoint.run_checkpoint(run)) if run else None
+    trained = load_trained(run) if run else None
     chosen = trained.recipe if trained and not name else recipe(name or "source2012")
     shard_set = open_shard_set(shards_of(trained, shards) if trained else shards)
     numbers = trained.stats if trained else stats.load_stats(shard_set)

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import torch
 
-from ...model.training import checkpoint
 from ...model.weights.trained import Trained, load_trained
 from ...pipeline.errors import UsageError
 from ...pipeline.files import printable
@@ -71,7 +70,7 @@ def open_run(run: Path, shards: Path | None, device: str = "auto") -> Opened:
     Raises:
         UsageError, TrainingError: the checkpoint or the set is missing, or they do not fit.
     """
-    trained = load_trained(checkpoint.run_checkpoint(run))
+    trained = load_trained(run)
     shard_set = open_shard_set(shards_of(trained, shards))
     if not shard_set.classes:  # a set of unlabelled photos only: use the net's classes
         shard_set = replace(shard_set, classes=tuple(trained.classes))
