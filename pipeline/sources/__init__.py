@@ -1,25 +1,21 @@
-"""How people keep their photos: a finder each, which lists them in place and unpacks nothing.
+"""Photos in the layouts that people have them in: each layout's module lists them in place and unpacks nothing.
 
-    looks_like(root) -> bool         whether a path is this layout, by a glance
-    find(root, split) -> Found       the photos with their class names, or an error that says what is missing
+    photo.py           a photo's name and location; reading its bytes
+    splits.py          train, val or test by the name of a file or folder
+    class_folders.py   class folders, with or without train/ and val/; readable class names (words.txt)
+    image_list.py      text files of `path label`
+    label_names.py     class names for labels that are numbers
+    tar_index.py       members of a tar, or of a tar within a tar, by their offset
+    class_tars.py      ImageNet's tar of a thousand class tars
+    matfile.py         arrays of structs in MATLAB files
+    devkit.py          ILSVRC's classes by number, and ground truth; meta.mat
+    imagenet2012.py    the official archives of 2012, packed or unpacked, and their devkit
+    imagenet2010.py    those of 2010, with patch_images.tar and the labels of the test photos
+    kaggle.py          ILSVRC/Data/CLS-LOC with LOC_val_solution.csv
+    parquet.py         Hugging Face's tables that contain the photos
+    webdataset.py      tars of KEY.jpg with KEY.cls or KEY.json
+    find.py            detect the layout; labels, splits and order of its photos
 
-In the order in which `sources.py` asks them:
-
-    kaggle.py        ILSVRC/Data/CLS-LOC with LOC_val_solution.csv
-    imagenet2012.py  the official archives of 2012, packed or unpacked, and their devkit
-    imagenet2010.py  those of 2010, with patch_images.tar and the labels of the test photos
-    parquet.py       Hugging Face's tables, photos inside
-    webdataset.py    tars of KEY.jpg with KEY.cls or KEY.json
-    listfile.py      text files of `path label`
-    folders.py       class folders, with train/ and val/ above them or without
-
-What they share:
-
-    tars.py          members of a tar by their place in it, nested tars too
-    class_tars.py    ImageNet's tar of a thousand tars
-    devkit.py        ILSVRC's numbers of classes and labels of photos; matfile.py reads its meta.mat
-    val_folder.py    a flat val/ that is labelled by a list beside it
-    splits.py        train, val or test by the name of a file or folder
-    numbered.py      class names for labels that are numbers
-    words.py         what people call the classes
+The module of a layout has two functions: `looks_like(root) -> bool` detects it by names and first bytes;
+`find(root, split) -> Found` lists the photos with class names, or raises an error that says what is missing.
 """

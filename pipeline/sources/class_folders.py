@@ -1,10 +1,11 @@
-"""Photos in class folders, with `train/` and `val/` above them or without.
+"""Photos in class folders, with or without `train/` and `val/` above them; readable names of the classes.
 
     photos/train/n01440764/a.JPEG      photos/n01440764/a.JPEG
-    photos/val/n01440764/b.JPEG        (flat: a seeded share is held out by sources.py)
-    photos/test/...                    in class folders, or loose: then without labels
+    photos/val/n01440764/b.JPEG        (flat: find.py holds out a seeded share)
+    photos/test/...                    in class folders, or directly in test/, then without labels
 
-In:  a folder.  Out: Found. Links to folders are followed, loops are noticed. Reads names and sizes only, no photo.
+In:  a folder.  Out: Found, or the photos of one folder for layouts that contain such folders.  Links to folders are
+followed and loops detected.  Reads names and sizes only.
 """
 
 import os
@@ -15,18 +16,25 @@ from .photo import Entry, Found, is_photo
 
 KIND = "class folders"
 SPLIT_LIKE = {"train", "training", "val", "valid", "validation", "test", "testing"}
+LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")  # Kaggle's, Caffe's, ImageNet's own
+_MOST_BYTES = 16 << 20  # of such a list; ImageNet's words.txt has 3 MB
 
 
 def looks_like(root: Path) -> bool:
-    """Any folder may be this layout: it is asked last."""
+    """Return whether the path is a folder; any folder may have this layout, so it is detected last."""
     return root.is_dir()
 
 
 def find(root: Path, split: str | None) -> Found:
     """List the photos below a folder.
 
+    Args:
+        root: the folder with the class folders, or with `train/`, `val/` and `test/`.
+        split: the requested split; None for all.
+    Returns:
+        Entries with class names, by split.
     Raises:
-        UsageError: photos without labels where labels are needed, or no photos at all.
+        UsageError: photos lack labels that the split needs, or there are no photos.
     """
     found = Found(KIND, {}, words=read_words(root))
     train, val = root / "train", root / "val"
@@ -41,7 +49,7 @@ def find(root: Path, split: str | None) -> Found:
     elif has_folders(val):
         if split == "train" or (not split and train.is_dir() and loose_photos(train)):
             raise UsageError(
-                f"{root}: only val has photos in class folders, so there are none to train on",
+                f"{root}: only val has photos in class folders; there are no training photos",
                 f"sort the training photos into {train}/CLASS, or build val alone with --split val",
             )
         _flat_folder(root, val, "val", found)
@@ -49,19 +57,19 @@ def find(root: Path, split: str | None) -> Found:
         found.entries["test"], found.ignored = walk(root, root, "")
     else:
         _flat_folder(root, root, "", found)
-        # Two classes called train and val would be learnt well, and mean nothing.
+        # Folders named train and val are splits, not classes.
         names = sorted({entry.class_name for entry in found.entries[""]})
         if names and {name.lower() for name in names} <= SPLIT_LIKE:
             raise UsageError(
-                f"{root}: {' and '.join(names)} would be taken for classes",
-                f"call them {root}/train and {root}/val, with class folders in them",
+                f"{root}: {' and '.join(names)} would be used as classes",
+                f"rename them to {root}/train and {root}/val, with class folders in them",
             )
     if not any(found.entries.values()):
         loose = loose_photos(root)
         raise UsageError(
-            f"{root}: no photos in class folders below it ({found.ignored} other files"
+            f"{root}: no photos in class folders ({found.ignored} other files"
             + (f", {loose} of them photos without a class folder)" if loose else ")"),
-            f"lay them out as {root}/CLASS/photo.jpg, or as {root}/train/CLASS/photo.jpg "
+            f"arrange them as {root}/CLASS/photo.jpg, or as {root}/train/CLASS/photo.jpg "
             f"and {root}/val/CLASS/photo.jpg",
         )
     return found
@@ -75,16 +83,16 @@ def _split_folders(root: Path, split: str | None, found: Found) -> None:
     loose = loose_photos(root / "val")
     if loose and split in (None, "val"):
         raise UsageError(
-            f"{root / 'val'}: {loose} photos without a class folder, so without labels",
+            f"{root / 'val'}: {loose} photos without a class folder, and so without labels",
             f"sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
-            f"ILSVRC2012_devkit_t12.tar.gz into {root}; or leave them out with --split train",
+            f"ILSVRC2012_devkit_t12.tar.gz into {root}; or omit them with --split train",
         )
     add_test(root, root / "test", split, found)
 
 
 def add_test(root: Path, test: Path, split: str | None, found: Found) -> None:
-    """Add `test/`: labelled where it has class folders; else only where it was asked for by name."""
-    if _folders(test) == ["test"]:  # ImageNet's test archive has a folder of that name in it
+    """Add the photos of `test`: with labels from class folders; without labels only if split is `test`."""
+    if _folders(test) == ["test"]:  # as in ImageNet's test archive
         test = test / "test"
     if has_folders(test):
         found.entries["test"], others = walk_classes(root, test)
@@ -102,8 +110,27 @@ def _flat_folder(root: Path, top: Path, split: str, found: Found) -> None:
     found.entries[split], found.ignored = walk_classes(root, top)
 
 
+def val_photos(root: Path, val: Path) -> tuple[list[Entry], int, bool]:
+    """List the photos of a folder that has class folders or, without labels, none.
+
+    Returns:
+        The photos, the number of other files, and whether the photos are without class folders.
+    Raises:
+        UsageError: some photos are in class folders and others are not.
+    """
+    loose = loose_photos(val)
+    if not loose:
+        return *walk_classes(root, val), False
+    if has_folders(val):
+        raise UsageError(
+            f"{val}: {loose:,} photos without a class folder, beside class folders",
+            "sort all of them into class folders, or none",
+        )
+    return *walk(root, val, ""), True
+
+
 def walk_classes(root: Path, top: Path) -> tuple[list[Entry], int]:
-    """Photos in the class folders of `top` and the number of other files; folders below a class belong to it."""
+    """Return the photos in the class folders of `top`, with all folders below them, and the number of other files."""
     entries: list[Entry] = []
     ignored = loose_photos(top)
     for folder in _folders(top):
@@ -114,10 +141,15 @@ def walk_classes(root: Path, top: Path) -> tuple[list[Entry], int]:
 
 
 def walk(root: Path, top: Path, class_name: str, above: frozenset = frozenset()) -> tuple[list[Entry], int]:
-    """All photos below a folder, as one class, and the number of other files.
+    """Return all photos below a folder, as one class, and the number of other files.
 
+    Args:
+        root: the folder that paths are relative to.
+        top: the folder to list.
+        class_name: name of the class; empty for none.
+        above: identities of the folders above `top`.
     Raises:
-        UsageError: a link leads back to a folder above it.
+        UsageError: a symbolic link leads back to a folder above it.
     """
     entries: list[Entry] = []
     ignored = 0
@@ -125,8 +157,8 @@ def walk(root: Path, top: Path, class_name: str, above: frozenset = frozenset())
     while stack:
         place, above = stack.pop()
         if _identity(place) in above:
-            raise UsageError(f"{place}: a link that leads back to a folder above it", "remove the link")
-        below = os.path.relpath(place, root)  # once a folder: it costs more than looking at a photo
+            raise UsageError(f"{place}: symbolic link to a folder above it", "remove the link")
+        below = os.path.relpath(place, root)  # once per folder: slower than stat of a photo
         prefix = "" if below == "." else f"{below}/"
         with os.scandir(place) as found:
             for one in found:
@@ -141,8 +173,25 @@ def walk(root: Path, top: Path, class_name: str, above: frozenset = frozenset())
     return entries, ignored
 
 
+def read_words(folder: Path) -> dict[str, str]:
+    """Read human-readable class names from the first of LISTS in the folder: lines of `name words`.
+
+    Returns:
+        Readable names by class name; empty if no list can be read, which is no error: they are for display only.
+    """
+    for name in LISTS:
+        try:
+            with open(folder / name, encoding="utf-8-sig", errors="replace") as file:
+                lines = file.read(_MOST_BYTES).splitlines()
+        except OSError:
+            continue
+        pairs = (line.split(None, 1) for line in lines)
+        return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    return {}
+
+
 def loose_photos(top: Path) -> int:
-    """Photos in the folder itself, in no class."""
+    """Return the number of photos in the folder itself, without a class folder."""
     if not top.is_dir():
         return 0
     with os.scandir(top) as entries:
@@ -150,7 +199,7 @@ def loose_photos(top: Path) -> int:
 
 
 def has_folders(top: Path) -> bool:
-    """Whether there are folders in it that could be classes."""
+    """Return whether the folder has folders, which could be classes."""
     return bool(_folders(top))
 
 
@@ -169,7 +218,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _file_bytes(entry: os.DirEntry) -> int:
-    """Size of a regular file; 0 for a link to nothing, which the build rejects by name; -1 for a pipe or a device."""
+    """Return the size of a regular file; 0 for a broken link, which the build rejects; -1 for a pipe or device."""
     try:
         return entry.stat().st_size if entry.is_file() else -1 if os.path.exists(entry.path) else 0
     except OSError:
@@ -179,45 +228,3 @@ def _file_bytes(entry: os.DirEntry) -> int:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-# --- from pipeline/sources/val_folder.py
-
-
-def val_photos(root: Path, val: Path) -> tuple[list[Entry], int, bool]:
-    """The photos of a folder, the number of other files, and whether they lie loose, so without class.
-
-    Raises:
-        UsageError: some lie loose and others in class folders.
-    """
-    loose = loose_photos(val)
-    if not loose:
-        return *walk_classes(root, val), False
-    if has_folders(val):
-        raise UsageError(
-            f"{val}: {loose:,} photos without a class folder, beside class folders",
-            "sort all of them into class folders, or none",
-        )
-    return *walk(root, val, ""), True
-
-
-# --- from pipeline/sources/words.py
-
-LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")  # Kaggle's, Caffe's, ImageNet's own
-_MOST_BYTES = 16 << 20  # ImageNet's words.txt has 3 MB
-
-
-def read_words(folder: Path) -> dict[str, str]:
-    """Read the first of LISTS that lies in the folder; lines of `name words`, divided by a blank or a tab.
-
-    A list that cannot be read is no reason to stop: the words are for people only.
-    """
-    for name in LISTS:
-        try:
-            with open(folder / name, encoding="utf-8-sig", errors="replace") as file:
-                lines = file.read(_MOST_BYTES).splitlines()
-        except OSError:
-            continue
-        pairs = (line.split(None, 1) for line in lines)
-        return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-    return {}

@@ -1,10 +1,10 @@
-"""Photos in ImageNet's own archives: a tar of class tars for training, a flat tar for the rest.
+"""Photos in ImageNet's archives: a tar of class tars for training, flat tars for the other splits.
 
     ILSVRC2012_img_train.tar  ->  n01440764.tar  ->  n01440764_10026.JPEG     1,000 tars, 1,281,167 photos
-    ILSVRC2012_img_val.tar    ->  ILSVRC2012_val_00000293.JPEG                in no order
+    ILSVRC2012_img_val.tar    ->  ILSVRC2012_val_00000293.JPEG                unordered
 
-In:  an archive.  Out: Entries that say at which byte of it a photo begins.  Reads headers only, no photo.
-An Entry's path goes through both tars: `ILSVRC2012_img_train.tar/n01440764.tar/n01440764_10026.JPEG`.
+In:  an archive.  Out: Entries with the photos' offsets in it.  Reads headers only.
+An Entry's path contains both tars: `ILSVRC2012_img_train.tar/n01440764.tar/n01440764_10026.JPEG`.
 """
 
 import re
@@ -19,10 +19,10 @@ _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar", re.DOTALL)
 
 
 def class_tars(root: Path, archive: str) -> tuple[dict[str, Member], int]:
-    """The class tars within an archive by wnid, and the number of other files. Reads a header for each class only.
+    """Return the class tars of an archive by wnid, and the number of other files; reads one header per class.
 
     Raises:
-        SourceError: damaged, or there are none.
+        SourceError: the archive is damaged or has no class tars.
     """
     tars: dict[str, Member] = {}
     others: list[str] = []
@@ -38,17 +38,17 @@ def class_tars(root: Path, archive: str) -> tuple[dict[str, Member], int]:
             others.append(member.name)
     if not tars:
         raise SourceError(
-            f"{root / archive}: no class tars in it, such as n01440764.tar, but {len(others):,} other members",
+            f"{root / archive}: contains no class tars, such as n01440764.tar, but {len(others):,} other members",
             original_hint(root / archive),
         )
     return tars, len(others)
 
 
 def training_photos(root: Path, archive: str) -> tuple[list[Entry], int]:
-    """The photos of a tar of class tars, labelled with their tar's name, and the number of other files.
+    """Return the photos of a tar of class tars, with wnids as class names, and the number of other files.
 
     Raises:
-        SourceError: one of the tars is damaged, or a class has no photos.
+        SourceError: a tar is damaged, or a class has no photos.
     """
     tars, ignored = class_tars(root, archive)
     entries: list[Entry] = []
@@ -65,32 +65,32 @@ def training_photos(root: Path, archive: str) -> tuple[list[Entry], int]:
 
 
 def flat_photos(root: Path, archive: str) -> tuple[list[Entry], int]:
-    """The photos of a flat tar, without labels, and the number of other files.
+    """Return the photos of a flat tar, without labels, and the number of other files.
 
     Raises:
-        SourceError: it is damaged.
+        SourceError: the tar is damaged.
     """
     return _photos(root, archive, "", None)
 
 
 def check_classes(where: Path, names: set[str], devkit: Devkit) -> None:
-    """See that all classes are the devkit's.
+    """Check that the devkit has all classes.
 
     Raises:
-        SourceError: they are not, as with the photos of one year and the devkit of another.
+        SourceError: it lacks some; photos and devkit are probably of different years.
     """
     unknown = sorted(names - set(devkit.order))
     if unknown:
         raise SourceError(
-            f"{where}: {len(unknown):,} of {len(names):,} classes are none of the {len(devkit.order):,} "
-            f"in {devkit.path}, {unknown[0]} among them",
-            "photos and devkit must be of the same year",
+            f"{where}: {len(unknown):,} of {len(names):,} classes are not among the {len(devkit.order):,} "
+            f"of {devkit.path}, first {unknown[0]}",
+            "use photos and devkit of the same year",
         )
 
 
 def missing(root: Path, archive: str, what: str, hint: str) -> UsageError:
-    """The error that an archive is not there."""
-    return UsageError(f"{root}: no {what}: {archive} is not there", hint)
+    """Return the error for a missing archive."""
+    return UsageError(f"{root}: no {what}: {archive} is missing", hint)
 
 
 def _photos(root: Path, archive: str, wnid: str, tar: Member | None) -> tuple[list[Entry], int]:

@@ -1,11 +1,11 @@
-"""The ILSVRC devkit: which number is which class, and the labels of the photos that lie in no class folder.
+"""The ILSVRC devkit: the classes by number, and the labels of photos without class folders.
 
     ILSVRC2012_devkit_t12.tar.gz     meta.mat and ILSVRC2012_validation_ground_truth.txt in its data/,
     ILSVRC2010_devkit-1.0.tar.gz     or that folder unpacked, or the two files themselves beside the photos
 
-In:  a folder and a year.  Out: a Devkit.  Read in memory, with limits; nothing is unpacked to disk.
-`meta.mat` is a MATLAB file: arrays and no code, read by `matfile.py`, which executes and unpickles nothing.
-The classes are its leaves; the inner nodes of the tree ("animal") are in it, too, with higher numbers.
+In:  a folder and a year.  Out: a Devkit.  Read in memory, with size limits; nothing is unpacked to disk.
+`meta.mat` is a MATLAB file, read by `matfile.py`. The classes are the leaves of its tree; the inner nodes ("animal")
+have higher numbers.
 """
 
 import gzip
@@ -30,14 +30,14 @@ _NUMBER = re.compile(r"_(\d+)\.\w+$")
 
 @dataclass(frozen=True)
 class Devkit:
-    """What a devkit says.
+    """The content of a devkit.
 
     Attributes:
-        path: where it was read, for messages.
-        order: the classes by ILSVRC ID, from ID 1 on.
-        words: what people call a class, by its wnid.
-        groups: the wnids of inner nodes, by ID: no photo is labelled with these.
-        truth: the ILSVRC IDs of the val photos in the order of their names, as lines of text; None, not there.
+        path: the file it was read from, for error messages.
+        order: wnids by ILSVRC ID, from ID 1 on.
+        words: human-readable class names by wnid.
+        groups: wnids of inner nodes by ID, which are not classes.
+        truth: ILSVRC IDs of the val photos in the order of their file names, as lines of text; None if missing.
     """
 
     path: Path
@@ -47,27 +47,29 @@ class Devkit:
     truth: tuple[str, ...] | None = None
 
     def label(self, photos: list[Entry], lines: tuple[str, ...], table: str) -> list[Entry]:
-        """Label photos by a ground truth, one ID a line, in the order of their names.
+        """Label photos with a ground truth: one ID per line, in the order of their file names.
 
         Args:
-            photos: without class, in any order.
-            lines: of the table.
-            table: what it is called, for messages.
+            photos: entries without class names, in any order.
+            lines: lines of the ground truth.
+            table: name of the ground truth, for error messages.
+        Returns:
+            Entries with class names, sorted by file name.
         Raises:
-            SourceError: not as many lines as photos, photos are missing, or an ID is none of a class.
+            SourceError: the numbers of lines and photos differ, photos are missing, or an ID is not of a class.
         """
         photos = sorted(photos, key=lambda entry: (entry.path.rsplit("/", 1)[-1], entry.path))
-        for k, entry in enumerate(photos, 1):  # a photo missing at the front shifts all labels behind it
+        for k, entry in enumerate(photos, 1):  # a missing photo would shift all later labels
             number = _NUMBER.search(entry.path)
             if number and int(number[1]) != k:
                 raise SourceError(
-                    f"{entry.path}: is photo number {k:,} by name: one is missing before it, or there is one too many "
+                    f"{entry.path}: is photo {k:,} in the order of file names: photos are missing or added before it "
                     f"({len(photos):,} photos, {len(lines):,} lines in {table})",
-                    "all photos of the split must be there: their labels are counted off by file name",
+                    "complete the photos of the split: labels are assigned in the order of file names",
                 )
         if len(photos) != len(lines):
             raise SourceError(
-                f"{table}: {len(lines):,} lines for {len(photos):,} photos", "it must have one line for each photo"
+                f"{table}: {len(lines):,} lines for {len(photos):,} photos", "use a file with one line per photo"
             )
         return [
             entry._replace(class_name=self._class(line, f"{table}, line {k}"))
@@ -80,20 +82,20 @@ class Devkit:
         if 1 <= number <= len(self.order):
             return self.order[number - 1]
         if number in self.groups:
-            raise SourceError(f"{where}: {number} is {self.groups[number]}, a group of classes and none itself")
-        raise SourceError(f"{where}: {text[:40]!r} is no ILSVRC ID of a class, 1 to {len(self.order)}")
+            raise SourceError(f"{where}: {number} is {self.groups[number]}, a group of classes, not a class")
+        raise SourceError(f"{where}: {text[:40]!r} is not the ILSVRC ID of a class, 1 to {len(self.order)}")
 
 
 def has_devkit(root: Path, year: int) -> bool:
-    """Whether a devkit of the year lies in the folder."""
+    """Return whether the folder has a devkit of the year."""
     return (root / ARCHIVES[year]).is_file() or _folder(root, year) is not None
 
 
 def read_devkit(root: Path, year: int) -> Devkit | None:
-    """Read the devkit that lies in the folder; None, there is none.
+    """Read the folder's devkit of the year; None if there is none.
 
     Raises:
-        SourceError: damaged, too large, or it contradicts itself.
+        SourceError: it is damaged, too large, or inconsistent.
     """
     archive, folder = root / ARCHIVES[year], _folder(root, year)
     truth_name = f"ILSVRC{year}_validation_ground_truth.txt"
@@ -107,23 +109,23 @@ def read_devkit(root: Path, year: int) -> Devkit | None:
     else:
         return None
     if meta is None:
-        raise SourceError(f"{path}: there is no {_META} in it", original_hint(path))
+        raise SourceError(f"{path}: contains no {_META}", original_hint(path))
     order, words, groups = _classes(path, meta, f"ILSVRC{year}_ID")
     return Devkit(path, order, words, groups, None if truth is None else text_lines(truth))
 
 
 def is_wnid(name: str) -> bool:
-    """Whether a name is that of a WordNet noun, as ImageNet's classes are called: n01440764."""
+    """Return whether a name is a WordNet ID of a noun, such as n01440764."""
     return _WNID.fullmatch(name) is not None
 
 
 def text_lines(data: bytes) -> tuple[str, ...]:
-    """The lines of a table, whatever ends them; empty ones at its end do not count."""
+    """Return the lines of a text file, with any line ends, without empty ones at the end."""
     return tuple(data.decode("utf-8-sig", "replace").rstrip().splitlines())
 
 
 def _folder(root: Path, year: int) -> Path | None:
-    """The folder of an unpacked devkit; the photos' own folder may hold its two files."""
+    """Return the folder of an unpacked devkit, which may be the photos' folder itself."""
     places = [root / name / "data" for name in FOLDERS[year]] + [root]
     truth = f"ILSVRC{year}_validation_ground_truth.txt"
     for place in places:
@@ -133,10 +135,10 @@ def _folder(root: Path, year: int) -> Path | None:
 
 
 def read_small(path: Path) -> bytes:
-    """Read a file that cannot be large.
+    """Read a file of at most 64 MiB.
 
     Raises:
-        SourceError: it is, or cannot be read.
+        SourceError: it is larger, or cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -144,31 +146,31 @@ def read_small(path: Path) -> bytes:
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}", "copy it again") from None
     if len(data) > _MOST_META_BYTES:
-        raise SourceError(f"{path}: more than {_MOST_META_BYTES >> 20} MiB, so it is no such file", "copy it again")
+        raise SourceError(f"{path}: larger than {_MOST_META_BYTES >> 20} MiB", "copy it again")
     return data
 
 
 def _from_archive(path: Path, names: tuple[str, str]) -> list[bytes | None]:
-    """The contents of two files of a .tar.gz, by their names without folders."""
+    """Return the contents of two files of a .tar.gz, by their names without folders."""
     try:
         with gzip.open(path) as file:
             data = file.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path}: cannot be unpacked ({error})", original_hint(path)) from None
     if len(data) > _MOST_BYTES:
-        raise SourceError(f"{path}: unpacks to more than {_MOST_BYTES >> 20} MiB: no devkit", original_hint(path))
-    there = {member.name.rsplit("/", 1)[-1]: member for member in members_in_memory(data, path)}
+        raise SourceError(f"{path}: unpacks to more than {_MOST_BYTES >> 20} MiB", original_hint(path))
+    by_name = {member.name.rsplit("/", 1)[-1]: member for member in members_in_memory(data, path)}
     found: list[bytes | None] = []
     for name in names:
-        member = there.get(name)
+        member = by_name.get(name)
         if member and member.bytes > _MOST_META_BYTES:
-            raise SourceError(f"{path}: {name} has {member.bytes:,} bytes: not the real one", original_hint(path))
+            raise SourceError(f"{path}: {name} has {member.bytes:,} bytes, more than the original", original_hint(path))
         found.append(data[member.offset : member.offset + member.bytes] if member else None)
     return found
 
 
 def _classes(path: Path, meta: bytes, id_field: str) -> tuple[tuple[str, ...], dict[str, str], dict[int, str]]:
-    """Classes by ID, words by wnid, and groups by ID."""
+    """Return wnids in the order of IDs, readable names by wnid, and groups by ID."""
     leaves: dict[int, str] = {}
     groups: dict[int, str] = {}
     words: dict[str, str] = {}
@@ -176,7 +178,7 @@ def _classes(path: Path, meta: bytes, id_field: str) -> tuple[tuple[str, ...], d
         if not is_wnid(wnid) or wnid in words or identity in leaves or identity in groups or identity < 1:
             raise SourceError(
                 f"{path}: synset {number} of {_META} has the {id_field} {identity} and the WNID {wnid!r}: "
-                "not as it should be, or there twice",
+                "invalid or duplicate",
                 original_hint(path),
             )
         words[wnid] = text
@@ -191,7 +193,7 @@ def _classes(path: Path, meta: bytes, id_field: str) -> tuple[tuple[str, ...], d
 
 
 def _synsets(path: Path, meta: bytes, id_field: str) -> list[tuple[int, str, str, int]]:
-    """ID, WNID, words and number of children of every synset of a meta.mat."""
+    """Return ID, WNID, words and number of children of every synset in a meta.mat."""
     fields = (id_field, "WNID", "words", "num_children")
     try:
         rows = read_structs(meta, "synsets", fields, _MOST_META_BYTES)

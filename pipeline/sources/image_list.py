@@ -1,12 +1,12 @@
-"""Photos that a text file lists, a path and a label a line, as Caffe's `train.txt` does.
+"""Photos listed in a text file, a path and a label per line, as in Caffe's `train.txt`.
 
-    n01440764/a b.JPEG 0        blanks before the label, or a tab; the label is a number or a name
-    path,label                  or a CSV, with this header or without
+    n01440764/a b.JPEG 0        spaces or a tab before the label, which is a number or a name
+    path,label                  or a CSV, with or without this header
     # a comment
 
-In:  such a file; or a folder that holds `train.txt`, `val.txt` and perhaps `test.txt`.  Out: Found. Paths are absolute,
-or relative to the list's folder, or to `train/` in it if the list is `train.txt`. A list may name any file that its
-owner can read. A test list may lack the labels. Looks at every photo's size, reads none.
+In:  such a file; or a folder with `train.txt`, `val.txt` and optionally `test.txt`.  Out: Found.  Paths are absolute,
+relative to the list's folder, or relative to `train/` in it if the list is `train.txt`. A list may name any readable
+file. A test list may lack labels. Reads the photos' sizes only.
 """
 
 import codecs
@@ -30,14 +30,14 @@ from .splits import WORDS, flat_if_train_alone
 KIND = "list"
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "img_path")
 LABELS = ("label", "labels", "class", "class_id", "class_name", "class_index", "category", "target", "cls", "wnid")
-_HEAD_BYTES = 1 << 16  # of a file that may be a list
-_FIRST = 100  # photos that decide which folder the paths are relative to
+_HEAD_BYTES = 1 << 16  # read to detect a list
+_FIRST = 100  # photos that determine the folder of relative paths
 _NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class Line(NamedTuple):
-    """An entry of a list: its line from 1, the path, and the label as written; empty, there is none."""
+    """An entry of a list: line number from 1, path, and label as written, empty for none."""
 
     number: int
     path: str
@@ -45,7 +45,7 @@ class Line(NamedTuple):
 
 
 def looks_like(root: Path) -> bool:
-    """A text file that begins with photos; or a folder with both lists, of photos that are there or that could be."""
+    """Return whether the path is a text file that begins with photos, or a folder with such lists of both splits."""
     if root.is_file():
         return any(is_photo(line.path) for line in _head(root))
     if not all((root / f"{name}.txt").is_file() for name in ("train", "val")):
@@ -57,11 +57,11 @@ def looks_like(root: Path) -> bool:
 
 
 def find(root: Path, split: str | None) -> Found:
-    """List the photos that the lists name.
+    """List the photos in the lists.
 
     Raises:
         UsageError: there is no list.
-        SourceError: a photo is missing or listed with two labels, a label is missing, or is not like the others.
+        SourceError: a photo is missing or has two labels, or a label is missing or of another kind than the others.
     """
     if root.is_file():
         lists = {WORDS.get(root.stem.lower(), ""): root}
@@ -70,7 +70,7 @@ def find(root: Path, split: str | None) -> Found:
         lists = {name: root / f"{name}.txt" for name in SPLITS if (root / f"{name}.txt").is_file()}
         folder = root
     if not lists:
-        raise UsageError(f"{root}: no train.txt, val.txt or test.txt", "name the list itself, or its folder")
+        raise UsageError(f"{root}: no train.txt, val.txt or test.txt", "choose the list itself, or its folder")
     lists = flat_if_train_alone(lists)
     notes: list[str] = []
     rows = {name: _rows(path, folder, notes) for name, path in lists.items()}
@@ -87,18 +87,18 @@ def read_list(path: Path) -> list[Line]:
     """Read a list.
 
     Raises:
-        SourceError: it cannot be read, or is not text.
+        SourceError: it cannot be read, or is not a text or CSV file.
     """
     try:
         return list(_parse(_decode(path, path.read_bytes()), is_csv=path.suffix.lower() == ".csv"))
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}", "can it be read?") from None
+        raise SourceError(f"{path}: {error.strerror}", "make the file readable") from None
     except csv.Error as error:
-        raise SourceError(f"{path}: no CSV: {error}", "look at it: a quotation mark may be left open") from None
+        raise SourceError(f"{path}: invalid CSV: {error}", "check for an unclosed quotation mark") from None
 
 
 def _head(path: Path) -> list[Line]:
-    """The first entries of a file; none, if it is no list."""
+    """Return the first entries of a file; empty if it is not a list."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -110,15 +110,15 @@ def _head(path: Path) -> list[Line]:
 
 
 def _decode(path: Path, data: bytes) -> str:
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # a redirection in Windows PowerShell
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as written by Windows PowerShell
     text = data.decode("utf-16" if utf16 else "utf-8-sig", "replace" if utf16 else "surrogateescape")
     if "\0" in text:
-        raise SourceError(f"{path}: not a text file", "name a list of lines `path label`")
+        raise SourceError(f"{path}: not a text file", "choose a list of lines `path label`")
     return text
 
 
 def _parse(text: str, *, is_csv: bool) -> Iterator[Line]:
-    lines = enumerate(text.split("\n"), 1)  # not splitlines, which would end a line at letters that names may hold
+    lines = enumerate(text.split("\n"), 1)  # splitlines would also split at characters that names may contain
     entries = [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not entries:
         return
@@ -131,7 +131,7 @@ def _parse(text: str, *, is_csv: bool) -> Iterator[Line]:
     for number, line in entries:
         if "\t" in line.strip():
             path, label = line.strip().rsplit("\t", 1)
-        elif is_photo(line.strip()):  # a path alone; no class is called x.jpg
+        elif is_photo(line.strip()):  # a path without a label
             path, label = line.strip(), ""
         else:
             path, label = (line.rsplit(None, 1) + [""])[:2]
@@ -156,10 +156,10 @@ def _parse_csv(entries: Iterable[tuple[int, str]]) -> Iterator[Line]:
 
 
 def _rows(path: Path, folder: Path, notes: list[str]) -> list[Row]:
-    """The photos of a list with their sizes and labels, as its lines stand; a line that is there twice once."""
+    """Return the photos of a list in its order, with sizes and labels; equal lines count once."""
     lines = read_list(path)
     if not lines:
-        raise SourceError(f"{path}: lists no photos", "write a line `path label` for each")
+        raise SourceError(f"{path}: contains no photos", "write a line `path label` for each photo")
     base = _base(folder, path.stem, lines) or ""
     rows: dict[str, Row] = {}
     missing: list[Line] = []
@@ -171,9 +171,9 @@ def _rows(path: Path, folder: Path, notes: list[str]) -> list[Row]:
         if size < 0:
             missing.append(line)
         elif (before := rows.setdefault(photo, Row(number, name, photo, size, line=line.number))).line != line.number:
-            if before[:2] != (number, name):
+            if (before.number, before.name) != (number, name):
                 raise SourceError(
-                    f"{path}: line {line.number}: {line.path} has the label {line.label or 'none'}, and another in "
+                    f"{path}: line {line.number}: {line.path} has the label {line.label or 'none'}, but another in "
                     f"line {before.line}",
                     "remove one of these lines",
                 )
@@ -183,10 +183,10 @@ def _rows(path: Path, folder: Path, notes: list[str]) -> list[Row]:
         raise SourceError(
             f"{path}: line {missing[0].number}: {missing[0].path or 'an empty path'}: no such file "
             f"({len(missing):,} of {len(lines):,} photos are missing)",
-            f"remove these lines, or put the photos where they say, below {places}",
+            f"remove these lines, or add the photos below {places}",
         )
     if again:
-        notes.append(f"{path}: {again:,} lines that are there twice count once")
+        notes.append(f"{path}: {again:,} duplicate lines are ignored")
     return list(rows.values())
 
 
@@ -201,12 +201,12 @@ def _label(path: Path, line: Line) -> tuple[int | None, str]:
 
 
 def _bases(folder: Path, stem: str) -> list[str]:
-    """What paths in a list may be relative to, below its folder: Caffe's train.txt means the folder train beside it."""
+    """Return the folders that paths may be relative to; those in Caffe's train.txt are relative to train/."""
     return ["", *([stem] if stem in WORDS and (folder / stem).is_dir() else [])]
 
 
 def _base(folder: Path, stem: str, lines: list[Line]) -> str | None:
-    """The first of the bases where one of the first photos is; None, if none is."""
+    """Return the first of the bases that contains one of the first photos; None if none does."""
     for base in _bases(folder, stem):
         if any(_bytes(folder / _below(folder, base, line.path)) >= 0 for line in lines[:_FIRST]):
             return base
@@ -214,15 +214,15 @@ def _base(folder: Path, stem: str, lines: list[Line]) -> str | None:
 
 
 def _below(folder: Path, base: str, path: str) -> str:
-    """A photo's path relative to the folder, if it is below it, so that a copy elsewhere lists the same."""
-    if ".." not in path.split("/"):  # which may lead elsewhere than it says, where there are links
+    """Return a photo's path, relative to the folder if it is below it, so that a copy has the same paths."""
+    if ".." not in path.split("/"):  # with symbolic links, normalizing `..` changes the path
         path = os.path.normpath(path)
     top = os.path.join(os.path.abspath(folder), "")
     return path[len(top) :] if path.startswith(top) else os.path.join(base, path)
 
 
 def _bytes(path: Path) -> int:
-    """Size of a file; -1, there is none."""
+    """Return the size of a regular file; -1 if there is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -231,9 +231,9 @@ def _bytes(path: Path) -> int:
 
 
 def _forget_zeros(rows: dict[str, list[Row]], notes: list[str]) -> None:
-    """Caffe's tools want a label of every photo, so lists of ILSVRC's test photos say 0 everywhere."""
+    """Remove labels that are all 0 from a test list: Caffe's tools require labels, which ILSVRC's test set lacks."""
     test = rows.get("test", [])
-    classes = {row[:2] for name, some in rows.items() if name != "test" for row in some}
+    classes = {(row.number, row.name) for name, some in rows.items() if name != "test" for row in some}
     if len(classes) > 1 and len(test) > len(classes) and all(row.number == 0 for row in test):
         rows["test"] = [row._replace(number=NO_LABEL) for row in test]
-        notes.append(f"test: all {len(test):,} labels are 0, so they are taken for none")
+        notes.append(f"test: all {len(test):,} labels are 0 and are ignored")

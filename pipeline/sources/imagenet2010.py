@@ -1,13 +1,13 @@
-"""ImageNet of 2010, whose test labels are known: the set of the paper's tables 1 and 2. Archives, read in place.
+"""ImageNet of 2010, whose test labels are public: archives, read in place.
 
     ILSVRC2010_images_train.tar              1,000 class tars
-    ILSVRC2010_images_val.tar, ..._test.tar  loose photos
+    ILSVRC2010_images_val.tar, ..._test.tar  photos without class folders
     ILSVRC2010_devkit-1.0.tar.gz             the labels of val
     ILSVRC2010_test_ground_truth.txt         the labels of test
-    patch_images.tar                         photos to be used in place of blank ones: its folders are the splits
+    patch_images.tar                         replacements of blank photos, in one folder per split
 
-In:  the folder that holds them, or some of them.  Out: Found.  Reads the archives' headers, no photo.
-A patch gives its bytes only: the photo's path, and so its place in every list, stays.
+In:  the folder with all or some of these.  Out: Found.  Reads the archives' headers only.
+A replaced photo keeps its path, and so its place in the order.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ _PATCH_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"
 
 
 def looks_like(root: Path) -> bool:
-    """Any of the archives with photos lies there; a devkit alone may lie beside anything."""
+    """Return whether the folder has one of the archives with photos; a devkit alone may be of another layout."""
     return any((root / name).is_file() for name in TARS.values())
 
 
@@ -36,24 +36,23 @@ def find(root: Path, split: str | None) -> Found:
     """List the photos of the archives.
 
     Raises:
-        UsageError: an archive is missing that the split needs.
-        SourceError: an archive is damaged, photos and labels do not agree, or a patch replaces nothing.
+        UsageError: an archive that the split requires is missing.
+        SourceError: an archive is damaged, photos and labels are inconsistent, or a patch matches no photo.
     """
     if not root.is_dir():
-        raise UsageError(f"{root}: not a folder", "name the folder that holds the archives")
-    there = {name for name, archive in TARS.items() if (root / archive).is_file()}
-    asked = split or "train"
-    if asked not in there:
-        others = ", ".join(name for name in TARS if name in there)
-        hint = "put it there" + (f", or build another split with --split: {others}" if others else "")
-        raise missing(root, TARS[asked], f"{asked} photos", hint)
+        raise UsageError(f"{root}: not a folder", "choose the folder of the archives")
+    available = [name for name, archive in TARS.items() if (root / archive).is_file()]
+    required = split or "train"
+    if required not in available:
+        hint = "add it" + (f", or build another split with --split: {', '.join(available)}" if available else "")
+        raise missing(root, TARS[required], f"{required} photos", hint)
     devkit = read_devkit(root, 2010)
     found = Found(KIND, {}, words=read_words(root))
     names: set[str] = set()
-    if "train" in there:
-        names = _train(root, split, "train" if split or "val" in there else "", found)
+    if "train" in available:
+        names = _train(root, split, "train" if split or "val" in available else "", found)
     for which in ("val", "test"):
-        if which in there and split in (None, which):
+        if which in available and split in (None, which):
             _flat(root, which, split, devkit, found)
     _patch(root, found)
     if devkit:
@@ -64,18 +63,18 @@ def find(root: Path, split: str | None) -> Found:
 
 
 def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
-    """Add the training photos, where they are asked for; the names of all their classes."""
+    """Add the training photos, if requested; return the names of all their classes."""
     if split not in (None, "train"):
         return set(class_tars(root, TARS["train"])[0])
     found.entries[into], found.ignored = training_photos(root, TARS["train"])
     if into == "":
         found.kind += ", flat"
-        found.notes.append(f"{root / TARS['val']} is not there: a share of the training photos is held out as val")
+        found.notes.append(f"{root / TARS['val']} is missing: a share of the training photos is held out as val")
     return {entry.class_name for entry in found.entries[into]}
 
 
 def _flat(root: Path, which: str, split: str | None, devkit: Devkit | None, found: Found) -> None:
-    """Add val or test, labelled by their ground truth; test without one only where it is asked for."""
+    """Add val or test, labelled by their ground truth; test without it only if requested."""
     archive, name = root / TARS[which], TRUTHS[which]
     truth = _truth(root, which, devkit)
     if which == "test" and truth is None and not split:
@@ -87,14 +86,14 @@ def _flat(root: Path, which: str, split: str | None, devkit: Devkit | None, foun
         photos = devkit.label(photos, *truth)
     elif which == "val" or truth:
         raise UsageError(
-            f"{archive}: {len(photos):,} photos without labels: {name if devkit else DEVKIT} is not there",
-            f"put it into {root}, or build only the training photos with --split train",
+            f"{archive}: {len(photos):,} photos without labels: {name if devkit else DEVKIT} is missing",
+            f"put it into {root}, or build the training photos alone with --split train",
         )
     found.entries[which] = photos
 
 
 def _truth(root: Path, which: str, devkit: Devkit | None) -> tuple[tuple[str, ...], str] | None:
-    """The lines of a ground truth, and what it is called; None, it is not there."""
+    """Return the lines of a ground truth and its name; None if it is missing."""
     name = TRUTHS[which]
     if which == "val" and devkit and devkit.truth is not None:
         return devkit.truth, f"{devkit.path}: {name}"
@@ -105,21 +104,21 @@ def _truth(root: Path, which: str, devkit: Devkit | None) -> tuple[tuple[str, ..
 
 
 def _patch(root: Path, found: Found) -> None:
-    """Give the patched photos the patches' bytes.
+    """Replace the location of patched photos by that of their patches.
 
     Raises:
-        SourceError: a patch replaces no photo, or more than one.
+        SourceError: a patch matches no photo, or more than one.
     """
     path = root / PATCH
     if not path.is_file():
-        found.notes.append(f"{path} is not there: some photos are blank or broken without it")
+        found.notes.append(f"{path} is missing: some photos are blank or damaged without it")
         return
-    there = {split or "train" for split in found.entries}
+    splits = {split or "train" for split in found.entries}
     patches: dict[tuple[str, str], Member] = {}
     for member in members(path):
         folder, name = ["", *member.name.split("/")][-2:]
         split = _PATCH_FOLDERS.get(folder, folder)
-        if is_photo(name) and (split in there or split not in TARS):
+        if is_photo(name) and (split in splits or split not in TARS):
             patches[split, name] = member
     hits = dict.fromkeys(patches, 0)
     for split, entries in found.entries.items():
@@ -131,7 +130,7 @@ def _patch(root: Path, found: Found) -> None:
     for place, count in hits.items():
         if count != 1:
             raise SourceError(
-                f"{path}: {patches[place].name} replaces {count or 'no'} photo{'s' if count else ''}, but must one",
-                f"it is for a photo called {place[1]} of {TARS.get(place[0], 'a split')}: is that archive complete?",
+                f"{path}: {patches[place].name} matches {count} photos instead of 1",
+                f"it replaces {place[1]} of {TARS.get(place[0], 'a split')}: check that this archive is complete",
             )
-    found.notes.append(f"{len(patches):,} photos are replaced by those of {PATCH}")
+    found.notes.append(f"{len(patches):,} photos are replaced from {PATCH}")

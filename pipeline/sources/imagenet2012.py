@@ -1,12 +1,12 @@
-"""ImageNet of 2012 as its authors give it out: archives, read in place.
+"""ImageNet of 2012 as published: archives, read in place.
 
     ILSVRC2012_img_train.tar         1,000 class tars           or unpacked, train/n01440764/*.JPEG
-    ILSVRC2012_img_val.tar           loose photos               or unpacked, val/*.JPEG
+    ILSVRC2012_img_val.tar           a flat tar                 or unpacked, val/*.JPEG
     ILSVRC2012_devkit_t12.tar.gz     the labels of val
-    ILSVRC2012_img_test*.tar         loose photos, whose labels were never published
+    ILSVRC2012_img_test*.tar         a flat tar; the labels were never published
 
-In:  the folder that holds them, or some of them.  Out: Found.  Reads the archives' headers, no photo; of the train
-tar, which has 148 GB, only what the split asks for.
+In:  the folder with all or some of these.  Out: Found.  Reads the archives' headers only; of the training archive of
+148 GB, only those that the split requires.
 """
 
 from pathlib import Path
@@ -24,31 +24,31 @@ DEVKIT = ARCHIVES[2012]
 
 
 def looks_like(root: Path) -> bool:
-    """Any of the archives lies there, or the devkit with class folders or alone; it may lie beside anything."""
+    """Return whether the folder has one of the archives, or the devkit with class folders or alone."""
     if not root.is_dir():
         return False
     if (root / TRAIN).is_file() or (root / VAL).is_file() or _test_tar(root):
         return True
     if not has_devkit(root, 2012):
         return False
-    there = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")}
+    names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")}
     return (
         class_folders.has_folders(root / "train")
         or _has_photos(root / "val")
-        or any(is_wnid(name) for name in there)
-        or there <= {DEVKIT, *FOLDERS[2012]}
+        or any(is_wnid(name) for name in names)
+        or names <= {DEVKIT, *FOLDERS[2012]}
     )
 
 
 def find(root: Path, split: str | None) -> Found:
-    """List the photos of the archives, and of folders unpacked from them.
+    """List the photos of the archives, or of folders unpacked from them.
 
     Raises:
-        UsageError: an archive is missing that the split needs.
-        SourceError: an archive is damaged, or photos and labels do not agree.
+        UsageError: an archive that the split requires is missing.
+        SourceError: an archive is damaged, or photos and labels are inconsistent.
     """
     if not root.is_dir():
-        raise UsageError(f"{root}: not a folder", "name the folder that holds the archives")
+        raise UsageError(f"{root}: not a folder", "choose the folder of the archives")
     devkit = read_devkit(root, 2012)
     packed = (root / TRAIN).is_file() or (root / VAL).is_file()
     found = Found(f"{KIND}, {'archives' if packed else 'unpacked'}", {}, words=read_words(root))
@@ -59,14 +59,14 @@ def find(root: Path, split: str | None) -> Found:
     if not (has_train or has_val or _test_tar(root)):
         return _class_folders(root, split, found)
     if split in (None, "train") and not has_train:
-        raise missing(root, TRAIN, "photos to train on", "put it there, or build val alone with --split val")
+        raise missing(root, TRAIN, "training photos", "add it, or build val alone with --split val")
     if split == "val" and not has_val:
-        raise missing(root, VAL, "val photos", "put it there, or hold photos out: without --split")
+        raise missing(root, VAL, "val photos", "add it, or omit --split to hold out training photos")
     names = _train(root, split, "train" if has_val or split else "", found) if has_train else set()
     by_devkit = has_val and _val(root, split, devkit, found)
     _test(root, split, found)
     if split == "test" and not found.entries.get("test"):
-        raise missing(root, TEST, "test photos", "put it there, or choose another --split")
+        raise missing(root, TEST, "test photos", "add it, or choose another --split")
     names |= {entry.class_name for entries in found.entries.values() for entry in entries} - {""}
     if devkit and ((root / TRAIN).is_file() or by_devkit or not names):
         check_classes(root, names, devkit)
@@ -76,7 +76,7 @@ def find(root: Path, split: str | None) -> Found:
 
 
 def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
-    """Add the training photos, where they are asked for; the names of all their classes."""
+    """Add the training photos, if requested; return the names of all their classes."""
     if not (root / TRAIN).is_file():
         found.entries[into], ignored = class_folders.walk_classes(root, root / "train")
     elif split in (None, "train"):
@@ -87,12 +87,12 @@ def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
     found.ignored += ignored
     if into == "":
         found.kind += ", flat"
-        found.notes.append(f"{root / VAL} is not there: a share of the training photos is held out as val")
+        found.notes.append(f"{root / VAL} is missing: a share of the training photos is held out as val")
     return {entry.class_name for entry in found.entries[into]}
 
 
 def _val(root: Path, split: str | None, devkit: Devkit | None, found: Found) -> bool:
-    """Add the val photos, where they can be asked for; whether they are the devkit's to label."""
+    """Add the val photos, if requested; return whether their labels come from the devkit."""
     if (root / VAL).is_file():
         name, loose = VAL, True
         photos, ignored = flat_photos(root, VAL) if split in (None, "val") else ([], 0)
@@ -106,21 +106,21 @@ def _val(root: Path, split: str | None, devkit: Devkit | None, found: Found) -> 
     elif split in (None, "val"):
         if devkit is None:
             raise UsageError(
-                f"{root / name}: {len(photos):,} photos without labels: {DEVKIT} is not there",
-                f"put it into {root}, or leave val out with --split train",
+                f"{root / name}: {len(photos):,} photos without labels: {DEVKIT} is missing",
+                f"put it into {root}, or omit val with --split train",
             )
         if devkit.truth is None:
-            raise SourceError(f"{devkit.path}: no ILSVRC2012_validation_ground_truth.txt", f"get {DEVKIT} again")
+            raise SourceError(f"{devkit.path}: no ILSVRC2012_validation_ground_truth.txt", f"download {DEVKIT} again")
         table = f"{devkit.path}: ILSVRC2012_validation_ground_truth.txt"
         found.entries["val"] = devkit.label(photos, devkit.truth, table)
     return loose
 
 
 def _test(root: Path, split: str | None, found: Found) -> None:
-    """Add the test photos only where they are asked for: they have no labels."""
+    """Add the test photos, which have no labels, if requested."""
     if not (archive := _test_tar(root)):
         test = root / "test"
-        unpacked = test / "test"  # as the archive has them
+        unpacked = test / "test"  # as in the archive
         class_folders.add_test(root, unpacked if unpacked.is_dir() else test, split, found)
     elif split == "test":
         found.entries["test"], ignored = flat_photos(root, archive)
@@ -130,11 +130,11 @@ def _test(root: Path, split: str | None, found: Found) -> None:
 
 
 def _class_folders(root: Path, split: str | None, found: Found) -> Found:
-    """A devkit beside class folders without splits; else there is nothing to read."""
+    """List class folders without splits beside a devkit; raise UsageError if there are none."""
     others = (entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if split == "test" or not set(others) - set(FOLDERS[2012]):
         what = "photos" + (", only the devkit" if found.devkit_order else "")
-        raise missing(root, TEST if split == "test" else TRAIN, what, "put the archives, or train/ and val/, there")
+        raise missing(root, TEST if split == "test" else TRAIN, what, "add the archives, or train/ and val/")
     flat = class_folders.find(root, split)
     flat.devkit_order, flat.words = found.devkit_order, found.words or flat.words
     return flat
@@ -145,10 +145,10 @@ def _has_photos(val: Path) -> bool:
 
 
 def _test_tar(root: Path) -> str:
-    """The name of the test archive; of two the later, ILSVRC2012_img_test_v10102019.tar, which mends photos."""
+    """Return the name of the test archive; of two the later one, ILSVRC2012_img_test_v10102019.tar, a correction."""
     return max((path.name for path in root.glob(TEST) if path.is_file()), default="")
 
 
 def _note_twice(folder: Path, archive: str, found: Found) -> None:
     if folder.is_dir():
-        found.notes.append(f"{folder} is not read: {archive} is there, too")
+        found.notes.append(f"{folder} is ignored: {archive} contains the same photos")

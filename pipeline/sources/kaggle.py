@@ -1,13 +1,13 @@
-"""ImageNet of 2012 as Kaggle gives it out, unpacked.
+"""ImageNet of 2012 as distributed by Kaggle, unpacked.
 
     ROOT/LOC_val_solution.csv                              the labels of val: ImageId,PredictionString
-    ROOT/LOC_synset_mapping.txt                            what people call the classes
+    ROOT/LOC_synset_mapping.txt                            human-readable class names
     ROOT/ILSVRC/Data/CLS-LOC/train/n01440764/*.JPEG
-    ROOT/ILSVRC/Data/CLS-LOC/val/*.JPEG                    loose, or sorted into class folders
-    ROOT/ILSVRC/Data/CLS-LOC/test/*.JPEG                   loose, without labels
+    ROOT/ILSVRC/Data/CLS-LOC/val/*.JPEG                    or in class folders
+    ROOT/ILSVRC/Data/CLS-LOC/test/*.JPEG                   without labels
 
-In:  ROOT, or a folder on the way to CLS-LOC, or any folder with train/, val/ and LOC_val_solution.csv.  Out: Found.
-`LOC_train_solution.csv` lists only the photos with boxes, fewer than half, so it is never the list of photos.
+In:  ROOT, a folder between it and CLS-LOC, or any folder with train/, val/ and LOC_val_solution.csv.  Out: Found.
+`LOC_train_solution.csv` is not read: it lists only photos with bounding boxes, fewer than half.
 """
 
 import csv
@@ -25,7 +25,7 @@ _PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 
 
 def looks_like(root: Path) -> bool:
-    """The folder CLS-LOC, one above it, or one with train or val and Kaggle's labels."""
+    """Return whether the path is CLS-LOC, a folder above it, or a folder with train or val and Kaggle's labels."""
     return _base(root) is not None
 
 
@@ -33,12 +33,12 @@ def find(root: Path, split: str | None) -> Found:
     """List the photos.
 
     Raises:
-        UsageError: the photos or the labels of a split that is needed are not there.
-        SourceError: photos and labels do not agree.
+        UsageError: photos or labels of a requested split are missing.
+        SourceError: photos and labels are inconsistent.
     """
     base = _base(root)
     if base is None:
-        raise UsageError(f"{root}: there is no {_PLACES[0]} in it", "name the folder that the archive was unpacked to")
+        raise UsageError(f"{root}: contains no {_PLACES[0]}", "choose the folder that the archive was unpacked to")
     above = _upwards(root, base)
     found = Found(KIND, {})
     lists = (read_words(folder) for folder in above if any((folder / name).is_file() for name in LISTS))
@@ -50,7 +50,7 @@ def find(root: Path, split: str | None) -> Found:
         found.entries["train"], ignored = walk_classes(root, train)
         found.ignored += ignored
     if split in (None, "train") and not found.entries.get("train"):
-        raise UsageError(f"{train}: no photos in class folders to train on", "unpack them, or build --split val alone")
+        raise UsageError(f"{train}: no photos in class folders", "unpack them, or build val alone with --split val")
     if val.is_dir():
         photos, ignored, loose = val_photos(root, val)
         found.ignored += ignored
@@ -59,7 +59,7 @@ def find(root: Path, split: str | None) -> Found:
         elif split in (None, "val"):
             found.entries["val"] = _label(root, val, photos, above)
     if split in (None, "val") and not found.entries.get("val"):
-        raise UsageError(f"{val}: no photos", "unpack them, or build --split train alone")
+        raise UsageError(f"{val}: no photos", "unpack them, or omit val with --split train")
     add_test(root, base / "test", split, found)
     if not found.entries.get("train"):
         found.classes = tuple(sorted(_mapped(above)))
@@ -67,34 +67,34 @@ def find(root: Path, split: str | None) -> Found:
 
 
 def _label(root: Path, val: Path, photos: list[Entry], above: list[Path]) -> list[Entry]:
-    """Label loose val photos by the table; every photo must have a line, and every line a photo."""
+    """Label val photos without class folders by the table; photos and lines must correspond one to one."""
     table = next((folder / SOLUTION for folder in above if (folder / SOLUTION).is_file()), None)
     if table is None:
         higher = next((str(folder) for folder in root.resolve().parents[:3] if (folder / SOLUTION).is_file()), "")
         raise UsageError(
-            f"{val}: {len(photos):,} photos without labels: {SOLUTION} is not there",
-            (f"it is in {higher}: name that folder" if higher else f"put it into {root}")
-            + ", or leave val out with --split train",
+            f"{val}: {len(photos):,} photos without labels: {SOLUTION} is missing",
+            (f"it is in {higher}: choose that folder" if higher else f"put it into {root}")
+            + ", or omit val with --split train",
         )
     labels = _read_solution(table, _mapped(above))
     stems = [stem_of(entry.path) for entry in photos]
     without_line = sorted(set(stems) - labels.keys())
     without_photo = sorted(labels.keys() - set(stems))
     if without_line or without_photo:
-        parts = [f"{len(without_line):,} photos of {val} have no line, {without_line[0]} first"] if without_line else []
+        parts = [f"{len(without_line):,} photos of {val} have no line, first {without_line[0]}"] if without_line else []
         if without_photo:
-            parts.append(f"{len(without_photo):,} lines have no photo in {val}, {without_photo[0]} first")
+            parts.append(f"{len(without_photo):,} lines have no photo in {val}, first {without_photo[0]}")
         raise SourceError(
-            f"{table}: {'; '.join(parts)}", "photos and labels must be complete: unpack the archive again"
+            f"{table}: {'; '.join(parts)}", "unpack the archive again: photos and labels must be complete"
         )
     return [entry._replace(class_name=labels[stem]) for entry, stem in zip(photos, stems, strict=True)]
 
 
 def _read_solution(path: Path, known: set[str]) -> dict[str, str]:
-    """The class of every photo by its name without ending; of several objects in a photo the first counts.
+    """Return wnids by file name without suffix; of several objects in a photo the first counts.
 
     Raises:
-        SourceError: a line is not as it should be; the message names it.
+        SourceError: a line is invalid.
     """
     text = read_small(path).decode("utf-8-sig", "surrogateescape")
     rows = csv.reader(io.StringIO(text, newline=""))
@@ -102,31 +102,33 @@ def _read_solution(path: Path, known: set[str]) -> dict[str, str]:
     try:
         header = [name.strip() for name in next(rows, [])]
         if "ImageId" not in header or "PredictionString" not in header:
-            raise SourceError(f"{path}: no columns ImageId and PredictionString, but {', '.join(header)[:80]!r}")
+            raise SourceError(
+                f"{path}: no columns ImageId and PredictionString; the header is {', '.join(header)[:80]!r}"
+            )
         image, prediction = header.index("ImageId"), header.index("PredictionString")
         for row in rows:
             if not row:
                 continue
             where = f"{path}, line {rows.line_num}"
             if len(row) <= max(image, prediction):
-                raise SourceError(f"{where}: has {len(row)} columns, not {len(header)}")
+                raise SourceError(f"{where}: {len(row)} columns instead of {len(header)}")
             name, wnid = row[image].strip(), (row[prediction].split() or [""])[0]
             if not is_wnid(wnid) or (known and wnid not in known):
-                raise SourceError(f"{where}: {wnid[:40]!r} is no class" + (f" of {LISTS[0]}" if known else ""))
+                raise SourceError(f"{where}: {wnid[:40]!r} is not a class" + (f" of {LISTS[0]}" if known else ""))
             if labels.setdefault(name, wnid) != wnid:
-                raise SourceError(f"{where}: {name} is {wnid} here and {labels[name]} above")
+                raise SourceError(f"{where}: {name} is {wnid}, but {labels[name]} in an earlier line")
     except csv.Error as error:
-        raise SourceError(f"{path}, line {rows.line_num}: {error}", "get the file again") from None
+        raise SourceError(f"{path}, line {rows.line_num}: {error}", "download the file again") from None
     return labels
 
 
 def _mapped(above: list[Path]) -> set[str]:
-    """The classes of LOC_synset_mapping.txt; empty, it is not there."""
+    """Return the classes of LOC_synset_mapping.txt; empty if it is missing."""
     return next((set(read_words(folder)) for folder in above if (folder / LISTS[0]).is_file()), set())
 
 
 def _base(root: Path) -> Path | None:
-    """The folder that holds train/, val/ and test/."""
+    """Return the folder of train/, val/ and test/."""
     for place in _PLACES:
         if (root / place).is_dir():
             return root / place
@@ -136,5 +138,5 @@ def _base(root: Path) -> Path | None:
 
 
 def _upwards(root: Path, base: Path) -> list[Path]:
-    """The folders from base up to root."""
+    """Return the folders from base up to root."""
     return [base, *(folder for folder in base.parents if folder == root or root in folder.parents)]

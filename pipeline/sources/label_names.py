@@ -1,8 +1,8 @@
-"""Photos whose labels are numbers, or names, in a file: which classes are these?
+"""Class names for photos whose labels, numbers or names, come from a file.
 
-In:  a Row for each photo.  Out: Found. Number 3 is called what the source says, or else as the folder its photos lie
-in or the wnid in their names, where that is one name for one number; else it is called 3. So the same photos have the
-same classes in every layout.
+In:  one Row per photo.  Out: Found.  A number's class name is the one in the source, or else the folder of its photos
+or the wnid in their file names, if these map one to one to the numbers; else the number itself. So the same photos
+have the same class names in every layout.
 """
 
 import os
@@ -19,14 +19,14 @@ _WNID = re.compile(r"n\d{8}")
 
 
 class Row(NamedTuple):
-    """A photo as a file lists it.
+    """A photo as listed in a file.
 
     Attributes:
-        number: its label; None, if the file gives names instead; -1, it has none.
-        name: its class's name, where the file says it.
+        number: label; None if the file has names instead; -1 for no label.
+        name: class name, if the file has it.
         path, bytes, archive, offset: as in Entry.
-        line: of the list.
-        words: what people call its class, where the file says it.
+        line: line number in the list, from 1.
+        words: human-readable class name, if the file has it.
     """
 
     number: int | None
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     words: str = ""
 
     def has_label(self) -> bool:
-        """Whether it has one."""
+        """Return whether the photo has a label."""
         return bool(self.name) if self.number is None else self.number != NO_LABEL
 
 
@@ -50,16 +50,18 @@ def find_classes(
     where: Callable[[str, Row], str],
     names: Sequence[str] = (),
 ) -> Found:
-    """Give every photo its class.
+    """Assign a class name to every photo.
 
     Args:
-        kind: of the layout.
-        rows: by split; under "" where there are no splits.
-        split: the one that is asked for.
-        where: says where a row stands, from its split and itself.
-        names: of the classes by number, where the source lists them.
+        kind: name of the layout.
+        rows: photos by split; under "" where there are no splits.
+        split: the requested split; None for all.
+        where: returns the location of a row, given its split and the row, for error messages.
+        names: class names by number, if the source lists them.
+    Returns:
+        The photos by split, with class names, human-readable names and notes.
     Raises:
-        SourceError: a label is missing, negative, beyond the names, or of another kind than those before.
+        SourceError: a label is missing, negative, has no name, or is of another kind than those before it.
     """
     found = Found(f"{kind}, {_in_words([*rows])}", {})
     test = rows.get("test", [])
@@ -76,7 +78,7 @@ def find_classes(
         found.entries[name] = []
         for row in some:
             class_name = row.name if row.number is None else called[row.number]
-            found.entries[name].append(Entry(class_name, *row[2:6]))
+            found.entries[name].append(Entry(class_name, row.path, row.bytes, row.archive, row.offset))
             if row.words and class_name:
                 found.words.setdefault(class_name, row.words)
     return found
@@ -88,15 +90,15 @@ def _in_words(splits: list[str]) -> str:
 
 
 def _labelled(name: str, rows: list[Row], split: str | None, where: Callable) -> list[Row]:
-    """The rows that have a label; all of them, where a test split may lack it and is asked for."""
+    """Return the rows with a label; all rows of a requested test split, which may be without."""
     lacking = [row for row in rows if not row.has_label()]
     if not lacking or (split == "test" and name in ("", "test")):
         return rows
     if name == "" or split in (None, name):
         raise SourceError(
             f"{where(name, lacking[0])}: no label"
-            + (f", and so {len(lacking) - 1:,} more of {len(rows):,} photos" if len(lacking) > 1 else ""),
-            "add the labels; only a test split may be without, and is built by --split test",
+            + (f"; {len(lacking):,} of {len(rows):,} photos have none" if len(lacking) > 1 else ""),
+            "add the labels; only a test split, built with --split test, may be without",
         )
     return [row for row in rows if row.has_label()]
 
@@ -107,7 +109,7 @@ def _check(labelled: list[tuple[str, Row]], where: Callable, names: Sequence[str
         if (row.number is None) != (first is None):
             this, others = (f"the name {row.name!r}", "numbers") if row.number is None else (row.number, "names")
             raise SourceError(
-                f"{where(name, row)}: the label is {this}, while those before are {others}",
+                f"{where(name, row)}: the label is {this}, while earlier labels are {others}",
                 "label all photos by numbers, or all by names",
             )
         if row.number is None:
@@ -116,13 +118,13 @@ def _check(labelled: list[tuple[str, Row]], where: Callable, names: Sequence[str
             raise SourceError(f"{where(name, row)}: the label {row.number} is negative", "classes are numbered from 0")
         if names and row.number >= len(names):
             raise SourceError(
-                f"{where(name, row)}: the label {row.number} has no name: there are {len(names)}, numbered from 0",
-                "are the labels and the names of one data set?",
+                f"{where(name, row)}: the label {row.number} is out of range: there are {len(names)} names, from 0",
+                "check that labels and names belong to the same data set",
             )
 
 
 def _names_of_numbers(rows: dict, numbers: set[int], names: Sequence[str], found: Found) -> dict[int, str]:
-    """The class names; writes down classes, words and notes."""
+    """Return the class name of every number; set classes, words and notes of `found`."""
     everything = list(range(len(names))) if names else sorted(numbers)
     called = _called_alike(rows)
     if not all(number in called for number in everything):
@@ -133,27 +135,27 @@ def _names_of_numbers(rows: dict, numbers: set[int], names: Sequence[str], found
     if missing := everything[-1] + 1 - len(everything):
         first = next(k for k, number in enumerate([*everything, -1]) if k != number)
         found.notes.append(
-            f"the labels run up to {everything[-1]:,} and leave out {missing:,} numbers, {first} the first: "
-            "the classes are numbered anew, from 0 and without gaps"
+            f"the labels run up to {everything[-1]:,} and skip {missing:,} numbers, first {first}: "
+            "classes are renumbered from 0 without gaps"
         )
     return called
 
 
 def _called_alike(rows: dict[str, list[Row]]) -> dict[int, str]:
-    """What the splits call their numbers.
+    """Return the names that paths and rows give to the numbers, over all splits.
 
     Raises:
-        SourceError: one split numbers the classes otherwise than another.
+        SourceError: two splits number the classes differently.
     """
     called: dict[int, str] = {}
     numbers: dict[str, tuple[int, str]] = {}
     for split, some in rows.items():
         for number, name in _called_in([row for row in some if row.has_label()]).items():
             if name in numbers and numbers[name][0] != number:
-                other, there = numbers[name]
+                other, other_split = numbers[name]
                 raise SourceError(
-                    f"{name} has the label {other} in {there} and {number} in {split}",
-                    "are the labels of both by the same order of classes?",
+                    f"{name} has the label {other} in {other_split} and {number} in {split}",
+                    "use the same class order for both splits",
                 )
             if called.setdefault(number, name) == name:
                 numbers.setdefault(name, (number, split))
@@ -161,7 +163,7 @@ def _called_alike(rows: dict[str, list[Row]]) -> dict[int, str]:
 
 
 def _called_in(rows: list[Row]) -> dict[int, str]:
-    """By the first of the hints that gives every number one name of its own; empty, if none does."""
+    """Return the names of numbers by the first hint that maps one to one; empty if none does."""
     for hint in (_name, _folder, _wnid_at_end, _wnid_at_start):
         names: dict[int, str] = {}
         numbers: dict[str, int] = {}
@@ -179,7 +181,7 @@ def _name(row: Row) -> str:
 
 
 def _folder(row: Row) -> str:
-    """Of a photo in its archive, or on the disk; not the split's."""
+    """Return the name of the photo's folder, in its archive or on disk, unless it names a split."""
     inside = row.path[len(row.archive) + 1 :] if row.archive else row.path
     name = os.path.basename(os.path.dirname(inside))
     return "" if name.lower() in WORDS or name in (".", "..") else name

@@ -1,11 +1,11 @@
-"""An array of structs from a MATLAB file of version 5 (to 7.2): what the devkits' `meta.mat` is.
+"""Read an array of structs from a MATLAB file of version 5 to 7.2, such as the devkits' `meta.mat`.
 
-In:  bytes.  Out: texts and numbers.  Written because SciPy's reader crashes the interpreter on a damaged file (1.17,
-one flipped bit is enough). Here every length is checked before it is believed, a file can do no more than raise
-MatError, and values of other kinds (functions, objects) are stepped over. Nothing in such a file is executed.
+In:  bytes.  Out: strings and numbers.  SciPy's reader (1.17) can crash the interpreter on a file with one flipped bit.
+Here every length is checked before use, damaged files raise MatError, values of other types (functions, objects) are
+skipped, and nothing in a file is executed.
 
 A file is a header of 128 bytes and elements: type, length, data, padded to 8 bytes. An array is an element whose data
-are elements again: flags, dimensions, name, and then its values (MathWorks, "MAT-File Format", chapter 1).
+are again elements: flags, dimensions, name, and its values (MathWorks, "MAT-File Format", chapter 1).
 """
 
 import zlib
@@ -22,11 +22,11 @@ _CELL, _STRUCT, _CHAR, _DOUBLE, _UINT64 = 1, 2, 4, 6, 15
 
 
 class MatError(ValueError):
-    """The file is damaged, or not of this kind."""
+    """The file is damaged or of another format."""
 
 
 class _Array(NamedTuple):
-    """An array, its values unread: how many there are, and where in `data` they begin."""
+    """An array whose values are not read yet: their number, and the offset in `data` where they begin."""
 
     kind: int
     size: int
@@ -39,35 +39,35 @@ def read_structs(data: bytes, name: str, fields: tuple[str, ...], most_bytes: in
     """Read some fields of an array of structs, or of a cell array of structs.
 
     Args:
-        data: the file.
-        name: of the variable.
-        fields: their names; each must hold a text or one number, an empty one is an empty text.
-        most_bytes: that the variable may have when unpacked.
+        data: the content of the file.
+        name: name of the variable.
+        fields: names of the fields; each must be a string or a single number; empty arrays are empty strings.
+        most_bytes: maximum size of the unpacked variable.
     Returns:
-        a tuple of the fields' values for each struct, in the array's order.
+        A tuple of the fields' values for each struct, in the array's order.
     Raises:
-        MatError: damaged, of another version, too large, or there is no such variable or field.
+        MatError: the file is damaged, of another version or too large, or lacks the variable or a field.
     """
     if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
         raise MatError("not a MATLAB file of version 5")
     reader = _Reader("little" if data[126:128] == b"IM" else "big")
     if int.from_bytes(data[124:126], reader.order) != 0x0100:
-        raise MatError("a MATLAB file of another version than 5")
+        raise MatError("not a MATLAB file of version 5, but of another")
     for array in reader.variables(memoryview(data)[128:], name, most_bytes):
         structs = reader.arrays(array) if array.kind == _CELL else iter([array])
         return [row for struct in structs for row in reader.rows(struct, fields)]
-    raise MatError(f"no variable {name} in it")
+    raise MatError(f"no variable {name}")
 
 
 class _Reader:
-    """Reads elements in one byte order."""
+    """Reads elements in a given byte order."""
 
     def __init__(self, order: Literal["little", "big"]):
         self.order = order
         self.prefix = "<" if order == "little" else ">"
 
     def variables(self, data: memoryview, name: str, most_bytes: int) -> Iterator[_Array]:
-        """The variables of this name; of compressed ones only the first kilobyte is unpacked to see their names."""
+        """Yield the variables with this name; of other compressed ones only the first kilobyte is unpacked."""
         place = 0
         while place < len(data):
             kind, part, place = self.element(data, place)
@@ -83,34 +83,36 @@ class _Reader:
                 yield array
 
     def rows(self, struct: _Array, fields: tuple[str, ...]) -> Iterator[tuple[Value, ...]]:
-        """The fields' values of every struct of an array."""
+        """Yield the fields' values of every struct in an array."""
         if struct.kind != _STRUCT:
-            raise MatError(f"{struct.name or 'a value'} is no array of structs")
+            raise MatError(f"{struct.name or 'a value'} is not an array of structs")
         _, width, place = self.element(struct.data, struct.place)
         _, names, place = self.element(struct.data, place)
         each = int.from_bytes(width, self.order)
         if not names or each < 1 or len(names) % each:
             raise MatError("field names are damaged")
-        there = [bytes(names[k : k + each]).partition(b"\0")[0].decode("latin-1") for k in range(0, len(names), each)]
-        if missing := [field for field in fields if field not in there]:
+        existing = [
+            bytes(names[k : k + each]).partition(b"\0")[0].decode("latin-1") for k in range(0, len(names), each)
+        ]
+        if missing := [field for field in fields if field not in existing]:
             raise MatError(f"no field {', '.join(missing)}")
         for _ in range(struct.size):
             row: dict[str, Value] = {}
-            for field in there:
+            for field in existing:
                 part, place = self.matrix(struct.data, place)
                 if field in fields:
                     row[field] = self.value(part, field)
             yield tuple(row[field] for field in fields)
 
     def arrays(self, cells: _Array) -> Iterator[_Array]:
-        """The arrays in a cell array."""
+        """Yield the arrays in a cell array."""
         place = cells.place
         for _ in range(cells.size):
             part, place = self.matrix(cells.data, place)
             yield self.array(part)
 
     def value(self, part: memoryview, field: str) -> Value:
-        """The text or number that an array is."""
+        """Return an array as a string or number."""
         if not part:
             return ""
         array = self.array(part)
@@ -119,7 +121,7 @@ class _Reader:
         if array.kind == _CHAR:
             return self.text(array)
         if not _DOUBLE <= array.kind <= _UINT64 or array.size != 1:
-            raise MatError(f"the field {field} holds neither a text nor one number")
+            raise MatError(f"the field {field} is neither a string nor a single number")
         kind, data, _ = self.element(array.data, array.place)
         number = np.dtype(self.prefix + _NUMBERS[kind]) if kind in _NUMBERS else None
         if number is None or len(data) != number.itemsize:
@@ -127,16 +129,16 @@ class _Reader:
         return float(np.frombuffer(data, number)[0])
 
     def text(self, array: _Array) -> str:
-        """The text that an array of one row of characters is."""
+        """Return a character array of one row as a string."""
         kind, data, _ = self.element(array.data, array.place)
         encoding = _TEXTS.get(kind, "")
         if not encoding:
-            raise MatError("a text is damaged")
+            raise MatError("a string is damaged")
         order = "" if "-8" in encoding or encoding == "latin-1" else f"-{self.order[0]}e"
         return bytes(data).decode(encoding + order, "replace")
 
     def array(self, part: memoryview) -> _Array:
-        """Flags, dimensions and name of an array; its values stay unread."""
+        """Read the header of an array: type, dimensions and name."""
         _, flags, place = self.element(part, 0)
         kind, dimensions, place = self.element(part, place)
         _, name, place = self.element(part, place)
@@ -151,25 +153,25 @@ class _Reader:
         return _Array(flag & 0xFF, count, bytes(name).decode("latin-1"), part, place)
 
     def matrix(self, data: memoryview, place: int) -> tuple[memoryview, int]:
-        """The data of the element at `place`, which must be an array, and where the next one is."""
+        """Return the data of the element at `place`, which must be an array, and the offset of the next one."""
         kind, part, place = self.element(data, place)
         if kind != _MATRIX:
-            raise MatError("a value is no array")
+            raise MatError("a value is not an array")
         return part, place
 
     def element(self, data: memoryview, place: int) -> tuple[int, memoryview, int]:
-        """Type and data of the element at `place`, and where the next one is."""
+        """Return type and data of the element at `place`, and the offset of the next one."""
         if place + 8 > len(data):
-            raise MatError("it ends too early")
+            raise MatError("it is truncated")
         kind = int.from_bytes(data[place : place + 4], self.order)
-        if small := kind >> 16:  # up to four bytes stand in the tag itself
+        if small := kind >> 16:  # up to four bytes are stored in the tag itself
             if small > 4:
                 raise MatError("an element is damaged")
             return kind & 0xFFFF, data[place + 4 : place + 4 + small], place + 8
         size = int.from_bytes(data[place + 4 : place + 8], self.order)
         end = place + 8 + size
         if end > len(data):
-            raise MatError("it ends too early")
+            raise MatError("it is truncated")
         return kind, data[place + 8 : end], end if kind == _COMPRESSED else end + -size % 8
 
 

@@ -1,12 +1,12 @@
-"""Photos in parquet files, as Hugging Face keeps its image data sets.
+"""Photos in parquet files, as in Hugging Face's image data sets.
 
     data/train-00000-of-00294.parquet    image: struct{bytes, path}, label: int64
     train/0000.parquet                   the split in the folder's name
-    x.parquet                            (flat: a seeded share is held out by sources.py)
+    x.parquet                            (flat: find.py holds out a seeded share)
 
-In:  a folder, or one file.  Out: Found; and `read_rows`, the photos of a file in order. To find photos, labels and
-names are read, and no photo: so a photo's size is not known, and Entry.bytes is its row group's size, spread evenly.
-Their sum is the true one, so that photos of another length give another fingerprint.
+In:  a folder, or one file.  Out: Found; `read_rows` reads the photos of a file in order.
+Finding photos reads labels and names only. A photo's size is then unknown: Entry.bytes is the row group's size divided
+by its rows, which keeps the sum correct, so that photos of other sizes usually give another fingerprint.
 """
 
 import json
@@ -30,12 +30,12 @@ IMAGES = ("image", "img", "jpg", "jpeg", "png")
 LABELS = ("label", "labels", "fine_label", "cls")
 _ROWS_AT_ONCE = 16  # photos decoded together: a few MB
 _AGAIN = "copy or download it again"
-_FEWEST_BYTES = 512  # a row; below that there can hardly be a photo in it, but its path
-_BUFFER_BYTES = 1 << 20  # read from disk together, instead of a row group's whole column
+_FEWEST_BYTES = 512  # per row; fewer suggest paths instead of photos
+_BUFFER_BYTES = 1 << 20  # read at a time, instead of a row group's whole column
 
 
 class Columns(NamedTuple):
-    """What a file's columns are called: the photo's bytes, its name and label; empty, there is none."""
+    """Names of a file's columns: image, its fields with bytes and path, and label; empty if missing."""
 
     image: str
     bytes: str
@@ -44,7 +44,7 @@ class Columns(NamedTuple):
 
 
 def looks_like(root: Path) -> bool:
-    """A parquet file, or a folder with some in it or one level below."""
+    """Return whether the path is a parquet file, or a folder with some in it or one level below."""
     return bool(first_file(root, PARQUET))
 
 
@@ -52,16 +52,14 @@ def find(root: Path, split: str | None) -> Found:
     """List the photos in the files.
 
     Raises:
-        UsageError: pyarrow is not installed; there are no files; or their names do not tell the splits.
-        SourceError: a file is damaged, has no photos or labels, or its labels are not like the others'.
+        UsageError: pyarrow is not installed, there are no files, or their names do not determine the splits.
+        SourceError: a file is damaged, has no photos or labels, or its labels are inconsistent with the others'.
     """
     _pyarrow()
     folder = root.parent if root.is_file() else root
     files = files_by_split(root, PARQUET)
     if not files:
-        raise UsageError(
-            f"{root}: no parquet files", "they lie in the folder itself, in its data/, or in train/ and val/"
-        )
+        raise UsageError(f"{root}: no parquet files", "put them into the folder itself, its data/, or train/ and val/")
     rows: dict[str, list[Row]] = {}
     names: tuple[str, ...] = ()
     named_by = ""
@@ -72,12 +70,12 @@ def find(root: Path, split: str | None) -> Found:
             rows[name] += inside
             if its_names and names and its_names != names:
                 raise SourceError(
-                    f"{folder / path}: its class names are not those of {folder / named_by}",
-                    "are all files of one data set?",
+                    f"{folder / path}: class names differ from those of {folder / named_by}",
+                    "check that all files are of the same data set",
                 )
             names, named_by = its_names or names, path
     if not any(rows.values()):
-        raise UsageError(f"{root}: {sum(map(len, files.values()))} parquet files without a row", "are these all files?")
+        raise UsageError(f"{root}: {sum(map(len, files.values()))} parquet files without rows", "are these all files?")
     found = find_classes(KIND, rows, split, lambda _, row: f"{folder / row.archive}: row {row.offset}", names)
     found.root, found.words = folder, read_words(folder) | found.words
     found.notes = [*_absent(files), *found.notes]
@@ -88,11 +86,13 @@ def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     """Read photos, in the order of the file, each row group at most once and a few photos at a time.
 
     Args:
-        rows: their numbers in the file, ascending.
+        path: the file.
+        rows: row numbers in the file, ascending.
     Yields:
-        The row and its photo's bytes; none, where the file has null.
+        The row number and its photo's bytes; empty for null.
     Raises:
-        SourceError: the file cannot be read, is damaged, or has no such row.
+        ValueError: the rows are not ascending.
+        SourceError: the file cannot be read, is damaged, or has fewer rows.
     """
     if any(after <= before for before, after in pairwise([-1, *rows])):
         raise ValueError("rows must be ascending, from 0")
@@ -100,7 +100,7 @@ def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         count = file.metadata.num_rows
         if len(rows) and rows[-1] >= count:
             raise SourceError(
-                f"{path}: there is no row {rows[-1]}, only {count:,}", "the file was replaced: build the set anew"
+                f"{path}: no row {rows[-1]}: the file has {count:,} rows", "the file was replaced: build the set again"
             )
         columns = _columns(path, file)
         start = 0
@@ -128,7 +128,7 @@ def _rows_of_group(
 
 
 def _rows(folder: Path, path: str) -> tuple[list[Row], tuple[str, ...]]:
-    """The photos of a file, and the class names that it lists."""
+    """Return the photos of a file, and its list of class names."""
     with _opened(folder / path) as file:
         columns = _columns(folder / path, file)
         count = file.metadata.num_rows
@@ -140,7 +140,7 @@ def _rows(folder: Path, path: str) -> tuple[list[Row], tuple[str, ...]]:
             table = file.read([columns.path], use_threads=False)
             names = _compute().struct_field(table.column(columns.image), "path").to_pylist()
         if not count == len(labels) == len(names):
-            raise SourceError(f"{folder / path}: its columns are not equally long", _AGAIN)
+            raise SourceError(f"{folder / path}: columns have different lengths", _AGAIN)
         sizes = _sizes(folder / path, file, columns)
         classes = _class_names(file, columns.label)
     rows = []
@@ -161,18 +161,19 @@ def _number_and_name(label: int | str | None) -> tuple[int | None, str]:
 
 
 def _columns(path: Path, file: Any) -> Columns:
-    """Find out what is where, by the schema.
+    """Determine the columns from the schema.
 
     Raises:
-        SourceError: there are no photos, or labels are of a type that they cannot have.
+        SourceError: there are no photos, or labels are of an unsupported type.
     """
     types = _pyarrow().types
     schema = file.schema_arrow
     image = next((name for name in IMAGES if name in schema.names), "")
     label = next((name for name in LABELS if name in schema.names), "")
-    there = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if not image:
-        raise SourceError(f"{path}: no column is called {', '.join(IMAGES)}; there are {there}", "rename the photos'")
+        names = ", ".join(IMAGES)
+        raise SourceError(f"{path}: no column is named {names}; columns: {columns}", "rename the column of the photos")
     kind = schema.field(image).type
     fields = {field.name: field.type for field in kind} if types.is_struct(kind) else {}
     if types.is_string(kind) or types.is_large_string(kind) or (set(fields) == {"path"}):
@@ -180,13 +181,13 @@ def _columns(path: Path, file: Any) -> Columns:
     binary = fields.get("bytes", kind)
     if not (types.is_binary(binary) or types.is_large_binary(binary)):
         raise SourceError(
-            f"{path}: the column {image} is {kind}; photos are binary, or struct{{bytes: binary, path: string}}",
-            "save the photos' files, encoded as they are",
+            f"{path}: the column {image} is {kind}; photos must be binary or struct{{bytes: binary, path: string}}",
+            "save the encoded files of the photos",
         )
     if label and not _is_label(types, schema.field(label).type):
         raise SourceError(
-            f"{path}: the column {label} is {schema.field(label).type}; labels are whole numbers, or class names",
-            "save one label for each photo",
+            f"{path}: the column {label} is {schema.field(label).type}; labels must be integers or class names",
+            "save one label per photo",
         )
     has_path = "path" in fields and (types.is_string(fields["path"]) or types.is_large_string(fields["path"]))
     return Columns(image, f"{image}.bytes" if fields else image, f"{image}.path" if has_path else "", label)
@@ -199,9 +200,9 @@ def _is_label(types: Any, kind: Any) -> bool:
 
 
 def _sizes(path: Path, file: Any, columns: Columns) -> list[int]:
-    """A size for each row, of which only the sum over a row group is true; other columns are included.
+    """Return a size for each row; the sum over a row group is correct, including other columns.
 
-    The photos' column alone is not asked: pyarrow 26 ends the process (`row_group.column`) if a footer is damaged.
+    The size of the photos' column alone is not read: `row_group.column` of pyarrow 26 crashes on a damaged footer.
     """
     sizes: list[int] = []
     for group in range(file.num_row_groups):
@@ -217,7 +218,7 @@ def _sizes(path: Path, file: Any, columns: Columns) -> list[int]:
 
 
 def _class_names(file: Any, label: str) -> tuple[str, ...]:
-    """As the library `datasets` writes them into the schema."""
+    """Return the class names that the library `datasets` writes into the schema."""
     try:
         about = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])
         names = about["info"]["features"][label]["names"]
@@ -236,27 +237,27 @@ def _file_name(path: str | None) -> str:
 
 
 def _absent(files: dict[str, list[str]]) -> list[str]:
-    """Notes on a download that is not whole: `train-00003-of-00294` says how many there should be."""
+    """Return notes on incomplete downloads, by names such as `train-00003-of-00294`."""
     notes = []
     for paths in files.values():
         totals = {path.removesuffix(PARQUET).rpartition("-of-")[2] for path in paths if "-of-" in path}
         total = totals.pop() if len(totals) == 1 else ""
         if total.isdecimal() and len(paths) < int(total):
-            notes.append(f"of {int(total):,} files such as {paths[0]}, {len(paths):,} are there")
+            notes.append(f"only {len(paths):,} of {int(total):,} files such as {paths[0]} exist")
     return notes
 
 
 def _paths_only(path: Path, column: str) -> SourceError:
     return SourceError(
-        f"{path}: the column {column} names the photos' files, and does not hold their bytes",
-        "save it with the photos in it (datasets: dataset.cast_column, then to_parquet), "
-        "or make a list of lines `path label` and name that",
+        f"{path}: the column {column} has paths of photos, not their bytes",
+        "save the photos in the file (datasets: dataset.cast_column, then to_parquet), "
+        "or use a list of lines `path label`",
     )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A parquet file; whatever is wrong with it is told as a SourceError."""
+    """Open a parquet file; all its errors become SourceError."""
     pyarrow = _pyarrow()
     from pyarrow.parquet import ParquetFile
 
@@ -264,8 +265,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True) as file:
             yield file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        raise SourceError(f"{path}: not a whole parquet file: {said}", _AGAIN) from None
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise SourceError(f"{path}: not a complete parquet file: {message}", _AGAIN) from None
 
 
 def _pyarrow() -> Any:
@@ -273,7 +274,7 @@ def _pyarrow() -> Any:
         import pyarrow
     except ImportError:
         raise UsageError(
-            "parquet files are read by pyarrow, which is not installed",
+            "reading parquet files requires pyarrow, which is not installed",
             "pip install pyarrow  (or the extra: alexnet-dali[parquet])",
         ) from None
     return pyarrow

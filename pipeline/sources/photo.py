@@ -1,8 +1,7 @@
-"""One photo: what it is called, and where its bytes are.
+"""A photo's name and location, and reading its bytes.
 
-In:  a Photo.  Out: its bytes, read in place: from a file, or from the middle of a tar by its offset.
-Nothing is unpacked to disk. The finders of the layouts (`layouts/`) make Entries, `sources.py`
-makes Photos of them.
+In:  a Photo.  Out: its bytes, read in place from its file or from a tar by offset; nothing is unpacked.
+The modules of the layouts make Entries, from which `find.py` makes Photos.
 """
 
 import errno
@@ -18,22 +17,22 @@ from ..errors import SourceError
 
 SUFFIXES = frozenset([".jpeg", ".jpg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 PARQUET = ".parquet"
-LOST_ALONE = frozenset(  # errors that one photo can have while the disk is well
+LOST_ALONE = frozenset(  # errors of a single photo on a working disk
     [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENXIO]
 )
-_OPEN_ARCHIVES = 64  # file handles a process keeps; ILSVRC has 3 archives, a WebDataset thousands
+_OPEN_ARCHIVES = 64  # open files per thread; ILSVRC has 3 archives, a WebDataset thousands
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo.
+    """A photo with its label.
 
     Attributes:
-        path: what it is called, below the source's root; in an archive, the archive's path and then the member's.
-        label: class index, or -1 where there is none.
-        bytes: its size.
-        archive: the file that holds it, below root; empty, the photo is a file of its own.
-        offset: where in the archive: the byte it begins at, or its row in a parquet file.
+        path: path relative to the source's root; in an archive, the archive's path followed by the member's.
+        label: class index; -1 for no label.
+        bytes: size in bytes.
+        archive: file that contains the photo, relative to root; empty if the photo is a file itself.
+        offset: the photo's first byte in a tar, or its row in a parquet file.
     """
 
     path: str
@@ -44,7 +43,7 @@ class Photo:
 
 
 class Entry(NamedTuple):
-    """A photo as a layout's finder sees it: with its class's name, empty where there is none."""
+    """A photo as a layout lists it, with its class name, empty for no label; otherwise as Photo."""
 
     class_name: str
     path: str
@@ -53,26 +52,26 @@ class Entry(NamedTuple):
     offset: int = 0
 
     def place(self) -> tuple[str, str, str, int]:
-        """Sorts photos alike in every layout: by class, then by file name without its ending.
+        """Return the sort key, equal in every layout: class, then file name without suffix, path and offset.
 
-        Hugging Face appends the class to the name, `n01440764_10026_n01440764.JPEG`; that is no part of it.
+        Hugging Face appends the class to the name, `n01440764_10026_n01440764.JPEG`, which is removed here.
         """
         return self.class_name, stem_of(self.path).removesuffix(f"_{self.class_name}"), self.path, self.offset
 
 
 @dataclass
 class Found:
-    """What the finder of a layout found.
+    """The photos that the module of a layout found.
 
     Attributes:
-        kind: the layout in words.
-        entries: photos by split; under "" where the layout has no splits, so that some are held out.
-        ignored: files that are no photo by their name.
-        classes: all classes, where the layout knows of more than its photos show, or numbers them itself.
-        words: what a class is called by people, by its name.
-        devkit_order: the classes as the ILSVRC devkit numbers them.
-        notes: sentences for the user, such as what was left out.
-        root: the folder the entries' paths are relative to, where it is not the path that was asked for.
+        kind: description of the layout.
+        entries: photos by split; under "" if the layout has no splits, so that a share is held out.
+        ignored: number of files without a photo's suffix.
+        classes: all class names, if the layout has more than its photos show or numbers them itself.
+        words: human-readable class names by class name.
+        devkit_order: class names in the order of the ILSVRC devkit.
+        notes: messages for the user, such as what was skipped.
+        root: the folder that paths are relative to, if other than the requested path.
     """
 
     kind: str
@@ -86,22 +85,22 @@ class Found:
 
 
 def stem_of(path: str) -> str:
-    """A file's name without folders and ending."""
+    """Return a file's name without folders and suffix."""
     return os.path.splitext(path.rsplit("/", 1)[-1])[0]
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file is a photo by its name; what it really is, its bytes say."""
+    """Return whether a file has a photo's suffix and is not hidden."""
     base = name.rsplit("/", 1)[-1]
     return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith(".")
 
 
 def read_photo(root: Path, photo: Photo) -> bytes:
-    """Read a photo's bytes; not of a parquet file, which is read in order (`spool.py`).
+    """Read a photo's bytes; parquet files are read in order instead (`parquet.read_rows`).
 
     Raises:
-        OSError: the photo's own file cannot be read: one photo is lost.
-        SourceError: its archive cannot be read, or ends within the photo: many are.
+        OSError: the photo's own file cannot be read.
+        SourceError: its archive cannot be read, or ends within the photo.
     """
     if not photo.archive:
         return _whole(os.path.join(root, photo.path))
@@ -111,7 +110,7 @@ def read_photo(root: Path, photo: Photo) -> bytes:
     except OSError as error:
         raise SourceError(
             f"{path}: {error.strerror} (while reading {photo.path})",
-            "when it can be read again, run the same command: it goes on where it stopped",
+            "when it can be read again, run the same command to resume",
         ) from None
     if len(data) != photo.bytes:
         raise SourceError(f"{path}: ends within {photo.path}", "copy the archive again: it is shorter than it was")
@@ -119,8 +118,8 @@ def read_photo(root: Path, photo: Photo) -> bytes:
 
 
 def _whole(path: str) -> bytes:
-    """A file's bytes. What was a file when it was found may be a pipe by now, to be waited for, or /dev/zero."""
-    mode = os.stat(path).st_mode  # opened with O_NONBLOCK instead, a file that Samba has lent out would be an error
+    """Read a regular file; pipes and devices, which may have replaced it, raise OSError instead of blocking."""
+    mode = os.stat(path).st_mode  # O_NONBLOCK instead would fail for a file that Samba has leased
     if not stat.S_ISREG(mode):
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
         raise OSError(number, os.strerror(number), path)
@@ -129,7 +128,7 @@ def _whole(path: str) -> bytes:
 
 
 class _Archives(threading.local):
-    """Handles of one thread: another one must not close them while it reads."""
+    """Open archives of one thread, so that no other thread closes them during a read."""
 
     def __init__(self):
         self.open: OrderedDict[tuple, int] = OrderedDict()
@@ -139,9 +138,9 @@ _archives = _Archives()
 
 
 def _archive(path: Path) -> int:
-    """A kept handle of an archive: opening a file costs more than reading a photo from it.
+    """Return a cached file descriptor of an archive; opening one takes longer than reading a photo.
 
-    Of the file as it is now: a worker of a cluster lives on while archives are replaced.
+    It is of the current file: archives may be replaced during the life of a cluster's worker.
     """
     status = os.stat(path)
     key = (os.getpid(), path, status.st_dev, status.st_ino, status.st_mtime_ns)

@@ -1,6 +1,6 @@
-"""Which split a file belongs to, by its name: `train-00000-of-00294.parquet`, `imagenet-val-000012.tar`, `val/3.tar`.
+"""The split of a file by its name: `train-00000-of-00294.parquet`, `imagenet-val-000012.tar`, `val/3.tar`.
 
-In:  a folder, or one file.  Out: the files with a given ending, by split. Reads names only.
+In:  a folder, or one file.  Out: the files with a given suffix, by split.  Reads names only.
 """
 
 import os
@@ -16,33 +16,33 @@ WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_MOST_FOLDERS = 16  # that are looked into; a thousand are class folders, and a look into each takes long
+_MOST_FOLDERS = 16  # that are listed; more are probably class folders, and listing them takes long
 
 
 def split_of(name: str) -> str:
-    """The split that a name's words say; empty, if none does or two do."""
+    """Return the split named by a word of `name`; empty if there is none, or more than one."""
     named = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
     return named.pop() if len(named) == 1 else ""
 
 
 def files_by_split(root: Path, suffix: str) -> dict[str, list[str]]:
-    """List the files of a layout that are few and large, below `root` (or beside it, where it is a file itself).
+    """List the large files of a layout in a folder, or `root` alone if it is a file.
 
-    They lie in the folder itself, in its `data/`, or in the one other folder that has any; there also in folders
-    called like a split.
+    They are in the folder itself, in its `data/`, or in the only other folder that has any; there also in folders
+    named like a split.
 
     Returns:
-        Their paths below root by split, sorted; under "" where no name says a split, or all say train; empty, there
-        are none.
+        Sorted paths relative to root by split; under "" if no name has a split, or all are train; empty if there are
+        no files.
     Raises:
-        UsageError: some say their split and others do not, or several folders have such files.
+        UsageError: only some of the names have a split, or several folders have such files.
     """
     if root.is_file():
         return flat_if_train_alone({split_of(root.stem): [root.name]} if has_suffix(root.name, suffix) else {})
     groups = _groups(root, suffix)
     if len(groups) > 1:
         one, two = list(groups)[:2]
-        raise UsageError(f"{root}: {one} and {two} both hold {suffix} files", "name one of these folders instead")
+        raise UsageError(f"{root}: {one} and {two} both contain {suffix} files", "choose one of these folders")
     found: dict[str, list[str]] = {}
     for path in next(iter(groups.values()), []):
         folder, name = os.path.split(path)
@@ -51,31 +51,31 @@ def files_by_split(root: Path, suffix: str) -> dict[str, list[str]]:
     if "" in found and len(found) > 1:
         other = next(paths[0] for split, paths in found.items() if split)
         raise UsageError(
-            f"{root}: {found[''][0]} does not say its split, while {other} does",
-            "put the files into folders called train and val",
+            f"{root}: the name {found[''][0]} has no split, but {other} has",
+            "put the files into folders named train and val",
         )
     return flat_if_train_alone({split: sorted(found[split]) for split in ("", *SPLITS) if split in found})
 
 
 def flat_if_train_alone(splits: dict) -> dict:
-    """Training photos alone are one flat set, of which a share is held out, as in class folders."""
+    """Rename a sole train split to "", so that a share of it is held out, as in class folders."""
     return {"": splits["train"]} if set(splits) == {"train"} else splits
 
 
 def first_file(root: Path, suffix: str) -> str:
-    """One of the files that `files_by_split` looks for, below root, to see what it is; empty, there is none."""
+    """Return one of the files of `files_by_split`, relative to root; empty if there are none."""
     if root.is_file():
         return root.name if has_suffix(root.name, suffix) else ""
     return next((path for group in _groups(root, suffix).values() for path in group), "")
 
 
 def has_suffix(name: str, suffix: str) -> bool:
-    """Whether a file has the ending, in any case, and is not hidden: `._a.tar` is what macOS leaves behind."""
+    """Return whether a file has the suffix, in any case, and is not hidden, like the `._a.tar` of macOS."""
     return name.lower().endswith(suffix) and not name.startswith(".")
 
 
 def _groups(root: Path, suffix: str) -> dict[str, list[str]]:
-    """The files by the folder that holds them, or holds the splits' folders; more than one, it is not clear which."""
+    """Return the files by the folder that contains them or the splits' folders; with several it is ambiguous."""
     for folder in ("", "data"):
         if found := _files_at(root, folder, suffix):
             return {folder: found}
@@ -86,7 +86,7 @@ def _groups(root: Path, suffix: str) -> dict[str, list[str]]:
 
 
 def _files_at(root: Path, folder: str, suffix: str) -> list[str]:
-    """The files in a folder and in the folders in it that are called like a split."""
+    """Return the files in a folder and in its folders that are named like a split."""
     top = root / folder
     inside = ["", *(name for name in _names(top, _is_folder) if name.lower() in WORDS)]
     return [
@@ -98,7 +98,7 @@ def _files_at(root: Path, folder: str, suffix: str) -> list[str]:
 
 
 def _names(top: Path, wanted: Callable[[os.DirEntry], bool]) -> list[str]:
-    """What is wanted in a folder; hidden things never are."""
+    """Return the sorted names of the wanted entries of a folder, without hidden ones."""
     if not top.is_dir():
         return []
     with os.scandir(top) as entries:
@@ -107,13 +107,13 @@ def _names(top: Path, wanted: Callable[[os.DirEntry], bool]) -> list[str]:
 
 def _is_folder(one: os.DirEntry) -> bool:
     try:
-        return one.is_dir()  # known without a look at it, unless it is a link
+        return one.is_dir()  # needs no stat, except for links
     except OSError:  # a link to itself
         return False
 
 
 def _is_file(one: os.DirEntry) -> bool:
-    """Also of a link to nothing, which is then refused by name; not of a pipe, which would be waited for."""
+    """Return whether an entry is a file or a broken link, which is reported later; pipes, which block, are not."""
     try:
         return one.is_file() or (one.is_symlink() and not os.path.exists(one.path))
     except OSError:

@@ -1,10 +1,10 @@
-"""Photos in tar files as WebDataset has them: a photo and its label are two members with one key.
+"""Photos in WebDataset's tar files, where a photo and its label are members with the same key.
 
-    imagenet1k-train-0000.tar     n01440764_10026.jpg, n01440764_10026.cls (the label as text), .json (more about it)
+    imagenet1k-train-0000.tar     n01440764_10026.jpg, n01440764_10026.cls (the label as text), .json (metadata)
     train/000012.tar              the split in the folder's name
 
-In:  a folder of tars, or one tar.  Out: Found. The key is the member's name up to the first dot of its last part, its
-folders included. Reads headers and the small members with the labels, no photo, and unpacks nothing.
+In:  a folder of tars, or one tar.  Out: Found.  The key is the member's path up to the first dot of its file name.
+Reads headers and the small members with labels; unpacks nothing.
 """
 
 import json
@@ -27,12 +27,12 @@ TAR = ".tar"
 LABELS = ("cls", "cls.txt", "json")
 NUMBERS_IN_JSON = ("label", "cls", "class", "class_id", "class_index")
 NAMES_IN_JSON = ("wnid", "class", "class_name", "label", "cls")
-_FIRST = 12  # members that tell the layout
+_FIRST = 12  # members read to detect the layout
 _MOST_BYTES = {"cls": 64, "cls.txt": 64, "json": 1 << 20}
 
 
 class About(NamedTuple):
-    """What the members beside a photo say: its label as in Row, and what people call its class."""
+    """Content of the members beside a photo: number and name as in Row, and the human-readable class name."""
 
     number: int | None
     name: str
@@ -40,7 +40,7 @@ class About(NamedTuple):
 
 
 def looks_like(root: Path) -> bool:
-    """A tar, or a folder of tars, the first of which begins with photos and labels; ImageNet's own have no labels."""
+    """Return whether the path is a tar, or a folder of tars, whose first one begins with photos and labels."""
     first = first_file(root, TAR)
     if not first or os.path.basename(first).startswith("ILSVRC20"):
         return False
@@ -49,7 +49,7 @@ def looks_like(root: Path) -> bool:
         with tarfile.open(path, "r:") as archive:
             names = [member.name for member in islice(archive, _FIRST)]
     except (tarfile.TarError, OSError):
-        return not has_folders(root)  # that it is damaged is then told by find
+        return not has_folders(root)  # find reports the damage
     keys: dict[str, set[str]] = {}
     for name in names:
         key, ending = _split(name)
@@ -61,13 +61,13 @@ def find(root: Path, split: str | None) -> Found:
     """List the photos in the tars.
 
     Raises:
-        UsageError: there are no tars, or their names do not tell the splits.
-        SourceError: a tar is damaged; a photo has no label, or one that is no number; a key has two photos.
+        UsageError: there are no tars, or their names do not determine the splits.
+        SourceError: a tar is damaged, a photo has no label or an invalid one, or a key has two photos.
     """
     folder = root.parent if root.is_file() else root
     files = files_by_split(root, TAR)
     if not files:
-        raise UsageError(f"{root}: no tar files", "they lie in the folder itself, in its data/, or in train/ and val/")
+        raise UsageError(f"{root}: no tar files", "put them into the folder itself, its data/, or train/ and val/")
     rows: dict[str, list[Row]] = {}
     ignored = 0
     for name, paths in files.items():
@@ -77,7 +77,7 @@ def find(root: Path, split: str | None) -> Found:
             rows[name] += inside
             ignored += others
     if not any(rows.values()):
-        raise UsageError(f"{root}: {sum(map(len, files.values()))} tar files without a photo", "is this the folder?")
+        raise UsageError(f"{root}: {sum(map(len, files.values()))} tar files without photos", "check the folder")
     found = find_classes(
         KIND, rows, split, lambda _, row: f"{folder / row.archive}: {row.path[len(row.archive) + 1 :]}"
     )
@@ -86,7 +86,7 @@ def find(root: Path, split: str | None) -> Found:
 
 
 def _rows(folder: Path, path: str) -> tuple[list[Row], int]:
-    """The photos of a tar, and the number of members that belong to none."""
+    """Return the photos of a tar, and the number of members that belong to none."""
     rows: list[Row] = []
     ignored = 0
     keys: dict[str, dict[str, Member]] = {}
@@ -109,7 +109,7 @@ def _rows(folder: Path, path: str) -> tuple[list[Row], int]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A member's key and ending, `a/b/1.seg.PNG` being `a/b/1` and `seg.png`."""
+    """Split a member's name into key and extension: `a/b/1.seg.PNG` into `a/b/1` and `seg.png`."""
     folder, _, last = name.rpartition("/")
     base, _, ending = last.partition(".")
     return f"{folder}/{base}", ending.lower()
@@ -120,7 +120,7 @@ def _is_photo(ending: str) -> bool:
 
 
 def _photo(path: Path, key: str, beside: dict[str, Member]) -> Member | None:
-    """The photo of a key: `1.jpg`; or else `1.image.jpg`, if it is the only one."""
+    """Return the photo of a key: `1.jpg`, or else `1.image.jpg` if it is the only one."""
     for endings in (
         [ending for ending in beside if _is_photo(ending)],
         [ending for ending in beside if _is_photo(ending.rpartition(".")[2])],
@@ -129,7 +129,7 @@ def _photo(path: Path, key: str, beside: dict[str, Member]) -> Member | None:
             raise SourceError(
                 f"{path}: the key {key.lstrip('/')} has {len(endings)} photos: "
                 + " and ".join(beside[ending].name for ending in endings[:2]),
-                "remove one of them, or name them apart",
+                "remove one of them, or rename it",
             )
         if endings:
             return beside[endings[0]]
@@ -137,17 +137,17 @@ def _photo(path: Path, key: str, beside: dict[str, Member]) -> Member | None:
 
 
 def _about(path: Path, handle: int, beside: dict[str, Member]) -> About:
-    """What the label's members say; the number in `.cls` goes before that in `.json`."""
+    """Read the members with labels; a number in `.cls` takes precedence over one in `.json`."""
     number: int | None = None
     name = words = ""
     if member := beside.get("cls") or beside.get("cls.txt"):
         number = _number(path, member, _small(path, handle, member, _MOST_BYTES["cls"]))
     if member := beside.get("json"):
-        said = _json(path, member, _small(path, handle, member, _MOST_BYTES["json"]))
+        about = _json(path, member, _small(path, handle, member, _MOST_BYTES["json"]))
         if number is None:
-            number = next((said[key] for key in NUMBERS_IN_JSON if type(said.get(key)) is int), None)
-        name = next((said[key] for key in NAMES_IN_JSON if isinstance(said.get(key), str)), "")
-        words = said["words"] if isinstance(said.get("words"), str) else ""
+            number = next((about[key] for key in NUMBERS_IN_JSON if type(about.get(key)) is int), None)
+        name = next((about[key] for key in NAMES_IN_JSON if isinstance(about.get(key), str)), "")
+        words = about["words"] if isinstance(about.get("words"), str) else ""
     if number is None and not name:
         number = NO_LABEL
     return About(number, name, words)
@@ -159,23 +159,23 @@ def _number(path: Path, member: Member, text: bytes) -> int:
     except ValueError:
         raise SourceError(
             f"{path}: {member.name}: the label {text[:40].decode('utf-8', 'replace')!r} is not a number",
-            "write the class's number, from 0, as text; a name goes into the .json as class_name",
+            "write the class index, from 0, as text; a class name goes into the .json as class_name",
         ) from None
 
 
 def _json(path: Path, member: Member, text: bytes) -> dict:
     try:
-        said = json.loads(text)
+        about = json.loads(text)
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
-        raise SourceError(f"{path}: {member.name}: not a JSON object", "pack this tar again, or remove the member")
-    return said
+        about = None
+    if not isinstance(about, dict):
+        raise SourceError(f"{path}: {member.name}: not a JSON object", "create this tar again, or remove the member")
+    return about
 
 
 def _small(path: Path, handle: int, member: Member, most: int) -> bytes:
     if member.bytes > most:
         raise SourceError(
-            f"{path}: {member.name}: {member.bytes:,} bytes are too many for a label", f"{most:,} are enough"
+            f"{path}: {member.name}: a label of {member.bytes:,} bytes", f"a label may have {most:,} bytes"
         )
     return os.pread(handle, member.bytes, member.offset)

@@ -101,7 +101,7 @@ def test_a_cut_or_damaged_archive(tmp_path):
         assert error.message.startswith(f"{path}: ")
         assert f"run: md5sum {path}  (the original: fa75699e90414af021442c21a62c3abf)" in error.hint
     path.write_bytes(gzip.compress(tar_bytes([("a/readme.txt", b"read me")])))
-    assert refused(tmp_path).message == f"{path}: there is no meta.mat in it"
+    assert refused(tmp_path).message == f"{path}: contains no meta.mat"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_nothing_in_meta_mat_is_executed(tmp_path):
 def test_a_huge_meta_mat_is_refused_before_it_is_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_MOST_META_BYTES", 1 << 20)
     path = put(tmp_path, meta_mat() + bytes(1 << 20))
-    assert "meta.mat has 1," in refused(tmp_path).message and "not the real one" in refused(tmp_path).message
+    assert "meta.mat has 1," in refused(tmp_path).message and "more than the original" in refused(tmp_path).message
     # a few kilobytes that MATLAB's own compression makes large
     rows = synsets()
     rows[0]["gloss"] = "a" * (2 << 20)
@@ -157,11 +157,11 @@ def test_a_huge_meta_mat_is_refused_before_it_is_in_memory(tmp_path, monkeypatch
     monkeypatch.setattr(module, "_MOST_BYTES", 1 << 20)
     write_tar_gz(path, {"data/zeros": bytes(2 << 20), "data/meta.mat": meta_mat()})
     assert path.stat().st_size < 1 << 16
-    assert refused(tmp_path).message == f"{path}: unpacks to more than 1 MiB: no devkit"
+    assert refused(tmp_path).message == f"{path}: unpacks to more than 1 MiB"
     path.unlink()
     (tmp_path / "meta.mat").write_bytes(bytes(2 << 20))
     (tmp_path / TRUTH).write_bytes(b"1\n")
-    assert refused(tmp_path).message == f"{tmp_path}/meta.mat: more than 1 MiB, so it is no such file"
+    assert refused(tmp_path).message == f"{tmp_path}/meta.mat: larger than 1 MiB"
 
 
 def test_an_array_that_claims_to_be_huge(tmp_path):
@@ -211,15 +211,15 @@ def test_labels_are_given_in_the_order_of_the_names(kit):
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("0", "'0' is no ILSVRC ID of a class, 1 to 4"),
-        ("7", "'7' is no ILSVRC ID of a class, 1 to 4"),
-        ("-1", "'-1' is no ILSVRC ID of a class, 1 to 4"),
-        ("n01440764", "'n01440764' is no ILSVRC ID of a class, 1 to 4"),
-        ("", "'' is no ILSVRC ID of a class, 1 to 4"),
-        ("1.0", "'1.0' is no ILSVRC ID of a class, 1 to 4"),
-        ("٣", "'٣' is no ILSVRC ID of a class, 1 to 4"),
-        ("9" * 30, f"'{'9' * 30}' is no ILSVRC ID of a class, 1 to 4"),
-        ("6", f"6 is {GROUPS[1]}, a group of classes and none itself"),
+        ("0", "'0' is not the ILSVRC ID of a class, 1 to 4"),
+        ("7", "'7' is not the ILSVRC ID of a class, 1 to 4"),
+        ("-1", "'-1' is not the ILSVRC ID of a class, 1 to 4"),
+        ("n01440764", "'n01440764' is not the ILSVRC ID of a class, 1 to 4"),
+        ("", "'' is not the ILSVRC ID of a class, 1 to 4"),
+        ("1.0", "'1.0' is not the ILSVRC ID of a class, 1 to 4"),
+        ("٣", "'٣' is not the ILSVRC ID of a class, 1 to 4"),
+        ("9" * 30, f"'{'9' * 30}' is not the ILSVRC ID of a class, 1 to 4"),
+        ("6", f"6 is {GROUPS[1]}, a group of classes, not a class"),
     ],
 )
 def test_a_line_that_names_no_class(kit, line, text):
@@ -240,6 +240,6 @@ def test_a_missing_photo_does_not_shift_the_labels(kit):
     with pytest.raises(SourceError) as caught:
         kit.label(photos(1, 3, 4), ("1", "2", "3"), "truth.txt")
     assert caught.value.message == (
-        "val.tar/ILSVRC2012_val_00000003.JPEG: is photo number 2 by name: one is missing before it, or there is one "
-        "too many (3 photos, 3 lines in truth.txt)"
+        "val.tar/ILSVRC2012_val_00000003.JPEG: is photo 2 in the order of file names: photos are missing or "
+        "added before it (3 photos, 3 lines in truth.txt)"
     )

@@ -91,10 +91,10 @@ def test_val_without_class_folders_is_refused(tmp_path):
     for split in (None, "val"):
         with pytest.raises(UsageError) as caught:
             find_photos(tmp_path, split=split)
-        assert caught.value.message == f"{tmp_path}/val: 2 photos without a class folder, so without labels"
+        assert caught.value.message == f"{tmp_path}/val: 2 photos without a class folder, and so without labels"
         assert caught.value.hint == (
             "sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
-            f"ILSVRC2012_devkit_t12.tar.gz into {tmp_path}; or leave them out with --split train"
+            f"ILSVRC2012_devkit_t12.tar.gz into {tmp_path}; or omit them with --split train"
         )
     assert listed(find_photos(tmp_path, split="train")) == {"train": [("train/cat/1.jpg", "cat")]}
 
@@ -108,7 +108,7 @@ def test_an_empty_val(tmp_path):
 
 def test_a_class_without_training_photos_is_told(tmp_path):
     lay(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "val/ape/3.jpg")
-    (tmp_path / "train" / "dog").mkdir()  # a folder without photos is no class
+    (tmp_path / "train" / "dog").mkdir()  # a folder without photos is not a class
     source = find_photos(tmp_path)
     assert source.classes == ("ape", "cat") and source.classes_without_training() == ["ape"]
 
@@ -163,7 +163,7 @@ def test_a_loop_of_links_is_noticed(tmp_path, target):
     os.symlink(tmp_path / "cat" / target, tmp_path / "cat" / "deeper" / "loop")
     with pytest.raises(UsageError) as caught:
         find_photos(tmp_path)
-    assert caught.value.message == f"{tmp_path}/cat/deeper/loop: a link that leads back to a folder above it"
+    assert caught.value.message == f"{tmp_path}/cat/deeper/loop: symbolic link to a folder above it"
     assert caught.value.hint == "remove the link"
 
 
@@ -265,7 +265,7 @@ def test_the_fingerprint_knows_a_copy_and_every_change(tmp_path):
     ("name", "text"),
     [
         ("missing", f"no such file or folder; {WHAT}"),
-        ("file", f"neither a folder, nor a list, a table or a tar of photos; {WHAT}"),
+        ("file", f"not a folder, list, parquet file or tar of photos; {WHAT}"),
     ],
 )
 def test_a_source_that_is_no_folder(tmp_path, name, text):
@@ -284,9 +284,9 @@ def test_a_source_without_photos_in_class_folders(tmp_path, paths):
     with pytest.raises(UsageError) as caught:
         find_photos(tmp_path)
     loose = ", 1 of them photos without a class folder" if "loose.jpg" in paths else ""
-    assert caught.value.message == f"{tmp_path}: no photos in class folders below it ({len(paths)} other files{loose})"
+    assert caught.value.message == f"{tmp_path}: no photos in class folders ({len(paths)} other files{loose})"
     assert caught.value.hint == (
-        f"lay them out as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
+        f"arrange them as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
         f"and {tmp_path}/val/CLASS/photo.jpg"
     )
 
@@ -300,13 +300,13 @@ def test_splits_without_class_folders_are_no_classes(tmp_path, paths, which):
     for split in (None, "train", "val"):
         with pytest.raises(UsageError) as caught:
             find_photos(tmp_path, split=split)
-        assert caught.value.message == f"{tmp_path}: {which} would be taken for classes"
-        assert caught.value.hint == f"call them {tmp_path}/train and {tmp_path}/val, with class folders in them"
+        assert caught.value.message == f"{tmp_path}: {which} would be used as classes"
+        assert caught.value.hint == f"rename them to {tmp_path}/train and {tmp_path}/val, with class folders in them"
 
 
 def test_other_spellings_of_the_splits_are_no_classes(tmp_path):
     lay(tmp_path, "Train/cat/1.jpg", "Validation/cat/2.jpg")
-    with pytest.raises(UsageError, match="Train and Validation would be taken for classes"):
+    with pytest.raises(UsageError, match="Train and Validation would be used as classes"):
         find_photos(tmp_path)
 
 
@@ -330,7 +330,7 @@ def test_among_others_train_is_a_class_of_locomotives(tmp_path):
 
 def test_a_split_of_another_name(tmp_path):
     lay(tmp_path, "cat/1.jpg")
-    with pytest.raises(UsageError, match="no split is called 'dev'; choose one of train, val, test"):
+    with pytest.raises(UsageError, match="unknown split 'dev'; choose one of train, val, test"):
         find_photos(tmp_path, split="dev")
 
 
@@ -374,7 +374,7 @@ def test_find_again_asks_as_before(tmp_path):
     moved = tmp_path / "moved"
     (tmp_path / "photos").rename(moved)
     assert find_again(manifest, moved).fingerprint() == source.fingerprint()
-    with pytest.raises(ShardError, match=r"dataset\.json does not say what the set was made from"):
+    with pytest.raises(ShardError, match=r"dataset\.json does not record the source of the set"):
         find_again({"source": {"path": "x"}})
 
 
@@ -388,13 +388,13 @@ def test_words_come_with_the_classes(tmp_path):
 
 def test_a_layout_of_no_name(tmp_path):
     lay(tmp_path, "cat/1.jpg")
-    with pytest.raises(UsageError, match="no layout is called 'zip'; choose one of auto, "):
+    with pytest.raises(UsageError, match="unknown layout 'zip'; choose one of auto, "):
         find_photos(tmp_path, layout="zip")
 
 
 def test_a_request_of_a_later_version_is_told(tmp_path):
     lay(tmp_path, "cat/1.jpg")
-    with pytest.raises(ShardError, match="not known how to ask for colour; update alexnet-dali"):
+    with pytest.raises(ShardError, match="unknown source options: colour; update alexnet-dali"):
         find_again({"source": {"path": str(tmp_path), "request": {"colour": "blue"}}})
 
 

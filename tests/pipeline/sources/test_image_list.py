@@ -90,7 +90,7 @@ def test_every_way_of_writing_a_list(folder, text):
     source = find_photos(write(folder / "list.txt", text), split="train")
     assert listed(source) == {"train": FOUND} and source.classes == ("n01", "n02", "n03")
     assert source.root == folder and source.notes == (
-        "the labels are numbered by sorted class names, not as in the source (--label-order source)",
+        "labels follow the sorted class names, not the source's numbers (see --label-order source)",
     )
     kept = find_photos(folder / "list.txt", split="train", label_order="source")
     assert kept.classes == ("n03", "n01", "n02") and kept.notes == ()
@@ -100,7 +100,7 @@ def test_names_with_blanks_after_a_tab_and_in_a_csv(folder):
     for text in ("n03/a b.JPEG\tgreat white shark\nn03/c.JPEG\tcat", "n03/a b.JPEG,great white shark\nn03/c.JPEG,cat"):
         source = find_photos(write(folder / "list.txt", text), split="train")
         assert source.classes == ("cat", "great white shark")
-    with pytest.raises(UsageError, match="this source does not number its classes"):
+    with pytest.raises(UsageError, match="the source does not number its classes"):
         find_photos(folder / "list.txt", split="train", label_order="source")
 
 
@@ -162,8 +162,7 @@ def test_numbers_that_are_left_out_are_told(folder):
     source = find_photos(folder / "list.txt", split="train", label_order="source")
     assert source.classes == ("n03", "n01", "n02")
     assert source.notes == (
-        "the labels run up to 5 and leave out 3 numbers, 0 the first: "
-        "the classes are numbered anew, from 0 and without gaps",
+        "the labels run up to 5 and skip 3 numbers, first 0: classes are renumbered from 0 without gaps",
     )
 
 
@@ -171,7 +170,7 @@ def test_a_line_that_is_there_twice_counts_once(folder):
     write(folder / "list.txt", "\n".join([*LINES, "n03/../n03/c.JPEG 0", *LINES[:2], "./n02/e.JPEG 2"]))
     source = find_photos(folder / "list.txt", split="train", label_order="source")
     assert len(source.splits["train"]) == 5  # n03/../n03 may be another place, where there are links
-    assert source.notes == (f"{folder}/list.txt: 3 lines that are there twice count once",)
+    assert source.notes == (f"{folder}/list.txt: 3 duplicate lines are ignored",)
 
 
 def test_photos_in_two_splits_are_told(folder):
@@ -183,15 +182,15 @@ def test_photos_in_two_splits_are_told(folder):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["n03/c.JPEG 1"], "line 5: n03/c.JPEG has the label 1, and another in line 4"),
+        (["n03/c.JPEG 1"], "line 5: n03/c.JPEG has the label 1, but another in line 4"),
         (["n03/x.JPEG 0", "n03/y.JPEG 0"], "line 5: n03/x.JPEG: no such file (2 of 6 photos are missing)"),
         (["n03 0"], "line 5: n03: no such file (1 of 5 photos are missing)"),
         (["n03/c.JPEG/x.JPEG 0"], "line 5: n03/c.JPEG/x.JPEG: no such file (1 of 5 photos are missing)"),
         (["new.JPEG"], "line 5: no label"),
-        (["new.JPEG", "newer.JPEG"], "line 5: no label, and so 1 more of 6 photos"),
+        (["new.JPEG", "newer.JPEG"], "line 5: no label; 2 of 6 photos have none"),
         (["new.JPEG -1"], "line 5: no label"),
         (["new.JPEG -2"], "line 5: the label -2 is negative"),
-        (["new.JPEG cat"], "line 5: the label is the name 'cat', while those before are numbers"),
+        (["new.JPEG cat"], "line 5: the label is the name 'cat', while earlier labels are numbers"),
         (["new.JPEG 1.0"], "line 5: the label 1.0 is not a whole number"),
     ],
 )
@@ -203,7 +202,7 @@ def test_what_is_wrong_in_which_line(folder, lines, message):
 
 def test_a_number_among_names(folder):
     error = refused(write(folder / "list.txt", "n03/c.JPEG cat\nn01/d.JPEG 3"))
-    assert error.message == f"{folder}/list.txt: line 2: the label is 3, while those before are names"
+    assert error.message == f"{folder}/list.txt: line 2: the label is 3, while earlier labels are names"
 
 
 def test_lists_whose_photos_are_all_missing(tmp_path):
@@ -212,7 +211,7 @@ def test_lists_whose_photos_are_all_missing(tmp_path):
     (tmp_path / "train").mkdir()
     error = refused(tmp_path)
     assert error.message == f"{tmp_path}/train.txt: line 1: a.JPEG: no such file (2 of 2 photos are missing)"
-    assert error.hint == f"remove these lines, or put the photos where they say, below {tmp_path} or {tmp_path}/train"
+    assert error.hint == f"remove these lines, or add the photos below {tmp_path} or {tmp_path}/train"
     assert image_list.looks_like(tmp_path)
     lay(tmp_path, "train/cat/1.jpg")
     assert find_photos(tmp_path).kind == "class folders, flat"
@@ -221,10 +220,10 @@ def test_lists_whose_photos_are_all_missing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "lists no photos"),
-        ("# nothing\n", "lists no photos"),
+        ("", "contains no photos"),
+        ("# nothing\n", "contains no photos"),
         (b"\x89PNG\0\0", "not a text file"),
-        ('path,label\n"a.JPEG,0\n', "no CSV: unexpected end of data"),
+        ('path,label\n"a.JPEG,0\n', "invalid CSV: unexpected end of data"),
         (",0\nn03/c.JPEG,0\n", "line 1: an empty path: no such file (1 of 2 photos are missing)"),
         ("a\0b.JPEG 0\n", "not a text file"),
     ],
@@ -249,7 +248,7 @@ def test_a_test_list_without_labels_is_built_by_name_only(folder, label):
     source = find_photos(folder)
     assert list(source.splits) == ["train", "val"] and source.kind == "list, train and val"
     assert "test: 4 photos without labels are skipped (--split test builds them)" in source.notes
-    assert ("test: all 4 labels are 0, so they are taken for none" in source.notes) == (label == " 0")
+    assert ("test: all 4 labels are 0 and are ignored" in source.notes) == (label == " 0")
     assert listed(find_photos(folder, split="test")) == {"test": [(path, "") for path in photos]}
 
 

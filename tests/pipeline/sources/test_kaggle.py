@@ -39,8 +39,8 @@ def test_kaggles_folder_holds_the_photos_of_the_class_folders(photos, root):
 @pytest.mark.parametrize("place", ["ILSVRC", "ILSVRC/Data", TOP])
 def test_found_from_any_folder_on_the_way(photos, root, place):
     error = refused(root / place, UsageError)  # the labels are above what was named
-    assert error.message == f"{root}/{TOP}/val: 7 photos without labels: {SOLUTION} is not there"
-    assert error.hint == f"it is in {root}: name that folder, or leave val out with --split train"
+    assert error.message == f"{root}/{TOP}/val: 7 photos without labels: {SOLUTION} is missing"
+    assert error.hint == f"it is in {root}: choose that folder, or omit val with --split train"
     for name in (SOLUTION, "LOC_synset_mapping.txt"):
         shutil.copy(root / name, root / place)
     source = find_photos(root / place)
@@ -58,7 +58,7 @@ def test_the_tables_on_the_way(photos, root):
 def test_the_table_beside_train_and_val_is_enough(photos, root, tmp_path):
     plain = tmp_path / "plain"
     shutil.copytree(root / TOP, plain)
-    assert refused(plain, UsageError).message == f"{plain}/val: 7 photos without a class folder, so without labels"
+    assert refused(plain, UsageError).message == f"{plain}/val: 7 photos without a class folder, and so without labels"
     shutil.copy(root / SOLUTION, plain)
     assert everything(find_photos(plain)) == everything(find_photos(photos))
 
@@ -76,8 +76,8 @@ def test_without_the_table(root):
     (root / SOLUTION).unlink()
     for split in (None, "val"):
         error = refused(root, UsageError, split=split)
-        assert error.message == f"{root}/{TOP}/val: 7 photos without labels: {SOLUTION} is not there"
-        assert error.hint == f"put it into {root}, or leave val out with --split train"
+        assert error.message == f"{root}/{TOP}/val: 7 photos without labels: {SOLUTION} is missing"
+        assert error.hint == f"put it into {root}, or omit val with --split train"
     assert len(find_photos(root, split="train").splits["train"]) == TRAIN
 
 
@@ -103,13 +103,22 @@ def test_the_table_in_other_forms(photos, root, change):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda lines: [], ": no columns ImageId and PredictionString, but ''"),
-        (lambda lines: ["id,class", *lines[1:]], ": no columns ImageId and PredictionString, but 'id, class'"),
-        (lambda lines: [*lines[:2], "only"], ", line 3: has 1 columns, not 2"),
-        (lambda lines: [*lines[:2], "a,b c"], ", line 3: 'b' is no class of LOC_synset_mapping.txt"),
-        (lambda lines: [*lines[:2], "a,"], ", line 3: '' is no class of LOC_synset_mapping.txt"),
-        (lambda lines: [*lines[:2], "a,n99999999 1 2"], ", line 3: 'n99999999' is no class of LOC_synset_mapping.txt"),
-        (lambda lines: [*lines, "a,n01440764", "a,n01443537"], ", line 10: a is n01443537 here and n01440764 above"),
+        (lambda lines: [], ": no columns ImageId and PredictionString; the header is ''"),
+        (
+            lambda lines: ["id,class", *lines[1:]],
+            ": no columns ImageId and PredictionString; the header is 'id, class'",
+        ),
+        (lambda lines: [*lines[:2], "only"], ", line 3: 1 columns instead of 2"),
+        (lambda lines: [*lines[:2], "a,b c"], ", line 3: 'b' is not a class of LOC_synset_mapping.txt"),
+        (lambda lines: [*lines[:2], "a,"], ", line 3: '' is not a class of LOC_synset_mapping.txt"),
+        (
+            lambda lines: [*lines[:2], "a,n99999999 1 2"],
+            ", line 3: 'n99999999' is not a class of LOC_synset_mapping.txt",
+        ),
+        (
+            lambda lines: [*lines, "a,n01440764", "a,n01443537"],
+            ", line 10: a is n01443537, but n01440764 in an earlier line",
+        ),
         (lambda lines: [*lines, 'a,"' + "n" * 200_000], ", line 9: field larger than field limit (131072)"),
     ],
 )
@@ -123,7 +132,7 @@ def test_an_unknown_class_without_the_mapping(root):
     (root / "LOC_synset_mapping.txt").unlink()
     lines = (root / SOLUTION).read_text().splitlines()
     (root / SOLUTION).write_text("\n".join([*lines[:2], "a,tench"]))
-    assert refused(root).message == f"{root}/{SOLUTION}, line 3: 'tench' is no class"
+    assert refused(root).message == f"{root}/{SOLUTION}, line 3: 'tench' is not a class"
 
 
 def test_photos_and_lines_that_do_not_match(root):
@@ -131,14 +140,14 @@ def test_photos_and_lines_that_do_not_match(root):
     lines = (root / SOLUTION).read_text().splitlines(keepends=True)
     gone = "ILSVRC2012_val_00000003"
     (root / SOLUTION).write_text("".join(line for line in lines if gone not in line))
-    assert refused(root).message == f"{root}/{SOLUTION}: 1 photos of {val} have no line, {gone} first"
+    assert refused(root).message == f"{root}/{SOLUTION}: 1 photos of {val} have no line, first {gone}"
     (root / SOLUTION).write_text("".join(lines))
     (val / f"{gone}.JPEG").unlink()
-    assert refused(root).message == f"{root}/{SOLUTION}: 1 lines have no photo in {val}, {gone} first"
+    assert refused(root).message == f"{root}/{SOLUTION}: 1 lines have no photo in {val}, first {gone}"
     (val / "ILSVRC2012_val_00000099.JPEG").write_bytes(b"?")
     assert refused(root).message == (
-        f"{root}/{SOLUTION}: 1 photos of {val} have no line, ILSVRC2012_val_00000099 first; "
-        f"1 lines have no photo in {val}, {gone} first"
+        f"{root}/{SOLUTION}: 1 photos of {val} have no line, first ILSVRC2012_val_00000099; "
+        f"1 lines have no photo in {val}, first {gone}"
     )
     assert len(find_photos(root, split="train").splits["train"]) == TRAIN
 
@@ -154,7 +163,7 @@ def test_a_split_alone_has_the_labels_of_the_whole(photos, root):
     (root / SOLUTION).write_text("\n".join(one_class))
     source = find_photos(root, split="val")
     assert source.classes == WNIDS and {photo.label for photo in source.splits["val"]} == {1}
-    assert refused(root, UsageError).message == f"{root}/{TOP}/train: no photos in class folders to train on"
+    assert refused(root, UsageError).message == f"{root}/{TOP}/train: no photos in class folders"
 
 
 def test_a_class_of_few_photos(photos, root):
@@ -178,7 +187,7 @@ def test_test_photos_only_where_they_are_asked_for(root):
 
 
 def test_the_devkit_beside_gives_its_order(photos, root):
-    assert "the devkit's order is not known" in refused(root, UsageError, label_order="devkit").message
+    assert "no devkit found" in refused(root, UsageError, label_order="devkit").message
     ilsvrc.devkit_2012(photos, root)
     assert find_photos(root, label_order="devkit").classes == ORDER
     assert everything(find_photos(root)) == everything(find_photos(photos))
@@ -191,4 +200,4 @@ def test_the_table_of_the_boxes_is_never_the_list_of_photos(root):
 
 def test_asked_for_where_it_is_not(tmp_path):
     error = refused(tmp_path, UsageError, layout="kaggle")
-    assert error.message == f"{tmp_path}: there is no {TOP} in it"
+    assert error.message == f"{tmp_path}: contains no {TOP}"

@@ -48,7 +48,7 @@ def test_a_folder_of_validation_photos_is_no_other_class():
 
 
 def test_a_class_with_two_numbers_is_refused():
-    with pytest.raises(SourceError, match="b has the label 1 in train and 2 in val; are the labels of both"):
+    with pytest.raises(SourceError, match="b has the label 1 in train and 2 in val; use the same class order"):
         find({"train": rows((0, "a/1.jpg"), (1, "b/2.jpg")), "val": rows((2, "b/3.jpg"))})
 
 
@@ -83,5 +83,5 @@ def test_a_test_split_with_some_labels():
 def test_nothing_but_a_test_split_without_labels():
     by_split = {"test": rows((-1, "a/2.jpg"), (-1, "a/3.jpg"))}
     assert classes_of(find(by_split, split="test")) == {"test": ["", ""]}
-    with pytest.raises(SourceError, match=r"test: a/2\.jpg: no label, and so 1 more of 2 photos; .* --split test"):
+    with pytest.raises(SourceError, match=r"test: a/2\.jpg: no label; 2 of 2 photos have none; .* --split test"):
         find(by_split)

@@ -107,19 +107,19 @@ def test_only_the_wanted_variable_is_unpacked(monkeypatch):
     [
         (b"", "not a MATLAB file of version 5"),
         (b"\x89HDF\r\n\x1a\n".ljust(200), "not a MATLAB file of version 5"),
-        (saved([(1, "a")])[:124] + b"\0\x02IM", "another version than 5"),
-        (saved([(1, "a")])[:128], "no variable table in it"),
-        (saved([(1, "a")])[:-100], "it ends too early"),
-        (saved([([1, 2], "a")]), "the field number holds neither a text nor one number"),
-        (saved([({"a": 1}, "a")]), "the field number holds neither a text nor one number"),
-        (one_struct("<", b"", b""), "it ends too early"),
+        (saved([(1, "a")])[:124] + b"\0\x02IM", "not a MATLAB file of version 5, but of another"),
+        (saved([(1, "a")])[:128], "no variable table"),
+        (saved([(1, "a")])[:-100], "it is truncated"),
+        (saved([([1, 2], "a")]), "the field number is neither a string nor a single number"),
+        (saved([({"a": 1}, "a")]), "the field number is neither a string nor a single number"),
+        (one_struct("<", b"", b""), "it is truncated"),
         (one_struct("<", NUMBER, array("<", 4, (1, 9), b"a" * 9)), "is damaged"),
-        (one_struct("<", NUMBER, array("<", 4, (1, 9), struct.pack("<II", 16, 99) + bytes(8))), "it ends too early"),
+        (one_struct("<", NUMBER, array("<", 4, (1, 9), struct.pack("<II", 16, 99) + bytes(8))), "it is truncated"),
         (one_struct("<", array("<", 4, (1, 5), struct.pack("<I", 5 << 16 | 16) + bytes(12)), b""), "is damaged"),
-        (one_struct("<", element("<", 9, bytes(8)), b""), "a value is no array"),
+        (one_struct("<", element("<", 9, bytes(8)), b""), "a value is not an array"),
         (one_struct("<", array("<", 6, (1, 1), element("<", 9, bytes(6))), b""), "the number in number is damaged"),
         (one_struct("<", array("<", 6, (-1, -1), b""), b""), "an array's dimensions are damaged"),
-        (one_struct("<", array("<", 4, (1, 1), element("<", 9, bytes(8))), b""), "a text is damaged"),
+        (one_struct("<", array("<", 4, (1, 1), element("<", 9, bytes(8))), b""), "a string is damaged"),
     ],
 )
 def test_what_is_wrong_is_said(data, text):
@@ -131,7 +131,7 @@ def test_other_things_by_the_wanted_name():
     file = io.BytesIO()
     savemat(file, {"table": np.arange(3), "cells": np.array([np.arange(2), "x"], object)})
     for name in ("table", "cells"):
-        with pytest.raises(MatError, match="is no array of structs"):
+        with pytest.raises(MatError, match="is not an array of structs"):
             read(file.getvalue(), name=name)
     with pytest.raises(MatError, match="no field gloss"):
         read(saved([(1, "a")]), fields=("number", "gloss"))
@@ -140,7 +140,7 @@ def test_other_things_by_the_wanted_name():
 def test_more_structs_than_there_are_bytes():
     names = element("<", 5, struct.pack("<i", 8)) + element("<", 1, b"number\0\0")
     header = saved([(1, "a")])[:128]
-    with pytest.raises(MatError, match="it ends too early"):
+    with pytest.raises(MatError, match="it is truncated"):
         read(header + array("<", 2, (1 << 30, 1 << 30), names, name=b"table"), fields=("number",))
 
 

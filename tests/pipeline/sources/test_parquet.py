@@ -96,13 +96,13 @@ def test_files_that_do_not_say_their_split_are_flat(tmp_path):
     assert source.kind == "parquet, flat" and [len(source.splits[name]) for name in ("train", "val")] == [8, 2]
     assert find_photos(tmp_path, split="val").kind == "parquet, all val"
     forms.write_parquet(tmp_path / "train.parquet", rows_of(0))
-    assert refused(tmp_path).message == f"{tmp_path}: a.parquet does not say its split, while train.parquet does"
+    assert refused(tmp_path).message == f"{tmp_path}: the name a.parquet has no split, but train.parquet has"
 
 
 def test_two_sets_in_one_folder(tmp_path):
     for name in ("cifar10", "cifar100"):
         forms.write_parquet(tmp_path / name / "train.parquet", rows_of(0))
-    assert refused(tmp_path).message == f"{tmp_path}: cifar10 and cifar100 both hold .parquet files"
+    assert refused(tmp_path).message == f"{tmp_path}: cifar10 and cifar100 both contain .parquet files"
     assert parquet.looks_like(tmp_path)
 
 
@@ -197,7 +197,7 @@ def test_a_test_split_without_labels_is_built_by_name_only(tmp_path):
 def test_a_download_that_is_not_whole_is_told(tmp_path):
     forms.write_parquet(tmp_path / "data/train-00000-of-00294.parquet", rows_of(0, 1))
     assert find_photos(tmp_path, val_share=0).notes == (
-        "of 294 files such as data/train-00000-of-00294.parquet, 1 are there",
+        "only 1 of 294 files such as data/train-00000-of-00294.parquet exist",
     )
 
 
@@ -244,7 +244,9 @@ def test_rows_in_order(tmp_path, count, group):
     for wanted in (range(count), [0], [count - 1], [3, 4, 17, 40], range(0, count, 9), []):
         for kept in (wanted, np.array(wanted, dtype=np.int64)):
             assert list(parquet.read_rows(path, kept)) == [(k, b"%d" % k) for k in wanted]
-    with pytest.raises(SourceError, match=f"x.parquet: there is no row {count}, only {count}; the file was replaced"):
+    with pytest.raises(
+        SourceError, match=f"x.parquet: no row {count}: the file has {count} rows; the file was replaced"
+    ):
         list(parquet.read_rows(path, [3, count]))
     for wanted in ([4, 3], [3, 3], [-1]):
         with pytest.raises(ValueError, match="must be ascending"):
@@ -259,7 +261,7 @@ def test_row_groups_without_a_wanted_row_are_not_read(tmp_path):
         file.seek(column.dictionary_page_offset or column.data_page_offset)
         file.write(bytes(column.total_compressed_size))
     assert [row for row, _ in parquet.read_rows(path, [0, 9, 20, 29])] == [0, 9, 20, 29]
-    with pytest.raises(SourceError, match=r"x\.parquet: not a whole parquet file"):
+    with pytest.raises(SourceError, match=r"x\.parquet: not a complete parquet file"):
         list(parquet.read_rows(path, [0, 10]))
 
 
@@ -285,25 +287,25 @@ INT, TEXT, BINARY = pyarrow.int64(), pyarrow.string(), pyarrow.binary()
 @pytest.mark.parametrize(
     ("rows", "types", "message"),
     [
-        ([("a",)], {"text": TEXT}, "no column is called image, img, jpg, jpeg, png; there are text (string)"),
-        ([(1, 0)], {"image": INT, "label": INT}, "the column image is int64; photos are binary, or struct{bytes: "),
+        ([("a",)], {"text": TEXT}, "no column is named image, img, jpg, jpeg, png; columns: text (string)"),
+        ([(1, 0)], {"image": INT, "label": INT}, "the column image is int64; photos must be binary or struct{bytes: "),
         ([([b""], 0)], {"image": pyarrow.list_(BINARY), "label": INT}, "the column image is list<element: binary>;"),
-        ([("a.jpg", 0)], {"image": TEXT, "label": INT}, "the column image names the photos' files, and does not hold"),
+        ([("a.jpg", 0)], {"image": TEXT, "label": INT}, "the column image has paths of photos, not their"),
         (
             [(image(None, "a.jpg"), 0)] * 9,
             {},
-            "the column image names the photos' files, and does not hold their bytes",
+            "the column image has paths of photos, not their bytes",
         ),
         (
             [({"path": "a.jpg"}, 0)],
             {"image": pyarrow.struct([("path", TEXT)]), "label": INT},
-            "the column image names the photos' files, and does not hold their bytes",
+            "the column image has paths of photos, not their bytes",
         ),
-        ([(b"", 0.5)], {"image": BINARY, "label": pyarrow.float64()}, "the column label is double; labels are whole"),
+        ([(b"", 0.5)], {"image": BINARY, "label": pyarrow.float64()}, "the column label is double; labels must be int"),
         ([(b"", [1])], {"image": BINARY, "labels": pyarrow.list_(INT)}, "the column labels is list<element: int64>;"),
-        ([(b"", True)], {"image": BINARY, "label": pyarrow.bool_()}, "the column label is bool; labels are whole num"),
+        ([(b"", True)], {"image": BINARY, "label": pyarrow.bool_()}, "the column label is bool; labels must be integ"),
         ([(b"",)], {"image": BINARY}, "row 0: no label"),
-        (rows_of(0, None, -1, 1), {}, "row 1: no label, and so 1 more of 4 photos"),
+        (rows_of(0, None, -1, 1), {}, "row 1: no label; 2 of 4 photos have none"),
         (rows_of(0, -3), {}, "row 1: the label -3 is negative"),
         ([(b"", "cat"), (b"", "")], {"image": BINARY, "label": TEXT}, "row 1: no label"),
     ],
@@ -316,20 +318,22 @@ def test_columns_that_cannot_be_meant(tmp_path, rows, types, message):
 
 def test_a_label_beyond_the_names(tmp_path):
     path = forms.write_parquet(tmp_path / "x.parquet", rows_of(0, 1, 2), ["cat", "dog"])
-    assert refused(tmp_path).message == f"{path}: row 2: the label 2 has no name: there are 2, numbered from 0"
+    assert refused(tmp_path).message == f"{path}: row 2: the label 2 is out of range: there are 2 names, from 0"
 
 
 def test_files_that_do_not_fit_together(tmp_path):
     forms.write_parquet(tmp_path / "train-0.parquet", rows_of(0, 1), ["cat", "dog"])
     path = forms.write_parquet(tmp_path / "val-0.parquet", rows_of(0, 1), ["dog", "cat"])
-    assert refused(tmp_path).message == f"{path}: its class names are not those of {tmp_path}/train-0.parquet"
+    assert refused(tmp_path).message == f"{path}: class names differ from those of {tmp_path}/train-0.parquet"
     forms.write_parquet(path, [(b"", "cat")], image=BINARY, label=TEXT)
-    assert refused(tmp_path).message == (f"{path}: row 0: the label is the name 'cat', while those before are numbers")
+    assert refused(tmp_path).message == (
+        f"{path}: row 0: the label is the name 'cat', while earlier labels are numbers"
+    )
 
 
 def test_without_rows(tmp_path):
     forms.write_parquet(tmp_path / "train-0.parquet", [])
-    assert refused(tmp_path).message == f"{tmp_path}: 1 parquet files without a row"
+    assert refused(tmp_path).message == f"{tmp_path}: 1 parquet files without rows"
 
 
 def test_metadata_of_other_shapes_is_no_reason_to_stop(tmp_path):
@@ -345,7 +349,7 @@ def test_files_cut_short_or_damaged(tmp_path):
     for size in [0, 3, 4, 100, len(whole) // 2, len(whole) - 100, len(whole) - 8, len(whole) - 1]:
         path.write_bytes(whole[:size])
         error = refused(tmp_path)
-        assert re.match(rf"{path}: not a whole parquet file: ", error.message) and isinstance(error, SourceError)
+        assert re.match(rf"{path}: not a complete parquet file: ", error.message) and isinstance(error, SourceError)
         assert error.hint == "copy or download it again"
     for place in range(0, len(whole), 97):  # whatever byte is wrong: photos, perhaps other ones, or one clear error
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
@@ -357,7 +361,7 @@ def test_files_cut_short_or_damaged(tmp_path):
 
 
 def test_a_file_that_is_gone(tmp_path):
-    with pytest.raises(SourceError, match=r"x\.parquet: not a whole parquet file: "):
+    with pytest.raises(SourceError, match=r"x\.parquet: not a complete parquet file: "):
         list(parquet.read_rows(tmp_path / "x.parquet", [0]))
 
 
@@ -373,7 +377,8 @@ def test_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     error = refused(tmp_path)
     assert (
-        isinstance(error, UsageError) and error.message == "parquet files are read by pyarrow, which is not installed"
+        isinstance(error, UsageError)
+        and error.message == "reading parquet files requires pyarrow, which is not installed"
     )
     assert error.hint == "pip install pyarrow  (or the extra: alexnet-dali[parquet])"
 

@@ -66,5 +66,5 @@ def test_pipes_and_links_to_themselves(tmp_path):
 
 def test_some_that_say_their_split_and_some_that_do_not(tmp_path):
     lay(tmp_path, "train-0.tar", "1.tar")
-    with pytest.raises(UsageError, match=r"1\.tar does not say its split, while train-0\.tar does; put the files into"):
+    with pytest.raises(UsageError, match=r"the name 1\.tar has no split, but train-0\.tar has; put the files into"):
         files_by_split(tmp_path, ".tar")

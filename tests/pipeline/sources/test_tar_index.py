@@ -164,16 +164,16 @@ def test_the_error_of_a_cut_tar_names_member_and_byte(tmp_path):
     path = tmp_path / "ILSVRC2012_img_val.tar"
     error = refused(put(path, whole[:1700]))
     assert error.message == (
-        f"{path}: is cut short within b.JPEG: it has 600 bytes from byte 1,536 on, but the archive ends at byte 1,700"
+        f"{path}: is truncated within b.JPEG: it has 600 bytes from byte 1,536 on, but the archive ends at byte 1,700"
     )
     assert error.hint == (
         f"compare its size with the original's and run: md5sum {path}  (the original: 29b22e2961454d5413ddabcf34fc5622)"
     )
     assert MD5SUMS["ILSVRC2012_img_train.tar"].startswith("1d675b47")
     error = refused(put(path, whole[:1024]))
-    assert error.message == f"{path}: is cut short: it has no end mark at byte 1,024, after a.JPEG"
+    assert error.message == f"{path}: is truncated: no end marker at byte 1,024, after a.JPEG"
     error = refused(put(path, whole[:1100]))
-    assert error.message == f"{path}: is cut short: it has no end mark at byte 1,024, after a.JPEG"
+    assert error.message == f"{path}: is truncated: no end marker at byte 1,024, after a.JPEG"
 
 
 def test_a_damaged_header_is_an_error_where_tarfile_stops_without_a_word(tmp_path):
@@ -190,7 +190,7 @@ def test_a_hole_that_a_stopped_download_left_is_no_end(tmp_path):
     whole = bytearray(tar_bytes(files))
     whole[4608:9216] = bytes(4608)  # all of the second member
     path = put(tmp_path / "a.tar", bytes(whole))
-    assert refused(path).message == f"{path}: is damaged: more data after the end mark at byte 4,608"
+    assert refused(path).message == f"{path}: is damaged: more data after the end marker at byte 4,608"
     whole = tar_bytes(files[:1]) + bytes(2 << 20)
     error = refused(put(path, whole))
     assert error.message == f"{path}: is damaged: zeros at byte 4,608, but {len(whole) - 4608:,} bytes follow"
@@ -203,7 +203,7 @@ def test_a_hole_that_a_stopped_download_left_is_no_end(tmp_path):
 def test_a_compressed_tar_is_refused_with_the_command_that_unpacks_it(tmp_path, program, pack):
     path = put(tmp_path / "a.tar", pack(tar_bytes(FILES)))
     error = refused(path)
-    assert error.message == f"{path}: is compressed with {program}, so photos cannot be read from the middle of it"
+    assert error.message == f"{path}: is compressed with {program}: its members cannot be read in place"
     assert error.hint == f"unpack it first: {program} -dc {path} > {path}.new && mv {path}.new {path}"
 
 
@@ -221,7 +221,7 @@ def test_an_error_within_an_inner_tar_names_both(tmp_path):
     member = members(path)[0]
     error = refused(path, offset=member.offset, size=member.bytes, inner=member.name)
     assert error.message == (
-        f"{path}: n01440764.tar: is cut short within a.JPEG: "
+        f"{path}: n01440764.tar: is truncated within a.JPEG: "
         "it has 600 bytes from byte 1,024 on, but the archive ends at byte 1,512"
     )
 
@@ -230,7 +230,7 @@ def test_what_follows_the_window_is_not_read(tmp_path):
     # Cut within its end mark; the outer tar's padding would complete it.
     path = put(tmp_path / "outer.tar", tar_bytes([("n01440764.tar", tar_bytes([("a.JPEG", b"x")])[:1100])]))
     error = refused(path, offset=512, size=1100, inner="n01440764.tar")
-    assert error.message == f"{path}: n01440764.tar: is cut short: it has no end mark at byte 1,536, after a.JPEG"
+    assert error.message == f"{path}: n01440764.tar: is truncated: no end marker at byte 1,536, after a.JPEG"
 
 
 def test_a_link_with_the_size_of_its_target_has_no_data(tmp_path):
@@ -250,11 +250,11 @@ def test_members_with_holes_are_refused(tmp_path):
         info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "holes.JPEG"}
         tar.addfile(info)
     path = put(tmp_path / "a.tar", out.getvalue())
-    assert refused(path).message.endswith("is stored with holes (sparse)")
+    assert refused(path).message.endswith("is stored as a sparse file")
     path = put(tmp_path / "b.tar", special(("holes.JPEG", tarfile.GNUTYPE_SPARSE, "")))
     error = refused(path)
-    assert error.message == f"{path}: holes.JPEG: is stored with holes (sparse)"
-    assert error.hint == "pack the archive again without tar's --sparse"
+    assert error.message == f"{path}: holes.JPEG: is stored as a sparse file"
+    assert error.hint == "create the archive again without tar's --sparse"
 
 
 @pytest.mark.parametrize(

@@ -181,21 +181,21 @@ def test_links_in_a_tar_lead_nowhere(tmp_path):
     ("content", "message"),
     [
         ({"b.jpg": b""}, "b.jpg: no label"),
-        ({"b.jpg": b"", "c.jpg": b"", "c.json": b"{}"}, "b.jpg: no label, and so 1 more of 3 photos"),
+        ({"b.jpg": b"", "c.jpg": b"", "c.json": b"{}"}, "b.jpg: no label; 2 of 3 photos have none"),
         ({"b.jpg": b"", "b.cls": b"-1"}, "b.jpg: no label"),
         ({"b.jpg": b"", "b.cls": b"-4"}, "b.jpg: the label -4 is negative"),
         ({"b.jpg": b"", "b.cls": b"cat"}, "b.cls: the label 'cat' is not a number"),
         ({"b.jpg": b"", "b.cls": b""}, "b.cls: the label '' is not a number"),
         ({"b.jpg": b"", "b.cls": b"1.5"}, "b.cls: the label '1.5' is not a number"),
         ({"b.jpg": b"", "b.cls": b"\xff\xfe"}, "b.cls: the label '\ufffd\ufffd' is not a number"),
-        ({"b.jpg": b"", "b.cls": b"1" * 65}, "b.cls: 65 bytes are too many for a label"),
-        ({"b.jpg": b"", "b.json": b"[" * (1 << 20) + b"["}, "b.json: 1,048,577 bytes are too many for a label"),
+        ({"b.jpg": b"", "b.cls": b"1" * 65}, "b.cls: a label of 65 bytes"),
+        ({"b.jpg": b"", "b.json": b"[" * (1 << 20) + b"["}, "b.json: a label of 1,048,577 bytes"),
         ({"b.jpg": b"", "b.json": b"[" * 100_000}, "b.json: not a JSON object"),
         ({"b.jpg": b"", "b.json": b"[1]"}, "b.json: not a JSON object"),
         ({"b.jpg": b"", "b.json": b"\xff"}, "b.json: not a JSON object"),
         (
             {"b.jpg": b"", "b.json": b'{"class": "cat"}'},
-            "b.jpg: the label is the name 'cat', while those before are num",
+            "b.jpg: the label is the name 'cat', while earlier labels are num",
         ),
         ({"b.jpg": b"", "b.png": b"", "b.cls": b"1"}, "the key b has 2 photos: b.jpg and b.png"),
         ({"b.l.jpg": b"", "b.r.jpg": b"", "b.cls": b"1"}, "the key b has 2 photos: b.l.jpg and b.r.jpg"),
@@ -217,7 +217,7 @@ def test_numbers_that_the_splits_disagree_about(tmp_path):
 def test_tars_without_photos_and_folders_without_tars(tmp_path):
     assert refused(tmp_path).message == f"{tmp_path}: no tar files"
     forms.write_tar(tmp_path / "x.tar", {"readme": b""})
-    assert refused(tmp_path).message == f"{tmp_path}: 1 tar files without a photo"
+    assert refused(tmp_path).message == f"{tmp_path}: 1 tar files without photos"
 
 
 def test_a_tar_cut_short(tmp_path):
