@@ -41,7 +41,7 @@ def by_hand(trained, shard_set, split):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("mean", ["image", "rgb"])
+@pytest.mark.parametrize("mean", ["image", pytest.param("rgb", marks=pytest.mark.slow)])
 def test_a_split_in_the_order_of_its_records(trained, shards, mean, monkeypatch):
     monkeypatch.setattr(features, "PICTURES_AT_ONCE", 9)
     trained = replace(trained, recipe=replace(trained.recipe, mean=mean))

@@ -76,5 +76,5 @@ def test_more_bits_than_there_is_to_say(vectors):
 
 @pytest.mark.parametrize("bits", [0, -8, 12, 72])
 def test_lengths_that_no_code_has(bits):
-    with pytest.raises(UsageError, match=f"--bits {bits}: codes have a multiple of 8 bits, up to the vectors' 64"):
+    with pytest.raises(UsageError, match=f"--bits {bits} is not a multiple of 8 from 8 to 64, the vectors' dimensions"):
         check_bits(bits, 64)

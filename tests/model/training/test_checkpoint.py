@@ -381,7 +381,7 @@ def test_other_classes_are_refused(shards):
     assert caught.value.message == (
         f"runs/a/last.pt: trained on 5 classes (ant, bee, cow, ...), but {shards.root} has 4 ({first}, ...)"
     )
-    assert "shard set it was trained on" in caught.value.hint
+    assert "shard set of the training" in caught.value.hint
     with pytest.raises(TrainingError):  # another order is another meaning
         check_classes(list(reversed(shards.classes)), shards, Path("runs/a/last.pt"))
 
@@ -392,7 +392,7 @@ def test_pictures_of_another_size_are_refused(shards, measured):
     with pytest.raises(TrainingError) as caught:
         Trained(Path("a.pt"), None, source2012(), smaller, list(shards.classes), shards.root).check_set(shards)
     assert caught.value.message == f"a.pt: trained on pictures of 240x240, but {shards.root} has 256x256"
-    assert caught.value.hint == "use the shard set it was trained on, or one built with --size 240"
+    assert caught.value.hint == "use the shard set of the training, or one built with --size 240"
 
 
 @pytest.mark.parametrize("change", ["statistics", "mean", "crop", "nothing"])
@@ -410,7 +410,7 @@ def test_nets_that_want_other_pictures_are_refused(measured, change):
     with pytest.raises(TrainingError) as caught:
         two.check_pictures(one)
     assert caught.value.message == "b.pt: trained on other photos, with another mean or another crop than a.pt"
-    assert caught.value.hint == "average runs that were trained on one shard set"
+    assert caught.value.hint == "average runs that were trained on one shard set with the same input"
 
 
 def test_a_run_s_own_checkpoints_win_over_an_export_of_it(tmp_path):
@@ -457,7 +457,7 @@ def test_values_that_are_no_numbers_are_refused_by_name(tmp_path, whole, part, n
 def test_more_classes_than_it_has_weights_for_are_refused_before_anything_is_made(tmp_path, whole, monkeypatch):
     """Ten million classes would be 160 GB of fc8, of a file of 30 MB."""
     made = []
-    monkeypatch.setattr(checkpoint, "make_net", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr("alexnet_dali.model.weights.trained.create_net", lambda *arguments: made.append(arguments))
     save(tmp_path / "last.pt", {**whole, "classes": ["a"] * 10_000_000})
     with pytest.raises(TrainingError) as caught:
         load_trained(tmp_path / "last.pt")

@@ -56,7 +56,9 @@ def in_training(run):
     return checkpoint.load(run / "last.pt")
 
 
-@pytest.mark.parametrize("name, precision", [("source2012", "fp32"), ("paper", "bf16")])
+@pytest.mark.parametrize(
+    "name, precision", [("source2012", "fp32"), pytest.param("paper", "bf16", marks=pytest.mark.slow)]
+)
 def test_a_run_stopped_at_every_chance_is_the_same_run(few, tmp_path, undisturbed, name, precision):
     """Asked after each step and each batch of the evaluation; each time it goes on in a new trainer."""
     run = tmp_path / "run"
@@ -97,8 +99,9 @@ class Killed(BaseException):
     """In place of the process: nothing catches it."""
 
 
-def test_a_run_killed_at_any_file_operation_is_the_same_run(few, tmp_path, monkeypatch):
-    """Before the n-th line, checkpoint or renaming, for all n; then it goes on from what is there, if anything is."""
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "each"])
+def test_a_run_killed_at_any_file_operation_is_the_same_run(few, tmp_path, monkeypatch, all_of_them):
+    """Before the n-th line, checkpoint or renaming, for n = 1, 2, 4, 8 or all n; then it goes on from what there is."""
     options = {"epochs": 1, "save_every": 1, "log_every": 2}
     whole = tmp_path / "whole"
     assert trainer_of(few, whole, **options).train()
@@ -129,7 +132,7 @@ def test_a_run_killed_at_any_file_operation_is_the_same_run(few, tmp_path, monke
                 assert trainer_of(few, run, **options).train()
                 break
             except Killed:
-                kills += 1
+                kills = kills + 1 if all_of_them else 2 * kills + 1
         assert trainer_of(few, run, resume=(run / "last.pt").exists(), **options).train()
         assert_same_run(run, whole)
         best, expected = checkpoint.load(run / "best.pt"), checkpoint.load(whole / "best.pt")
@@ -314,7 +317,9 @@ def test_a_run_ends_early_across_stops(few, tmp_path, monkeypatch):
     assert not part.finished and part.train() and part.state.epoch == 5
 
 
-@pytest.mark.parametrize("name", ["modern", "no-dropout", "no-talk", "six-conv"])
+@pytest.mark.parametrize(
+    "name", ["modern", *(pytest.param(name, marks=pytest.mark.slow) for name in ("no-dropout", "no-talk", "six-conv"))]
+)
 def test_other_recipes_go_on_to_the_same_weights(few, tmp_path, name):
     """Running means, the place in the cycle and torch's own draws included."""
     assert trainer_of(few, tmp_path / "whole", recipe=name).train()
@@ -446,9 +451,13 @@ def poisoned(monkeypatch, at, value=math.nan):
     "options, stop, said",
     [
         ({"log_every": 2}, False, "the loss is nan between steps 3 and 4"),
-        ({"log_every": 100, "save_every": 1}, False, "the loss is nan between steps 1 and 4"),
-        ({"log_every": 100, "steps": 4}, False, "the loss is nan between steps 1 and 4"),
-        ({"log_every": 100}, True, "the loss is nan between steps 1 and 4"),
+        pytest.param(
+            {"log_every": 100, "save_every": 1}, False, "the loss is nan between steps 1 and 4", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"log_every": 100, "steps": 4}, False, "the loss is nan between steps 1 and 4", marks=pytest.mark.slow
+        ),
+        pytest.param({"log_every": 100}, True, "the loss is nan between steps 1 and 4", marks=pytest.mark.slow),
         ({"log_every": 100}, False, "the loss is nan between steps 1 and 6"),
     ],
     ids=["at a line", "at a checkpoint", "at the last step", "when stopped", "at the epoch's end"],

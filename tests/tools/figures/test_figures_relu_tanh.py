@@ -54,7 +54,7 @@ def test_the_rate_is_that_of_the_least_error_behind_the_epochs_of_trial():
     assert choose([curve(0.2, [0.8, 0.3]), curve(0.1, [0.25])], settings).rate == 0.1, "at the target an epoch sooner"
     validated = Settings((0.1, 0.2), epochs=9, validate=True)
     assert choose([curve(0.1, [0.5, 0.1], [0.6, 0.6]), curve(0.2, [0.9, 0.9], [0.6, 0.5])], validated).rate == 0.2
-    with pytest.raises(TrainingError, match=r"at no rate of 0\.1, 0\.2 does the loss stay finite"):
+    with pytest.raises(TrainingError, match=r"the loss does not stay finite at any rate of 0\.1, 0\.2"):
         choose([curve(0.1, [], broken=True), curve(0.2, [0.9], broken=True)], settings)
 
 
@@ -220,7 +220,7 @@ def test_lrn_draws(small_set, tmp_path, in_process):
 def test_large_pictures_are_refused_by_name(shards, tmp_path, in_process):
     code, _, err = in_process(figures, "relu-vs-tanh", "--shards", shards.root, "--out", tmp_path)
     assert code == 2
-    assert "pictures of 256x256, but the four-layer net is for 32x32" in err and "--size 32" in err
+    assert "pictures of 256x256, but the four-layer net requires 32x32" in err and "--size 32" in err
 
 
 def test_a_set_without_statistics_is_told_how_to_get_them(tmp_path, in_process):
@@ -237,10 +237,10 @@ def test_a_set_without_statistics_is_told_how_to_get_them(tmp_path, in_process):
     ("options", "words"),
     [
         (("--rates", "0.1,fast"), "'0.1,fast' is not a list of comma-separated numbers"),
-        (("--rates", "0.1,-1"), "a rate of -1 is not a number above 0"),
-        (("--rates", "nan"), "a rate of nan is not a number above 0"),
-        (("--rates", "0.1,0.1"), "a rate is there twice"),
-        (("--target", "25"), "a target of 25 is not an error between 0 and 1"),
+        (("--rates", "0.1,-1"), "the rate -1 is not above 0"),
+        (("--rates", "nan"), "the rate nan is not above 0"),
+        (("--rates", "0.1,0.1"), "a rate is given twice"),
+        (("--target", "25"), "the target 25 is not an error between 0 and 1"),
         (("--precision", "tf32", "--device", "cpu"), "--precision tf32 needs a GPU"),
         (("--epochs", "0"), "--epochs"),
     ],
@@ -258,5 +258,5 @@ def test_out_that_is_a_file(small_set, tmp_path, in_process):
 
 
 def test_settings_check_themselves():
-    with pytest.raises(UsageError, match="no rate to try"):
+    with pytest.raises(UsageError, match="no learning rate given"):
         Settings((), 3)

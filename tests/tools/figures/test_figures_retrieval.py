@@ -295,7 +295,7 @@ def test_codes_measures_and_searches(indexed, shards, call, tmp_path):
     assert call("codes", run, "--bits", 16, "--epochs", 2)[0] == 0
     assert (run / "index" / "codes.npy").read_bytes() == saved, "one seed, one code"
     code, _, err = call("codes", run, "--bits", 100)
-    assert code == 2 and "--bits 100: codes have a multiple of 8 bits, up to the vectors' 64 numbers" in err
+    assert code == 2 and "--bits 100 is not a multiple of 8 from 8 to 64, the vectors' dimensions" in err
 
 
 def test_recall_and_ratio_by_hand():
