@@ -3,7 +3,7 @@
 In:  uint8 pixels, and for each new row and column the old ones it depends on, with integer weights.
 Out: uint8 pixels, the same bytes that area.py computes without this file: all arithmetic is on integers.
 
-Plain C, called through ctypes. Where it was not compiled, area.py uses NumPy, at a sixth of the speed. */
+Plain C, called through ctypes. Where it was not compiled, area.py uses NumPy, and a photo takes 1.8 times as long. */
 
 #include <stdint.h>
 #include <stdlib.h>

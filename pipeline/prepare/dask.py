@@ -1,8 +1,8 @@
-"""Many machines: a Dask cluster as the executor of `build.py`.
+"""A Dask cluster of several machines as the executor of `build.py`.
 
-In:  a scheduler's address, `tcp://host:8786`.  Out: a `concurrent.futures` executor. The workers share the file system
-with this process: photos and target lie under the same paths everywhere, which is looked at before any work.
-A worker that dies costs its shard, which another one begins again.
+In:  a scheduler's address, `tcp://host:8786`.  Out: a `concurrent.futures` executor.  The workers share a file system
+with this process: photos and target have the same paths everywhere, which is checked before any work.
+The shard of a worker that dies is built again by another one.
 """
 
 import os
@@ -19,20 +19,20 @@ _CONNECT_SECONDS = 10
 
 @contextmanager
 def cluster_pool(address: str, root: Path, out: Path):
-    """Yield an executor over a Dask cluster.
+    """Yield an executor that runs on a Dask cluster.
 
     Args:
-        address: of the scheduler.
-        root: where the photos are.
-        out: where the shard set goes.
+        address: address of the scheduler.
+        root: folder of the photos.
+        out: folder of the shard set.
     Raises:
-        UsageError: Dask is not installed, or there is no scheduler at the address.
-        ShardError: there are no workers, or one cannot see the folders, or has other library versions.
+        UsageError: Dask is not installed, or no scheduler answers at the address.
+        ShardError: there are no workers, or one cannot access the folders or has other library versions.
     """
     try:
         from distributed import Client
     except ImportError:
-        raise UsageError("--scheduler needs Dask", "pip install 'alexnet-dali[dask]'") from None
+        raise UsageError("--scheduler requires Dask", "pip install 'alexnet-dali[dask]'") from None
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -40,12 +40,12 @@ def cluster_pool(address: str, root: Path, out: Path):
             f"no Dask scheduler answers at {address} ({error})", "start one with: dask scheduler; it prints its address"
         ) from None
     try:
-        _look_at_workers(client, root.resolve(), out.resolve())
+        _check_workers(client, root.resolve(), out.resolve())
         pool = _Cluster(client)
         try:
             yield pool
         finally:
-            with suppress(Exception):  # a scheduler that is gone must not hide what went wrong
+            with suppress(Exception):  # a lost scheduler must not hide the first error
                 pool.shutdown()
     finally:
         with suppress(Exception):
@@ -53,15 +53,15 @@ def cluster_pool(address: str, root: Path, out: Path):
 
 
 class _Cluster(Executor):
-    """Dask's own executor, with its ways of losing a worker in the terms of `concurrent.futures`."""
+    """An executor whose lost workers raise BrokenExecutor, as those of `concurrent.futures`."""
 
     def __init__(self, client):
         self._client = client
         self._versions = versions()
-        self._remote: set = set()  # Dask forgets a task when nobody holds its future
+        self._remote: set = set()  # Dask drops a task without a reference to its future
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
-        """Run it on some worker."""
+        """Run a function on one of the workers."""
         remote = self._client.submit(_run_alike, self._versions, fn, *args, pure=False, **kwargs)
         self._remote.add(remote)
         local: Future = Future()
@@ -74,15 +74,15 @@ class _Cluster(Executor):
         return local
 
     def shutdown(self, wait=True, *, cancel_futures=False) -> None:
-        """Give up what is not done."""
+        """Cancel unfinished tasks."""
         self._client.cancel(list(self._remote))
 
 
 def _hand_over(remote, local: Future) -> None:
     if not local.set_running_or_notify_cancel():
         return
-    if remote.cancelled():  # asking for its result would only log a traceback
-        local.set_exception(BrokenExecutor("the scheduler gave the work up"))
+    if remote.cancelled():  # its result would only log a traceback
+        local.set_exception(BrokenExecutor("the scheduler cancelled the task"))
         return
     try:
         result = remote.result()
@@ -95,8 +95,8 @@ def _hand_over(remote, local: Future) -> None:
         local.set_result(result)
 
 
-def _look_at_workers(client, root: Path, out: Path) -> None:
-    receipts = out / ".build"  # what a command that is killed here leaves there is in nobody's way
+def _check_workers(client, root: Path, out: Path) -> None:
+    receipts = out / ".build"  # where a leftover of a killed command does no harm
     receipts.mkdir(parents=True, exist_ok=True)
     token = receipts / f"seen-by-workers-{secrets.token_hex(4)}"
     token.touch()
@@ -118,20 +118,20 @@ def _look_at_workers(client, root: Path, out: Path) -> None:
     for worker, (sees_root, sees_out, difference) in found.items():
         if not sees_root or not sees_out:
             raise ShardError(
-                f"the Dask worker {worker} does not see {root if not sees_root else out}",
-                "photos and target must lie on a file system that all workers share, under the same paths",
+                f"the Dask worker {worker} cannot access {root if not sees_root else out}",
+                "put photos and target on a file system that all workers mount under the same paths",
             )
         if difference:
             raise _unlike(f"the Dask worker {worker}", difference)
 
 
 def _look(root: str, token: str, here: dict) -> tuple[bool, bool, str]:
-    """On a worker: does it see the folders, and what would it build with."""
+    """On a worker: return whether both paths exist, and how its library versions differ."""
     return os.path.exists(root), os.path.exists(token), _difference(here)
 
 
 def _run_alike(here: dict, work, *args, **kwargs):
-    """On a worker, which may have come after the others were looked at: work with the same libraries only."""
+    """On a worker, which may have joined after the check: run the job if its libraries are the same."""
     import cv2
 
     if difference := _difference(here):
@@ -143,8 +143,8 @@ def _run_alike(here: dict, work, *args, **kwargs):
 def _difference(here: dict[str, str]) -> str:
     there = versions()
     names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
-    return ", ".join(f"{name} {there.get(name)}, where the command has {here.get(name)}" for name in names)
+    return ", ".join(f"{name} {there.get(name)} instead of {here.get(name)}" for name in names)
 
 
 def _unlike(who: str, difference: str) -> ShardError:
-    return ShardError(f"{who} has {difference}", "install the same versions everywhere: others may make other bytes")
+    return ShardError(f"{who} has {difference}", "install the same versions everywhere: others may produce other bytes")

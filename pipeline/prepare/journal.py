@@ -1,8 +1,11 @@
-"""The list of photos that a build was begun with, so that it can be finished although the source has changed since.
+"""The journal of a build: its photos, its options and the receipts of its finished shards, so that it can be resumed.
 
-    out/.build/photos.csv   split,path,label,bytes,archive,offset: in the order of the source; gone when the set is done
+    out/.build/job.json          source, options and versions of the libraries
+    out/.build/photos.csv        split,path,label,bytes,archive,offset, in the order of the source
+    out/.build/SPLIT-NUMBER.json the receipt of a finished shard (shard_job.py)
 
-In:  a Source.  Out: its photos as they were. A photo that vanished in between is then missed by name.
+In:  a PhotoSource and the jobs of its shards.  Out: the photos as they were when the build began, and the receipts of
+shards that need not be built. When the set is done, dataset.json and rejected.csv replace the journal.
 """
 
 import json
@@ -21,84 +24,31 @@ from ..sources.photo import LOST_ALONE, Photo
 from .shard_job import ShardJob
 
 PHOTOS = ".build/photos.csv"
-_HEADER = ("split", "path", "label", "bytes", "archive", "offset")
-_NAMED = 3  # photos that a message names
-
-
-def write_photos(path: Path, source: PhotoSource) -> None:
-    """Write down the photos of a source, atomically."""
-    rows = [
-        (split, photo.path, photo.label, photo.bytes, photo.archive, photo.offset)
-        for split, photos in source.splits.items()
-        for photo in photos
-    ]
-    write_csv(path, _HEADER, rows)
-
-
-def restore_photo_list(source: PhotoSource, out: Path) -> PhotoSource:
-    """The source as the build in `out` was begun with it, if all that has happened since is that photos vanished.
-
-    Returns:
-        The source as it was; or, where more has changed or no build was begun, as it is now.
-    """
-    try:
-        fingerprint = json.loads((out / ".build" / "job.json").read_text())["source"]["fingerprint"]
-        if source.fingerprint() == fingerprint:
-            return source
-        splits: dict[str, list[Photo]] = {split: [] for split in source.splits}
-        for split, name, label, count, archive, offset in read_csv(out / PHOTOS):
-            splits.setdefault(split, []).append(Photo(name, int(label), int(count), archive, int(offset)))
-    except (OSError, ValueError, KeyError, TypeError):  # nothing there, or damaged: receipts.py says so
-        return source
-    begun = replace(source, splits=splits)
-    if begun.fingerprint() != fingerprint:  # the classes are others
-        return source
-    there = {split: set(photos) for split, photos in splits.items()}
-    more = [photo for split, photos in source.splits.items() for photo in photos if photo not in there.get(split, ())]
-    return source if more else begun
-
-
-def changes(out: Path, source: PhotoSource) -> str:
-    """How a source differs from the one that the build in `out` was begun with; see `difference`."""
-    return difference({path for _, path, *_ in read_csv(out / PHOTOS)}, source)
-
-
-def difference(there: set[str], source: PhotoSource) -> str:
-    """Say which photos a source has and had: `gone: a/1.jpg; new: a/2.jpg and 5 more`; empty, the names are the same.
-
-    Args:
-        there: all paths, as they were.
-    """
-    here = {photo.path for photos in source.splits.values() for photo in photos}
-    parts = (("gone", sorted(there - here)), ("new", sorted(here - there)))
-    return "; ".join(f"{word}: {_some(paths)}" for word, paths in parts if paths)
-
-
-def _some(paths: list[str]) -> str:
-    more = len(paths) - _NAMED
-    return ", ".join(paths[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-# --- from pipeline/prepare/receipts.py
-
 REJECTED_HEADER = ("source_path", "reason")
+_HEADER = ("split", "path", "label", "bytes", "archive", "offset")
 _LOST = frozenset(os.strerror(number) for number in LOST_ALONE)
+_NAMED = 3  # photos named in a message
 
 
 def load_or_begin(
     out: Path, source: PhotoSource, job_key: dict, jobs: list[ShardJob], made_by: dict[str, str]
 ) -> dict[str, dict]:
-    """The receipts of the shards that are built, by path; starts the build where there is none.
+    """Load the receipts of finished shards; begin the journal if there is none.
 
-    A shard counts as built when it and its CSV are there in full size, and when no photo that it had to leave out
-    because it could not be read has come back since.
+    A shard is finished if it and its CSV exist in full size and no photo that was rejected as unreadable can be read
+    now.
 
     Args:
-        job_key: source and options, which must be the same.
-        made_by: versions of the libraries that make the bytes; half a set must not be made by others.
+        out: the folder of the set.
+        source: the photos, as `restore_photo_list` returns them.
+        job_key: source and options, which must equal those of the journal.
+        jobs: all shards of the set.
+        made_by: versions of the libraries that determine the bytes; the rest of a set requires the same.
+    Returns:
+        Receipts by shard path.
     Raises:
         UsageError: the folder holds something else, or another build.
-        ShardError: what it holds is damaged.
+        ShardError: the journal or the set is damaged, or was begun with other libraries.
     """
     record = out / (MANIFEST if (out / MANIFEST).exists() else ".build")
     try:
@@ -119,29 +69,29 @@ def load_or_begin(
 
 
 def is_built(folder: Path, receipt: dict) -> bool:
-    """Whether a shard and its CSV are there, the shard in its full size."""
+    """Return whether a shard, in full size, and its CSV exist."""
     return is_complete(folder, file_of(receipt)) and listing_of(folder).exists()
 
 
 def file_of(receipt: dict) -> ShardFile:
-    """A receipt's, or a manifest's, numbers of one data.mdb."""
+    """Return the records, bytes and SHA-256 of a data.mdb from a receipt or a manifest."""
     return ShardFile(receipt["records"], receipt["bytes"], receipt["sha256"])
 
 
 def extras_of(receipt: dict) -> dict:
-    """What a receipt, or a manifest, says about the photos of a shard."""
+    """Return the fields about the photos of a shard from a receipt or a manifest."""
     return {name: receipt[name] for name in ("csv_sha256", "forms", "known", "unlike")}
 
 
 def _of_a_finished_set(out: Path, source: PhotoSource, job_key: dict, jobs: list[ShardJob]) -> dict[str, dict]:
-    """The receipts as dataset.json and rejected.csv have them; the photos and options are known to be the same."""
+    """Reconstruct the receipts from dataset.json and rejected.csv, after comparing photos and options."""
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    there = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
-    there["options"] = {name: manifest[name] for name in job_key["options"]}
-    _compare(out, there, job_key, "choose another --out", lambda: _changes_since_a_set(out, manifest, source))
+    existing = {"source": {name: manifest["source"][name] for name in job_key["source"]}}
+    existing["options"] = {name: manifest[name] for name in job_key["options"]}
+    _compare(out, existing, job_key, "choose another --out", lambda: _changes_since_a_set(out, manifest, source))
     if not (out / "rejected.csv").exists():
         if manifest["rejected"]:
-            raise ShardError(f"{out}: rejected.csv is gone", "copy it again, or build into another folder with --out")
+            raise ShardError(f"{out}: rejected.csv is missing", "copy it again, or choose another folder with --out")
         write_csv(out / "rejected.csv", REJECTED_HEADER, [])
     reasons = dict(read_csv(out / "rejected.csv"))
     shards = {shard["path"]: shard for split in manifest["splits"].values() for shard in split["shards"]}
@@ -157,18 +107,18 @@ def _of_a_finished_set(out: Path, source: PhotoSource, job_key: dict, jobs: list
 
 
 def _of_a_build(out: Path, source: PhotoSource, job_key: dict, jobs: list[ShardJob], made_by: dict) -> dict[str, dict]:
-    """The receipts that a stopped build left; writes down what is being built where nothing is there yet."""
-    started = out / ".build" / "job.json"
-    if started.exists():
-        there = json.loads(started.read_text())
-        made_with = there.pop("versions")
-        _compare(out, there, job_key, "choose another --out, or remove that folder", lambda: changes(out, source))
+    """Read the receipts of an interrupted build; write the journal if there is none."""
+    record = out / ".build" / "job.json"
+    if record.exists():
+        existing = json.loads(record.read_text())
+        made_with = existing.pop("versions")
+        _compare(out, existing, job_key, "choose another --out, or remove that folder", lambda: changes(out, source))
         _compare_versions(out, made_with, made_by)
     else:
         if any(entry.name not in (".build", LOCK) for entry in out.iterdir()):
             raise UsageError(f"{out}: holds something that is not a shard set", "choose an empty folder with --out")
-        started.parent.mkdir(exist_ok=True)
-        write_json(started, {**job_key, "versions": made_by})
+        record.parent.mkdir(exist_ok=True)
+        write_json(record, {**job_key, "versions": made_by})
     if not (out / PHOTOS).exists():
         write_photos(out / PHOTOS, source)
     receipts = {job.path: json.loads(job.receipt.read_text()) for job in jobs if job.receipt.exists()}
@@ -183,38 +133,98 @@ def _came_back(root: Path, rejected: list) -> bool:
 
 
 def _changes_since_a_set(out: Path, manifest: dict, source: PhotoSource) -> str:
-    there = {path for path, _ in read_csv(out / "rejected.csv")}
+    paths = {path for path, _ in read_csv(out / "rejected.csv")}
     for split in manifest["splits"].values():
         for shard in split["shards"]:
-            there.update(row.source_path for row in read_listing(out / shard["path"]))
-    return difference(there, source)
+            paths.update(row.source_path for row in read_listing(out / shard["path"]))
+    return difference(paths, source)
 
 
-def _compare(out: Path, there: dict, wanted: dict, hint: str, changes: Callable[[], str]) -> None:
-    if there == wanted:
+def _compare(out: Path, existing: dict, requested: dict, hint: str, changes: Callable[[], str]) -> None:
+    if existing == requested:
         return
+    before = existing["options"]
     differences = [
-        f"{name} {there['options'].get(name)} there, {value} now"
-        for name, value in wanted["options"].items()
-        if there["options"].get(name) != value
+        f"{name} was {before.get(name)}, now {value}"
+        for name, value in requested["options"].items()
+        if before.get(name) != value
     ]
-    if there["source"] != wanted["source"]:
+    if existing["source"] != requested["source"]:
         try:
-            named = changes()
-        except (OSError, AlexnetError, ValueError):  # the lists are gone, too
-            named = ""
-        differences.append(f"the photos, or their split, are others{f' ({named})' if named else ''}")
+            paths = changes()
+        except (OSError, AlexnetError, ValueError):  # the lists are missing, too
+            paths = ""
+        differences.append(f"the photos or their splits changed{f' ({paths})' if paths else ''}")
     raise UsageError(f"{out}: holds another build: {'; '.join(differences)}", hint)
 
 
-def _compare_versions(out: Path, there: dict, here: dict) -> None:
-    others = [
-        f"{name} {there.get(name)} then, {here.get(name)} now"
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name) != here.get(name)
+def _compare_versions(out: Path, before: dict, now: dict) -> None:
+    changed = [
+        f"{name} was {before.get(name)}, now {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
     ]
-    if others:
+    if changed:
         raise ShardError(
-            f"{out}: this build was begun with other libraries, which may make other bytes: {'; '.join(others)}",
-            "install those of then to finish it, or remove the folder and begin again",
+            f"{out}: the build was begun with other libraries, which may produce other bytes: {'; '.join(changed)}",
+            "install the earlier versions to finish it, or remove the folder and build again",
         )
+
+
+def write_photos(path: Path, source: PhotoSource) -> None:
+    """Write the photos of a source as CSV, atomically."""
+    rows = [
+        (split, photo.path, photo.label, photo.bytes, photo.archive, photo.offset)
+        for split, photos in source.splits.items()
+        for photo in photos
+    ]
+    write_csv(path, _HEADER, rows)
+
+
+def restore_photo_list(source: PhotoSource, out: Path) -> PhotoSource:
+    """Restore the photos of the build in `out`, if the only change since is that some have vanished.
+
+    The build then rejects the vanished photos by name.
+
+    Returns:
+        The source as it was when the build began; if more has changed or there is no build, the source as it is.
+    """
+    try:
+        fingerprint = json.loads((out / ".build" / "job.json").read_text())["source"]["fingerprint"]
+        if source.fingerprint() == fingerprint:
+            return source
+        splits: dict[str, list[Photo]] = {split: [] for split in source.splits}
+        for split, name, label, count, archive, offset in read_csv(out / PHOTOS):
+            splits.setdefault(split, []).append(Photo(name, int(label), int(count), archive, int(offset)))
+    except (OSError, ValueError, KeyError, TypeError):  # no build, or damaged, which load_or_begin reports
+        return source
+    earlier = replace(source, splits=splits)
+    if earlier.fingerprint() != fingerprint:  # the classes changed
+        return source
+    known = {split: set(photos) for split, photos in splits.items()}
+    added = any(photo not in known.get(split, ()) for split, photos in source.splits.items() for photo in photos)
+    return source if added else earlier
+
+
+def changes(out: Path, source: PhotoSource) -> str:
+    """Describe how a source differs from the photo list of the build in `out`; see `difference`."""
+    return difference({path for _, path, *_ in read_csv(out / PHOTOS)}, source)
+
+
+def difference(before: set[str], source: PhotoSource) -> str:
+    """Describe which photos vanished and appeared.
+
+    Args:
+        before: the earlier paths.
+        source: the photos now.
+    Returns:
+        Text such as `gone: a/1.jpg; new: a/2.jpg and 5 more`; empty if the paths are the same.
+    """
+    now = {photo.path for photos in source.splits.values() for photo in photos}
+    parts = (("gone", sorted(before - now)), ("new", sorted(now - before)))
+    return "; ".join(f"{word}: {_some(paths)}" for word, paths in parts if paths)
+
+
+def _some(paths: list[str]) -> str:
+    more = len(paths) - _NAMED
+    return ", ".join(paths[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,14 +1,14 @@
-"""What a photo is, in words, and ImageNet's photos that are not what their names say.
+"""ImageNet's photos whose format differs from their file name, as other projects have listed them.
 
-In:  what a decoder found in the bytes; a name.  Out: words such as "PNG grey 16 bit"; whether they were expected.
-No files, no Pillow. What a photo is, is always found in its bytes: the list only says what others found before.
+In:  a file name and the format found in the bytes, such as "PNG grey 16 bit".  Out: whether it is as listed.
+The format is always determined from the bytes; the list serves as a check only.
 """
 
 FOUR_INKS = ("JPEG CMYK", "JPEG YCCK")
 PNG = ("PNG",)
 
-# By name without .JPEG: what the form begins with. The CMYK ones of the training set as listed by
-# github.com/cytsai/ilsvrc-cmyk-image-list; all of these also stand in TensorFlow's tools for ImageNet.
+# The beginning of the format by file name without .JPEG. The CMYK photos of the training set are those of
+# github.com/cytsai/ilsvrc-cmyk-image-list; all photos here are also listed in TensorFlow's tools for ImageNet.
 KNOWN: dict[str, tuple[str, ...]] = {
     "n01739381_1309": FOUR_INKS,
     "n02077923_14822": FOUR_INKS,
@@ -36,27 +36,15 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "n02105855_2933": PNG,
 }
 
-_FORMATS = {"MPO": "JPEG", "WEBP": "WebP"}  # a JPEG with previews behind it is a JPEG
-_MODES = {
-    "RGB": "",
-    "RGBX": "",
-    "RGBA": " alpha",
-    "L": " grey",
-    "LA": " grey alpha",
-    "1": " bilevel",
-    "P": " palette",
-    "PA": " palette",
-}
-
 
 def as_known(stem: str, form: str) -> bool | None:
-    """Say whether a photo looks as the list of odd photos has it.
+    """Compare a photo's format with the list.
 
     Args:
-        stem: the file's name without folder and ending.
-        form: what the photo is, as `form_of` puts it.
+        stem: the file's name without folder and suffix.
+        form: the format from `decode.describe_format`.
     Returns:
-        None: not on the list. True: it looks as listed. False: it is listed, but looks otherwise.
+        None if the photo is not listed; else whether its format is as listed.
     """
     expected = KNOWN.get(stem)
     return None if expected is None else form.startswith(expected)

@@ -1,13 +1,13 @@
-"""Photos that can only be read in order, prepared once and kept until their shards are written.
+"""A cache of prepared photos from files that are read in order, kept until their shards are written.
 
-A parquet file gives its rows a group at a time, megabytes each, while a shard wants 5,000 photos from anywhere: read
-singly, every group would be read a hundred times. So each file is read once, in order, and its prepared pictures are
-spooled; the shards are then gathered from the spool. It takes as much room as the finished set and is removed with it.
+A parquet file is read by row groups of megabytes, while a shard needs 5,000 photos from all files: read singly, each
+group would be read a hundred times. So each file is read once, in order, and its prepared pictures are cached; shards
+are then written from the cache. It is as large as the finished set and is removed at the end of the build.
 
-    out/.build/spool/HASH.bin   pictures, one after another
-    out/.build/spool/HASH.npy   a row each: where the picture lies and what it is; written last
+    out/.build/spool/HASH.bin   pictures, concatenated
+    out/.build/spool/HASH.npy   one row per picture: its offset, size and format; written last
 
-In:  a SpoolJob.  Out: the two files. Spooling is a unit of work as a shard is: by any executor, resumable by file.
+In:  a SpoolJob.  Out: the two files.  Each file is a job for the executor, as a shard is, and resumable by file.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _INDEX = np.dtype(
 
 @dataclass(frozen=True)
 class SpoolJob:
-    """One file to be spooled: the rows of it that shards wait for, ascending."""
+    """A file to cache, and those of its rows that missing shards need, ascending."""
 
     root: Path
     out: Path
@@ -48,31 +48,32 @@ class SpoolJob:
 
     @property
     def path(self) -> Path:
-        """The pictures' file."""
+        """The path of the pictures' file."""
         return spool_path(self.out, self.archive)
 
     def is_done(self) -> bool:
-        """Whether an earlier run spooled all of these rows."""
+        """Return whether all rows are in the cache already."""
         try:
-            there = np.load(self.path.with_suffix(".npy"), allow_pickle=False)["row"]
-            return self.path.exists() and bool(np.isin(self.rows, there).all())
+            cached = np.load(self.path.with_suffix(".npy"), allow_pickle=False)["row"]
+            return self.path.exists() and bool(np.isin(self.rows, cached).all())
         except (OSError, ValueError, IndexError):
             return False
 
 
 def spool_path(out: Path, archive: str) -> Path:
-    """Where the pictures of a file are spooled."""
+    """Return the path of the cached pictures of a file."""
     name = hashlib.sha256(os.fsencode(archive)).hexdigest()[:24]
     return out / ".build" / FOLDER / f"{name}.bin"
 
 
 def spool(job: SpoolJob) -> int:
-    """Read a file in order and keep the prepared pictures.
+    """Read a file in order and write its prepared pictures to the cache.
 
     Returns:
         The number of photos.
     Raises:
         SourceError: the file cannot be read.
+        NotWrittenError: the cache cannot be written.
     """
     from ..sources.parquet import read_rows
 
@@ -100,18 +101,18 @@ def spool(job: SpoolJob) -> int:
 
 
 class Spool:
-    """Gives the spooled pictures of a build; the files' indexes stay on disk."""
+    """Random access to the cached pictures of a build, with at most _OPEN_FILES open files."""
 
     def __init__(self, out: Path):
         self._out = out
         self._open: OrderedDict[str, tuple[np.ndarray, np.ndarray, BinaryIO]] = OrderedDict()
 
     def picture(self, photo: Photo) -> Picture:
-        """The prepared picture of a photo.
+        """Return the prepared picture of a photo.
 
         Raises:
             PhotoError: the photo was rejected.
-            ShardError: it is not in the spool.
+            ShardError: the photo is not in the cache.
         """
         path = spool_path(self._out, photo.archive)
         try:
@@ -121,7 +122,7 @@ class Spool:
         except (OSError, ValueError, IndexError):
             entry, data = None, b""
         if entry is None or entry["row"] != photo.offset or len(data) != entry["bytes"]:
-            raise ShardError(f"{path}: {photo.path} is not in it", "run the same command again")
+            raise ShardError(f"{path}: {photo.path} is not in the cache", "run the same command again")
         if entry["rejected"]:
             raise PhotoError(data.decode("utf-8", "surrogateescape"))
         return Picture(
@@ -131,7 +132,7 @@ class Spool:
         )
 
     def _opened(self, archive: str, path: Path) -> tuple[np.ndarray, np.ndarray, BinaryIO]:
-        """The rows and the index of a file, and the pictures' file; of the last few that were asked for."""
+        """Return the rows and the index of a file, and its open pictures' file."""
         if archive not in self._open:
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)

@@ -1,8 +1,8 @@
-"""Rebuild the damaged shards of a set from the photos, and nothing else.
+"""Rebuild the damaged shards of a set, and only these, from the photos.
 
-In:  a Report of damage.  Out: the set, whole again: byte for byte as it was, where photos and libraries are.
-The damaged shards are first put aside, in `.damaged/`, then `build()` builds what is missing, as after any stop.
-Killed at any moment, the same command goes on. Neither DALI nor torch is imported.
+In:  a Report of damage.  Out: the repaired set, with the same bytes as before if photos and libraries are the same.
+Damaged shards are first moved to `.damaged/`; then `build_shards` builds the missing ones, as after an interruption.
+After a kill the same command resumes. Does not import DALI or torch.
 """
 
 import os
@@ -25,15 +25,15 @@ from .options import options_of
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done.
+    """The result of a repair.
 
     Attributes:
-        shard_set: as it is now.
-        shards: the folders below the root that were rebuilt.
-        changed: those of them whose bytes are not those from before.
-        rejected: photos that could be read when the set was built and now cannot, with the reason.
-        versions: libraries that are not those from before, as `name 1.2, before 1.1`.
-        kept: where the damaged shards still are: only if photos were lost, which they may hold.
+        shard_set: the repaired set.
+        shards: rebuilt shards, as paths below the root.
+        changed: rebuilt shards with bytes other than before.
+        rejected: photos that are rejected now but were not before, with the reason.
+        versions: libraries with other versions than before, as `name 1.2, before 1.1`.
+        kept: folder of the damaged shards, kept only if photos were lost, which they may contain.
     """
 
     shard_set: ShardSet
@@ -53,13 +53,16 @@ def repair(
     """Rebuild the damaged shards that a report names.
 
     Args:
-        report: of `verify`.
-        photos: where the photos are now, if they moved.
-        advance: see `build`.
+        report: the result of `verify_shards`.
+        executor: runs the jobs.
+        photos: the current path of the photos, if they moved.
+        advance: as in `build_shards`.
+    Returns:
+        What was rebuilt, and how it differs from before.
     Raises:
-        UsageError: the photos are gone, or are others.
-        ShardError: another process is at work there, or the set is only a part of what was built.
-        NotWrittenError: the system refused a file.
+        UsageError: the photos are missing, or are not those of the set.
+        ShardError: another process is working on the set, or splits of it are missing.
+        NotWrittenError: a file cannot be written.
     """
     root = report.root
     before = read_manifest(root)
@@ -74,13 +77,13 @@ def repair(
         _put_back(root)
         raise
     lost = {path: reason for path, reason in _rejected(root).items() if path not in rejected_before}
-    there, now = _hashes(before), _hashes(after)
-    changed = [path for path in there if there[path] != now.get(path)]
+    hashes, now = _hashes(before), _hashes(after)
+    changed = [path for path in hashes if hashes[path] != now.get(path)]
     versions = before.manifest.get("versions", {}), after.manifest.get("versions", {})
     done = Repair(
         after,
-        # The build also takes in photos that were lost once and have come back, into shards that were not damaged.
-        tuple(path for path in there if path in report.damaged_shards or path in changed),
+        # The build also rebuilds undamaged shards whose lost photos can be read again.
+        tuple(path for path in hashes if path in report.damaged_shards or path in changed),
         tuple(changed),
         tuple(f"{path}: {reason}" for path, reason in lost.items()),
         tuple(
@@ -95,14 +98,14 @@ def repair(
 
 
 def quarantine(root: Path, shards: tuple[str, ...]) -> None:
-    """Move shards and their CSVs to ASIDE, so that nothing is lost should they not come again."""
+    """Move shards and their CSVs to ASIDE, where they remain if the rebuild fails."""
     for shard in shards:
         for path in (root / shard, listing_of(root / shard)):
             if not os.path.lexists(path):
                 continue
             aside = root / ASIDE / path.relative_to(root)
             aside.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(aside):  # of a repair that was killed; what is here now it built, and can be again
+            if os.path.lexists(aside):  # from a killed repair; the shard here was rebuilt and can be again
                 _remove(path)
             else:
                 os.rename(path, aside)
@@ -112,14 +115,14 @@ def quarantine(root: Path, shards: tuple[str, ...]) -> None:
 
 
 def clear_aside(root: Path) -> None:
-    """Remove what repairs put aside, and what a build that was stopped left; for sets that are whole."""
-    with suppress(ShardError, OSError), locked(root):  # who holds it has use for them; a disk may be read-only
+    """Remove the leftovers of repairs and interrupted builds from an undamaged set."""
+    with suppress(ShardError, OSError), locked(root):  # another process may need them; the disk may be read-only
         shutil.rmtree(root / ASIDE, ignore_errors=True)
         clear(root)
 
 
 def _put_back(root: Path) -> None:
-    """Give the damaged shards their names again where nothing was built in their place."""
+    """Move the damaged shards back where no new ones were built."""
     with with_final_name(root):
         for aside in sorted((root / ASIDE).glob("**/*.lmdb")) + sorted((root / ASIDE).glob("**/*.csv")):
             path = root / aside.relative_to(root / ASIDE)
@@ -129,7 +132,7 @@ def _put_back(root: Path) -> None:
 
 
 def _keep(root: Path) -> Path:
-    """Give ASIDE a name that later repairs leave alone."""
+    """Rename ASIDE, so that later repairs keep it."""
     number = 1
     while (root / f"damaged-{number}").exists():
         number += 1
@@ -143,12 +146,12 @@ def _check_source(source: PhotoSource, shard_set: ShardSet) -> None:
         if set(source.splits) == set(shard_set.splits):
             return
         raise ShardError(
-            f"{shard_set.root}: has the splits {', '.join(shard_set.splits)} only, of {', '.join(source.splits)}",
-            "repair the set that it was copied from, and copy it again with alexnet-prep stage",
+            f"{shard_set.root}: has only the splits {', '.join(shard_set.splits)} of {', '.join(source.splits)}",
+            "repair the original set, then copy it again with alexnet-prep stage",
         )
     raise UsageError(
-        f"{source.root}: not the photos that {shard_set.root} was made from: names, classes or sizes are others",
-        "name the folder that has them with --source, or copy the damaged shards from elsewhere",
+        f"{source.root}: not the photos of {shard_set.root}: names, classes or sizes differ",
+        "choose the folder of the photos with --source, or copy the damaged shards from another copy",
     )
 
 
@@ -166,7 +169,7 @@ def _rejected(root: Path) -> dict[str, str]:
     except OSError as error:
         raise ShardError(
             f"{root / 'rejected.csv'}: {error.strerror}",
-            "copy it from a copy of the set, or remove the set and build it again: without it no shard can be rebuilt",
+            "copy it from another copy of the set, or remove the set and build it again: rebuilding shards requires it",
         ) from None
 
 

@@ -1,8 +1,8 @@
-"""From a photo's bytes to the stored picture: decode, short side 256, centre crop 256x256, encode (paper, section 2).
+"""Prepare the stored picture of a photo: decode, short side 256, central crop 256x256, encode (paper, section 2).
 
-In:  the bytes of any photo.  Out: the payload of its record.  No files, no lmdb.
-The pixels follow the authors' data tool (cuda-convnet2, make-data), which is OpenCV's: area averaging when shrinking,
-cubic when enlarging, both sides rounded, the crop's offsets floored.
+In:  a photo's bytes.  Out: the payload of its record.  No files, no lmdb.
+The pixels follow the authors' data tool (cuda-convnet2, make-data), which uses OpenCV: area averaging when shrinking,
+cubic interpolation when enlarging, both sides rounded, the crop's offsets floored.
 """
 
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ MAX_SIDE = 65_500  # pixels of a stored picture: libjpeg's limit, and a Datum's 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is stored of a photo.
+    """The stored picture of a photo.
 
     Attributes:
         data: a JPEG file, or raw uint8 pixels in (height, width, RGB) order.
-        height, width: pixels, as stored.
-        source_height, source_width: pixels, of the photo, after turning if it was turned.
-        form: what the photo is by its content, such as "JPEG", "JPEG CMYK" or "PNG palette".
+        height, width: sides of the stored picture in pixels.
+        source_height, source_width: sides of the photo in pixels, after applying its orientation if requested.
+        form: the photo's format by its content, such as "JPEG", "JPEG CMYK" or "PNG palette".
     """
 
     data: bytes
@@ -47,17 +47,19 @@ def prepare(
     max_pixels: int = MAX_PIXELS,
     accept_truncated: bool = False,
 ) -> Picture:
-    """Make the stored picture of one photo.
+    """Make the stored picture of a photo.
 
     Args:
-        photo: the file's bytes, in any of FORMATS.
+        photo: the file's bytes, in any of `decode.FORMATS`.
         size: pixels of the short side, and of both sides with `fit="crop"`.
         fit: `crop`, the central square (the paper); `short-side`, the whole picture.
         encoding: `jpeg`, baseline 4:2:0 without metadata; `raw`, pixels.
-        quality: of the JPEG, 1..100; the authors used 95.
+        quality: JPEG quality, 1..100; the authors used 95.
         exif, max_pixels, accept_truncated: see `decode.decode`.
+    Returns:
+        The picture, with the sides and the format of the photo.
     Raises:
-        PhotoError: it cannot be decoded completely, or is too large.
+        PhotoError: the photo cannot be decoded completely, or is too large.
     """
     pixels, form = decode_with_form(photo, exif, max_pixels, accept_truncated)
     try:
@@ -76,15 +78,15 @@ def fit_pixels(pixels: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
     Returns:
         uint8 (size, size, 3) contiguous; with `fit="short-side"` one of the sides may be longer.
     Raises:
-        PhotoError: the long side would become absurd.
+        PhotoError: the picture would have a side above MAX_SIDE, or too many pixels.
     """
     height, width = pixels.shape[:2]
     new_height, new_width = fitted_sides(height, width, size)
     longest = max(new_height, new_width) if fit == "short-side" else size
     shrinking = min(height, width) > size
-    # A line of 1x20000 would become 256x5,120,000.
+    # 1x20000 would become 256x5,120,000.
     if longest > MAX_SIDE or (not shrinking and new_height * new_width > MAX_PIXELS):
-        raise PhotoError(f"{width}x{height} is too long and narrow: {new_width}x{new_height} after resizing")
+        raise PhotoError(f"{width}x{height}: aspect ratio too large: {new_width}x{new_height} after resizing")
     top, left, rows, columns = 0, 0, new_height, new_width
     if fit == "crop":
         top, left, rows, columns = (new_height - size) // 2, (new_width - size) // 2, size, size
@@ -96,7 +98,7 @@ def fit_pixels(pixels: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
 
 
 def fitted_sides(height: int, width: int, size: int) -> tuple[int, int]:
-    """Both sides, in pixels, after the short one became `size`; .5 rounds up."""
+    """Return height and width in pixels after scaling the short side to `size`; .5 rounds up."""
     short = min(height, width)
     return max(size, (2 * height * size + short) // (2 * short)), max(size, (2 * width * size + short) // (2 * short))
 
@@ -104,6 +106,6 @@ def fitted_sides(height: int, width: int, size: int) -> tuple[int, int]:
 def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
     """Encode uint8 (height, width, 3) RGB as a baseline 4:2:0 JPEG without metadata.
 
-    Baseline, since the hardware decoders of GPUs read nothing else.
+    Baseline, because the hardware decoders of GPUs support nothing else.
     """
     return simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False)

@@ -1,8 +1,7 @@
-"""The unit of work: one shard, from its photos to its receipt, in any process on any machine.
+"""The job of one shard, from its photos to its receipt, in any process on any machine.
 
-In:  a ShardJob.  Out: the shard and its CSV under their final names, then the receipt that says so.
-While it is at work, `.build/SPLIT-NUMBER.at` names the photo it is on: should the process die, the file stays and
-says which photo it was.
+In:  a ShardJob.  Out: the shard and its CSV under their final names, then the receipt.
+`.build/SPLIT-NUMBER.at` names the process and its current photo; if the process dies, the file remains.
 """
 
 import os
@@ -26,12 +25,12 @@ from .prepared_cache import Spool
 from .resize import Picture, prepare
 
 _WNID_AT_END = re.compile(r"(?<=.)_n\d{8}$")  # Hugging Face's addition to ImageNet's names
-MOST_BYTES = 1 << 29  # of one photo's file; ImageNet's largest has 15 MB
+MOST_BYTES = 1 << 29  # of a photo's file; ImageNet's largest has 15 MB
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard to be built: where from, where to, and its photos in key order."""
+    """A shard to build: folders of photos and set, and the shard's photos in key order."""
 
     root: Path
     out: Path
@@ -42,23 +41,23 @@ class ShardJob:
 
     @property
     def path(self) -> str:
-        """The shard's folder, below out."""
+        """The shard's folder, relative to out."""
         return f"{self.split}/{self.number:05d}.lmdb"
 
     @property
     def receipt(self) -> Path:
-        """Written when the shard is durable."""
+        """The path of the receipt, written when the shard is on disk."""
         return self.out / ".build" / f"{self.split}-{self.number:05d}.json"
 
     @property
     def at(self) -> Path:
-        """Names the process and the photo it is on; gone when the shard is done."""
+        """The path of the file that names the process and its current photo; removed when the shard is done."""
         return self.receipt.with_suffix(".at")
 
 
 @dataclass
 class _Account:
-    """What became of the photos: every one of them is a row or a rejection."""
+    """The outcome of every photo: a row or a rejection."""
 
     rows: list[tuple] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
@@ -68,16 +67,16 @@ class _Account:
 
 
 def build_shard(job: ShardJob) -> dict:
-    """Build one shard and its CSV, then leave the receipt.
+    """Build a shard and its CSV, then write the receipt.
 
     Returns:
-        The receipt: records, bytes, sha256 and that of the CSV; the rejected photos with their reasons; forms, how many
-        photos were what by their content; known, how many of ImageNet's known odd photos were as expected; unlike,
-        which were not.
+        The receipt: records, bytes, sha256 and csv_sha256; rejected, pairs of photo and reason; forms, the number of
+        photos by format; known, the number of ImageNet's known anomalies that were as listed; unlike, those that
+        were not.
     Raises:
-        ShardError: LMDB refused.
-        NotWrittenError: the system refused a file.
-        SourceError: the source cannot be read any more.
+        ShardError: LMDB cannot write the shard.
+        NotWrittenError: a file cannot be written.
+        SourceError: the source has become unreadable.
     """
     with with_final_name(job.out / job.path):
         return _build_shard(job)
@@ -88,7 +87,7 @@ def _build_shard(job: ShardJob) -> dict:
     handle = os.open(job.at, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         written = write_shard(job.out / job.path, _values(job, account, handle))
-    except ShardError as error:  # of the file that it wrote beside, under a name that is gone by now
+    except ShardError as error:  # names the temporary file, which is removed by now
         raise type(error)(final_names(error.message), error.hint) from None
     finally:
         os.close(handle)
@@ -107,7 +106,7 @@ def _build_shard(job: ShardJob) -> dict:
 
 
 def at_work(out: Path) -> dict[int, str]:
-    """Of the processes that were building and did not finish: process id, and the photo each was on."""
+    """Return the current photo of each unfinished job, by process id."""
     found = {}
     for path in sorted((out / ".build").glob("*.at")):
         with suppress(OSError, ValueError):
@@ -146,19 +145,19 @@ def read_and_prepare(job: ShardJob, photo: Photo) -> Picture:
     """Read a photo and make the stored picture.
 
     Raises:
-        PhotoError: this photo cannot enter the set: it is rejected.
-        SourceError: the source cannot be read any more: the build stops, and goes on when it can.
+        PhotoError: this photo is rejected.
+        SourceError: the source has become unreadable: the build stops and can be resumed.
     """
     if photo.bytes > MOST_BYTES:
-        raise PhotoError(f"{photo.bytes:,} bytes are more than {MOST_BYTES:,}")
+        raise PhotoError(f"the file has {photo.bytes:,} bytes, more than {MOST_BYTES:,}")
     try:
         data = read_photo(job.root, photo)
     except OSError as error:
         if error.errno in LOST_ALONE and os.path.isdir(job.root):
             raise PhotoError(os.strerror(error.errno)) from None
-        # A disk that fails or a share that is gone would reject every photo to come.
+        # With a failed disk or lost network share, all later photos would be rejected.
         raise SourceError(
             f"{job.root / photo.path}: {error.strerror or error}",
-            "when the photos can be read again, run the same command: it goes on where it stopped",
+            "when the photos can be read again, run the same command to resume",
         ) from None
     return prepare(data, **job.options.of_a_picture())

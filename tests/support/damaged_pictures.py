@@ -1,11 +1,11 @@
-"""Any bytes for a photo: valid ones of every format, torn, spliced and lied about, many thousand of them.
+"""Fuzzing of photo preparation: valid photos of every format, truncated, spliced and with false headers.
 
     python tests/support/damaged_pictures.py --cases 100000 --seed 0
 
-In:  a number of cases and a seed.  Out: counts on stdout; exit code 1, and the case to ask for again, if one of them
-crashed, hung, took too much memory, raised anything but PhotoError, or came out as other than 256x256x3.
-Cases run in a process of their own, since a fault in a decoder's C code ends it: a word in shared memory says which
-case it was on. `python tests/support/damaged_pictures.py --seed 0 --first 4711 --cases 1` runs one case again.
+In:  a number of cases and a seed.  Out: counts on stdout; exit code 1, with the failed case, if one of them crashed,
+hung, used too much memory, raised anything but PhotoError, or gave a picture other than 256x256x3.
+Cases run in a separate process, because a fault in a decoder's C code ends it; shared memory has the current case.
+`python tests/support/damaged_pictures.py --seed 0 --first 4711 --cases 1` runs one case again.
 `tests/pipeline/prepare/test_fuzz_pictures.py` runs 2,000 cases through the same functions.
 """
 
@@ -34,10 +34,10 @@ from pictures import noise, saved, scene
 from PIL import Image
 
 SIDE = 256
-MOST_PIXELS = 4_000_000  # headers lie, and decoding what they claim takes a second for each 30 million
-LONGEST = 20.0  # seconds of one case; the slowest take some tenths, on a machine that has other work
+MOST_PIXELS = 4_000_000  # decoding what false headers claim takes a second per 30 million pixels
+LONGEST = 20.0  # seconds of a case; the slowest take some tenths
 MOST_MEMORY = 600  # MB above the start: Pillow holds a photo of 4 million pixels in several modes at once
-WORDS = [  # what decoders look for: markers, lengths, names of chunks and tags
+WORDS = [  # parsed by decoders: markers, lengths, names of chunks and tags
     *(bytes([0xFF, marker]) for marker in (*range(0xC0, 0xD0), *range(0xD0, 0xF0), 0xFE, 0x01, 0x00, 0xFF)),
     *(struct.pack(">H", number) for number in (0, 1, 2, 8, 17, 255, 256, 32767, 32768, 65500, 65535)),
     *(struct.pack(order, number) for order in ("<I", ">I") for number in (0, 1, 255, 65536, 1 << 31, (1 << 32) - 1)),
@@ -49,7 +49,7 @@ WORDS = [  # what decoders look for: markers, lengths, names of chunks and tags
 
 @cache
 def bases() -> tuple[bytes, ...]:
-    """Valid photos: every format and form of it, smaller and larger than 256 pixels."""
+    """Return valid photos of every format and mode, smaller and larger than 256 pixels."""
     small, large = Image.fromarray(scene(40, 56)), Image.fromarray(scene(270, 300, 1))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -75,19 +75,19 @@ def bases() -> tuple[bytes, ...]:
 
 
 def photo_of(seed: int, case: int) -> bytes:
-    """The photo of a case: the same ever after."""
+    """Return the photo of a case, which depends on seed and case only."""
     draw = random.Random(f"{seed}/{case}")
     photo = bytearray(draw.choice(bases()))
     for _ in range(draw.choice((1, 1, 2, 3, 5, 8))):
         _change(photo, draw)
     if photo[:4] == b"\x89PNG" and draw.random() < 0.6:
-        photo = _with_sums(photo)  # or the damage would end at a checksum
+        photo = _with_sums(photo)  # else decoders would stop at a checksum
     data = bytes(photo)
     return gzip.compress(data, mtime=0) if draw.random() < 0.01 else data
 
 
 def _change(photo: bytearray, draw: random.Random) -> None:
-    # Headers are where the lies are: half of all changes are among the first 200 bytes.
+    # Half of all changes are among the first 200 bytes, which contain the headers.
     end = len(photo) if draw.random() < 0.5 else min(len(photo), 200)
     place = draw.randrange(end + 1)
     match draw.randrange(9):
@@ -114,7 +114,7 @@ def _change(photo: bytearray, draw: random.Random) -> None:
 
 
 def _with_sums(photo: bytearray) -> bytearray:
-    """A PNG whose chunks have their right checksums, as far as it is one."""
+    """Correct the checksums of a PNG's chunks, as far as they can be parsed."""
     place = 8
     while place + 12 <= len(photo):
         (length,) = struct.unpack_from(">I", photo, place)
@@ -127,11 +127,13 @@ def _with_sums(photo: bytearray) -> bytearray:
 
 
 def tried(photo: bytes, case: int) -> str:
-    """What becomes of a photo: a form such as `JPEG`, or `rejected`. Every kind of option has its turn.
+    """Prepare a photo, with options that depend on the case.
 
+    Returns:
+        The format, such as `JPEG`, or `rejected`.
     Raises:
-        AssertionError: a picture of other sides, or a reason that is none.
-        Exception: whatever the product lets through; PhotoError is its own, and means rejected.
+        AssertionError: the picture has other sides, or the reason of a rejection is invalid.
+        Exception: any other error of the product is a failure.
     """
     raw = case % 8 != 0  # encoding takes as long as the rest
     try:
@@ -155,7 +157,7 @@ def tried(photo: bytes, case: int) -> str:
 
 
 def child(first: int, cases: int, seed: int, at: Path, plant: str) -> None:
-    """Try cases in this process; `at` says which one it is on. `plant` breaks case 7: a test sees it seen."""
+    """Run cases in this process; the file `at` has the current one. `plant` makes case 7 fail, for a test."""
     counts: Counter[str] = Counter()
     bases()
     start = peak()
@@ -180,18 +182,18 @@ def _break(how: str) -> None:
 
 
 def peak() -> int:
-    """The most memory that this process has held, MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would begin with the parent's
+    """Return the peak memory of this process in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would include the parent's
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) >> 10
 
 
 def survey(
     cases: int, seed: int, first: int = 0, plant: str = "", longest: float = LONGEST
 ) -> tuple[Counter, int, str]:
-    """Try cases in a process of its own.
+    """Run cases in a separate process.
 
     Returns:
-        how many became what, the memory taken in MB, and what went wrong, empty if nothing did.
+        The number of cases by outcome, the memory used in MB, and the failure, empty if there is none.
     """
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder) / "at"
@@ -210,16 +212,16 @@ def survey(
                 elif now >= 0 and time.monotonic() - since > longest:
                     hung = True
                     process.kill()
-        said, aside = process.communicate()
+        output, errors = process.communicate()
         (case,) = struct.unpack("<q", at.read_bytes())
     again = f"seed {seed}, case {case}"
     if hung:
-        return Counter(), 0, f"{again}: no end after {longest:.0f} s"
+        return Counter(), 0, f"{again}: not finished after {longest:.0f} s"
     if process.returncode < 0:
         return Counter(), 0, f"{again}: the process died of signal {-process.returncode}"
     if process.returncode:
-        return Counter(), 0, f"{again}: {' '.join(aside.split())[-400:]}"
-    found = json.loads(said)
+        return Counter(), 0, f"{again}: {' '.join(errors.split())[-400:]}"
+    found = json.loads(output)
     over = found["memory"] > MOST_MEMORY
     return (
         Counter(found["counts"]),
@@ -229,12 +231,12 @@ def survey(
 
 
 def main() -> None:
-    """The command."""
+    """Run the cases in chunks of 5,000 and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--at", type=Path, help=argparse.SUPPRESS)  # the process that tries them
+    parser.add_argument("--at", type=Path, help=argparse.SUPPRESS)  # in the separate process
     parser.add_argument("--plant", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.at:

@@ -245,7 +245,7 @@ def test_tars_cut_short(tree, build, share):
     whole = tar_bytes([(f"{k}.{ending}", data) for k in range(20) for ending, data in (("jpg", GOOD), ("cls", b"0"))])
     (tree.source / "x-train-0.tar").write_bytes(whole[: int(share * len(whole.rstrip(b"\0")))])
     code, said, aside = build()
-    assert (code, said) == (1, "") and "is cut short" in aside and not tree.out.exists()
+    assert (code, said) == (1, "") and "is truncated" in aside and not tree.out.exists()
 
 
 def test_a_devkit_that_means_harm(tree, build):
@@ -301,9 +301,9 @@ def test_parquet_whose_types_are_pickles(tree, build, column):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"label": [0]}, "no column is called image"),
+        ({"label": [0]}, "no column is named image"),
         ({"image": [GOOD]}, "row 0: no label"),
-        ({"image": ["../../precious.JPEG"], "label": [0]}, "names the photos' files, and does not hold"),
+        ({"image": ["../../precious.JPEG"], "label": [0]}, "has paths of photos, not their bytes"),
         ({"image": [None], "label": [0]}, "column image is null"),
         ({"image": [b"\0" * 1000], "label": [0]}, "none of 1 photos could be read"),
         ({"image": [GOOD], "label": [b"\x80"]}, "the column label is binary"),
@@ -337,7 +337,7 @@ def test_a_csv_with_a_mark_and_other_line_ends_and_names_that_lead_out(tree, bui
     ("change", "said"),
     [
         (lambda lines: ["\ufeff" + lines[0], *lines[1:]], ""),
-        (lambda lines: [*lines[:-1], lines[-1].split(",")[0] + ",n99999999 1 2 3 4"], "'n99999999' is no class"),
+        (lambda lines: [*lines[:-1], lines[-1].split(",")[0] + ",n99999999 1 2 3 4"], "'n99999999' is not a class"),
         (lambda lines: [*lines[:-1], "../../../precious," + WNIDS[0]], "precious"),
         (lambda lines: lines[:-1], ""),
     ],

@@ -139,7 +139,7 @@ def pictures() -> Finding:
     if not area.COMPILED:
         return (
             "note",
-            f"{found}; without the compiled resampler, builds take 15% longer",
+            f"{found}; without the compiled resampler, builds take up to 80% longer",
             "install gcc, then reinstall this package",
         )
     return "ok", f"{found}: all decode a JPEG to the same pixels"

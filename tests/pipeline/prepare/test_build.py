@@ -290,7 +290,7 @@ def test_no_photo_that_can_be_read(tmp_path, before):
         f"{tmp_path}/photos: none of 5 photos could be read "
         f"(cat/0.jpg: {reason}; cat/1.jpg: {reason}; cat/2.jpg: {reason}; ...)"
     )
-    assert caught.value.hint == "look at these files: are they photos?"
+    assert caught.value.hint == "check that these files are photos"
     make_photos(tmp_path / "good", train=4, val=2, classes=2, side=(40, 50))
     build_shards(
         find_photos(tmp_path / "good"), tmp_path / "out", SMALL, Here()
@@ -555,8 +555,8 @@ def test_a_killed_worker_is_told_and_costs_nothing(tiny, undisturbed, tmp_path):
     photo_on = held.relative_to(photos)
     assert caught.value.message.startswith(f"{out}: a worker process died on {photo_on} (")
     assert caught.value.hint == (
-        "run the same command again, it goes on where it stopped; with fewer --workers if memory was short; "
-        "if it dies there again, take that photo away and report it"
+        "run the same command again to resume, with fewer --workers if memory was short; "
+        "if a worker dies there again, remove that photo and report it"
     )
     held.write_bytes(photo)
     rest = Here()
@@ -638,7 +638,7 @@ def test_photos_that_changed_are_named(damaged, tmp_path):
         build_shards(find_photos(photos), out, SMALL, Here(3))
     first = find_photos(photos).splits["train"][0].path
     (photos / first).rename(photos / "train/checker/new.JPEG")
-    named = rf"are others \(gone: {first}; new: train/checker/new.JPEG\)"
+    named = rf"their splits changed \(gone: {first}; new: train/checker/new.JPEG\)"
     with pytest.raises(UsageError, match=named):
         build_shards(find_photos(photos), out, SMALL, Here())
     (photos / "train/checker/new.JPEG").rename(photos / first)
@@ -668,8 +668,7 @@ def test_a_failing_disk_stops_the_build_and_rejects_nothing(tiny, undisturbed, t
         patch.setattr(shard_job, "read_photo", read)
         build_shards(source, tmp_path / "out", SMALL, Here())
     assert str(caught.value) == (
-        f"{tiny}/{bad}: Input/output error; when the photos can be read again, run the same command: "
-        "it goes on where it stopped"
+        f"{tiny}/{bad}: Input/output error; when the photos can be read again, run the same command to resume"
     )
     build_shards(source, tmp_path / "out", SMALL, Here())
     assert contents(tmp_path / "out") == contents(undisturbed)
@@ -717,15 +716,15 @@ def test_shards_by_the_number_of_photos(tmp_path, photos, shards):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"size": 7}, "--size 7 is not between 8 and 4096 pixels; the paper's is 256"),
-        ({"size": 4097}, "--size 4097 is not between 8 and 4096 pixels; the paper's is 256"),
-        ({"quality": 0}, "--quality 0 is not between 1 and 100; the authors' is 95"),
-        ({"quality": 101}, "--quality 101 is not between 1 and 100; the authors' is 95"),
+        ({"size": 7}, "--size 7 is not between 8 and 4096 pixels; 256, as in the paper"),
+        ({"size": 4097}, "--size 4097 is not between 8 and 4096 pixels; 256, as in the paper"),
+        ({"quality": 0}, "--quality 0 is not between 1 and 100; 95, as the authors"),
+        ({"quality": 101}, "--quality 101 is not between 1 and 100; 95, as the authors"),
         ({"fit": "stretch"}, "--fit stretch --encoding jpeg: not one of ('crop', 'short-side') and ('jpeg', 'raw')"),
         ({"encoding": "webp"}, "--fit crop --encoding webp: not one of ('crop', 'short-side') and ('jpeg', 'raw')"),
-        ({"seed": -1}, "--seed -1, --shard-records 0: not sensible numbers"),
-        ({"seed": 1 << 64}, f"--seed {1 << 64}, --shard-records 0: not sensible numbers"),
-        ({"shard_records": 100_000_000}, "--seed 0, --shard-records 100000000: not sensible numbers"),
+        ({"seed": -1}, "--seed -1 or --shard-records 0 is out of range"),
+        ({"seed": 1 << 64}, f"--seed {1 << 64} or --shard-records 0 is out of range"),
+        ({"shard_records": 100_000_000}, "--seed 0 or --shard-records 100000000 is out of range"),
     ],
 )
 def test_options_that_cannot_be_meant(options, text):

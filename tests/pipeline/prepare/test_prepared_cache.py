@@ -138,8 +138,8 @@ def test_a_picture_that_is_not_in_the_spool(table, tmp_path):
     kept = Spool(tmp_path / "out")
     assert kept.picture(Photo("x", 0, 0, archive, 4)).form.startswith("JPEG")
     for row in (0, 2, 5):
-        with pytest.raises(ShardError, match="x is not in it; run the same command again"):
+        with pytest.raises(ShardError, match="x is not in the cache; run the same command again"):
             kept.picture(Photo("x", 0, 0, archive, row))
     job.path.write_bytes(b"")
-    with pytest.raises(ShardError, match="x is not in it"):
+    with pytest.raises(ShardError, match="x is not in the cache"):
         Spool(tmp_path / "out").picture(Photo("x", 0, 0, archive, 4))

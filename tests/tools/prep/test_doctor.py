@@ -85,7 +85,7 @@ def test_python_is_what_pyproject_asks():
 
 def test_without_compiled_loops_shrinking_is_slower(monkeypatch):
     monkeypatch.setattr(area, "COMPILED", False)
-    said(doctor_checks.pictures(), "note", "builds take 15% longer", "install gcc, then reinstall this package")
+    said(doctor_checks.pictures(), "note", "builds take up to 80% longer", "install gcc, then reinstall this package")
 
 
 def test_pictures_missing_old_broken_or_apart(monkeypatch):
