@@ -77,7 +77,7 @@ def list_recipes(context: click.Context, option: click.Parameter, requested: boo
     help="Initial learning rate.  [default: 0.01 for 1,000 classes, less for fewer]",
 )
 @click.option(
-    "--schedule", type=click.Choice(SCHEDULES), help="Schedule of the learning rate.  [default: the recipe's]"
+    "--schedule", type=click.Choice(SCHEDULES), help="How the learning rate changes.  [default: the recipe's]"
 )
 @options.precision()
 @options.device

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from io import BytesIO
 
 import numpy as np
@@ -49,6 +50,7 @@ def test_events_are_the_metrics_of_a_run_that_was_stopped_and_resumed(few, tmp_p
     beyond = SummaryWriter(str(run))
     beyond.add_scalar("loss", 99.0, 5)
     beyond.close()
+    time.sleep(1)  # files are read in the order of their names: the second, then the writer's number as text
     assert run_train("--run", run, "--resume", "--steps", 0, "--device", "cpu") == 0
     read, lines = events(run), metrics.read(run / "metrics.jsonl")
     steps = [line for line in lines if line["kind"] == "step"]
@@ -66,6 +68,7 @@ def test_events_of_a_run_that_was_killed_before_its_first_checkpoint_are_not_sho
     for step in range(1, 6):
         left.add_scalar("loss", 99.0, step)
     left.close()
+    time.sleep(1)
     assert run_train("--shards", few.root, "--run", run, *SHORT, "--steps", 2) == 0
     steps = [line for line in metrics.read(run / "metrics.jsonl") if line["kind"] == "step"]
     assert curve(events(run), "loss") == {line["step"]: line["loss"] for line in steps} and len(steps) == 2
