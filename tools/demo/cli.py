@@ -22,6 +22,7 @@ GRACE = 2  # seconds for requests in progress when the server is stopped
 
 
 @click.command(context_settings=options.SETTINGS)
+@options.version
 @click.argument("run", type=options.PATH)
 @options.run_shards
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any free port.")
