@@ -1,6 +1,7 @@
 """The programs of examples/ as people start them, and every block of docs/reuse.md, on a shard set."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,17 +24,24 @@ def few(tmp_path_factory):
     return tiny.few_shards(tmp_path_factory.mktemp("few"), train=8)
 
 
-@pytest.fixture
-def start(few, tmp_path):
-    """Start an example over the shard set in a folder of its own; what it printed."""
+@pytest.fixture(params=["here", pytest.param("as people start it", marks=pytest.mark.slow)])
+def start(request, few, tmp_path, monkeypatch, capsys):
+    """Start an example over the shard set in a folder of its own, in this process or in another; what it printed."""
 
-    def run(name, *arguments):
+    def here(name, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, str(few.root), "--batch-size", "2", *map(str, arguments)])
+        capsys.readouterr()
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    def apart(name, *arguments):
         command = [sys.executable, EXAMPLES / name, few.root, "--batch-size", "2", *map(str, arguments)]
         done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    return run
+    return here if request.param == "here" else apart
 
 
 def steps(text):
@@ -162,7 +170,9 @@ def blocks():
     return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reuse.md").read_text(), re.S)
 
 
-def test_the_blocks_of_the_page_run_one_after_the_other(shards, tmp_path, monkeypatch):
+@pytest.mark.parametrize("net", ["mobilenet_v3_small", pytest.param("resnet18", marks=pytest.mark.slow)])
+def test_the_blocks_of_the_page_run_one_after_the_other(shards, tmp_path, monkeypatch, net):
+    """In the first a net that takes less time, or the one that is there."""
     assert len(blocks()) == 9
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").symlink_to(shards.root)
@@ -170,7 +180,10 @@ def test_the_blocks_of_the_page_run_one_after_the_other(shards, tmp_path, monkey
     assert tiny.trainer_of(shards, run, model="resnet18", crop=64, steps=1).train()
     names = {"module": Module(), "run": run}
     for number, block in enumerate(blocks()):
-        exec(compile(block, f"docs/reuse.md, block {number + 1}", "exec"), names)
+        with monkeypatch.context() as patch:
+            if number == 0:
+                patch.setattr(torchvision.models, "resnet18", getattr(torchvision.models, net))
+            exec(compile(block, f"docs/reuse.md, block {number + 1}", "exec"), names)
         if "saved =" in block:
             assert names["saved"].items() <= names["loader"].state_dict().items()
         if 'mean="imagenet"' in block:

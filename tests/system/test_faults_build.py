@@ -61,7 +61,7 @@ def here(workers=0):
 def in_this_process(patch):
     """Have the commands' workers be this thread."""
     for name in ("build_lmdb", "verify", "export"):
-        patch(f"alexnet_dali.tools.{name}.worker_pool", here)
+        patch(f"alexnet_dali.tools.prep.{name}.worker_pool", here)
     patch("alexnet_dali.tools.prep.pca_stats.ThreadPoolExecutor", Here)
 
 

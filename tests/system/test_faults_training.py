@@ -117,7 +117,7 @@ def told(err, run):
     """The message is two lines: a file of the run, and what to do."""
     first, second = err.splitlines()
     assert re.match(rf"error: {re.escape(str(run))}\S*: ", first) and second.startswith("  try: "), err
-    assert "--resume" in second or "read it" in second or "then run the same command again" in second, err
+    assert "--resume" in second or "check its permissions" in second or "then run the same command again" in second, err
 
 
 # --- one save of each kind, every operation, every error --------------------------------------------------------------

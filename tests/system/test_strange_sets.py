@@ -46,7 +46,8 @@ SHARD = "train/00000.lmdb"
 def apart(name, *arguments, timeout=120):
     """Call a function of this file in a process of its own; its lines. Fails if a signal ends it."""
     command = [sys.executable, __file__, name, *map(str, arguments)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where conftest and stored are
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, env=environment)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, (done.returncode, lines[-1:], done.stderr[-500:])
     return lines
@@ -114,6 +115,7 @@ def flips_of(root, kind, seed, count):
             json.dumps({"kind": kind, "place": [place, bit], "refused": refused, "other": other, "named": named}),
             flush=True,
         )
+    path.write_bytes(whole)
 
 
 @pytest.mark.parametrize(("kinds", "count"), [(KINDS, 6), *(pytest.param([kind], FLIPS, marks=SLOW) for kind in KINDS)])
@@ -182,7 +184,7 @@ def test_cut_off_at_every_page_no_loader_reads_it(paged, tmp_path, every):
     pages = (paged / SHARD / "data.mdb").stat().st_size // PAGE
     assert len(lines) == -(-pages // every) and pages > 400
     for honest, lying in lines:
-        assert "missing, or not of the" in honest
+        assert "missing, or its size is not" in honest
         assert f"{copy}/{SHARD}" in lying
 
 

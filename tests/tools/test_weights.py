@@ -30,7 +30,7 @@ from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train.cli import train
 from alexnet_dali.tools.weights import weights
-from faults import Faults
+from faults import Faults, doubling
 from safetensors.torch import load_file, safe_open, save_file
 from torchvision import models
 from waiting import waiting_at_most
@@ -226,12 +226,17 @@ def test_an_export_goes_into_no_run_and_over_nobody_s_files(tmp_path, shards, ca
     assert [path.read_text() for path in sorted(tmp_path.glob("*/*")) if path.parent.name != "run"] == ["kept"] * 3
 
 
-def test_a_full_disk_names_the_file_of_an_export(tmp_path, shards, capfd):
+@pytest.mark.parametrize(
+    "all_of_them", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["1, 2, 4, ...", "each"]
+)
+def test_a_full_disk_names_the_file_of_an_export(tmp_path, shards, capfd, all_of_them):
     saved_run(tmp_path / "run", shards)
     with Faults(tmp_path / "out") as undisturbed:
         assert run("export", tmp_path / "run", "--to", tmp_path / "out") == 0
     shutil.rmtree(tmp_path / "out")
-    for number, what in enumerate(undisturbed.seen, 1):
+    count = len(undisturbed.seen)
+    for number in range(1, count + 1) if all_of_them else doubling(count):
+        what = undisturbed.seen[number - 1]
         capfd.readouterr()
         with Faults(tmp_path / "out", number, errno.ENOSPC, on=True):
             assert run("export", tmp_path / "run", "--to", tmp_path / "out") == 1, what
@@ -244,6 +249,7 @@ def test_a_full_disk_names_the_file_of_an_export(tmp_path, shards, capfd):
         shutil.rmtree(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_an_export_with_onnx_that_was_stopped_is_gone_on_with(tmp_path, shards, capfd, monkeypatch):
     saved_run(tmp_path / "run", shards)
     command = ("export", tmp_path / "run", "--to", tmp_path / "out", "--onnx")
@@ -286,7 +292,12 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, shards):
             assert "a pipe or a device" in refused(convert.read_arrays, tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["source2012", "paper", "one-gpu", "six-conv-2011", "no-talk", "pool-2x2", "modern"])
+SLOW_NETS = ("paper", "one-gpu", "six-conv-2011", "no-talk", "pool-2x2")
+
+
+@pytest.mark.parametrize(
+    "name", ["source2012", "modern", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETS)]
+)
 def test_onnx_gives_the_logits_of_the_net_itself(tmp_path, shards, name, capfd):
     """Of the net with its own response normalisation, at batch sizes that were not exported."""
     saved_run(tmp_path / "run", shards, name)

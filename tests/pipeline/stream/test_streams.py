@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 import nvidia.dali
@@ -231,9 +231,13 @@ def test_views_with_one_mean_a_channel(small):
 # Two ways in
 
 
-@pytest.mark.parametrize("layout", ["HWC", "CHW"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-@pytest.mark.parametrize("kind", ["jpeg", "raw", "whole"])
+BOTH_WAYS = list(product(("jpeg", "raw", "whole"), ("float32", "float16", "uint8"), ("HWC", "CHW")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "layout"),
+    [pytest.param(*each, marks=[] if k % 4 in (0, 3) else pytest.mark.slow) for k, each in enumerate(BOTH_WAYS)],
+)
 def test_both_ways_give_the_same_bits(request, kind, dtype, layout):
     held = request.getfixturevalue(kind)
     plan = held.plan(7, augmentation=Augmentation(crop=200))
@@ -673,8 +677,15 @@ print("end")
 """
 
 
-@pytest.mark.parametrize("decode", DECODERS)
-@pytest.mark.parametrize("kind", ["jpeg", "raw"])
+@pytest.mark.parametrize(
+    ("kind", "decode"),
+    [
+        ("jpeg", "dali"),
+        ("raw", "threads"),
+        pytest.param("jpeg", "threads", marks=pytest.mark.slow),
+        pytest.param("raw", "dali", marks=pytest.mark.slow),
+    ],
+)
 def test_streams_dropped_with_batches_in_flight_do_not_crash(request, kind, decode):
     root = request.getfixturevalue(kind).set.root
     done = subprocess.run(

@@ -35,6 +35,8 @@ NAMES = [
     *("ffcv-jpeg-f32", "ffcv-raw-f32", "ffcv-jpeg-u8", "ffcv-raw-u8", "limit-decode"),
 ]
 HERE = [name for name in NAMES if CASES[name].is_installed]
+SLOW = pytest.mark.slow
+FAST = ["ours-jpeg-f32", "torchvision-decode-f32", "limit-decode"]
 SMALL = ("--batch-size", 8, "--batches", 2, "--seconds", 0, "--repeats", 1, "--workers", 2)
 
 # Runs in a process of its own: DataLoader forks its workers, and this one has threads.
@@ -86,12 +88,14 @@ def test_the_names_that_scripts_rely_on():
     assert list(CASES) == NAMES
 
 
-def test_every_case_is_measured_and_the_missing_are_named(call, shards, tmp_path):
+@pytest.mark.parametrize("cases", [FAST, pytest.param([], marks=SLOW)], ids=["three", "all"])
+def test_every_case_is_measured_and_the_missing_are_named(call, shards, tmp_path, cases):
     file, plot = tmp_path / "loader.json", tmp_path / "loader.png"
-    code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--json", file, "--plot", plot)
+    options = [*SMALL, "--json", file, "--plot", plot, *(["--cases", ",".join(cases)] if cases else [])]
+    code, said, aside = call("loader", "--shards", shards.root, *options)
     assert code == 0, aside
     rows = json.loads(file.read_text())
-    assert [row["case"] for row in rows] == HERE
+    assert [row["case"] for row in rows] == (cases or HERE)
     for row in rows:
         assert 0 < row["min"] <= row["images_per_second"] <= row["max"]
         assert said.count(f"\n{row['case']} ") == 1
@@ -99,7 +103,7 @@ def test_every_case_is_measured_and_the_missing_are_named(call, shards, tmp_path
     assert f"torch {torch.__version__.split('+')[0]}" in said
     assert "failed" not in said
     missing = [name for name in ("litdata", "webdataset", "mosaicml-streaming", "ffcv") if is_missing(name)]
-    if missing:
+    if missing and not cases:
         line = next(line for line in said.splitlines() if line.startswith("not installed and not measured: "))
         assert sorted(line.partition(": ")[2].split(", ")) == sorted(missing)
     else:
@@ -118,7 +122,7 @@ def is_missing(package):
 
 @pytest.fixture(scope="module")
 def forms(shards, tmp_path_factory):
-    """The folder of all forms of the crops, and the first 64 windows of every loader that is installed."""
+    """The folder of all forms of the crops."""
     from concurrent.futures import ThreadPoolExecutor
 
     from alexnet_dali.tools.bench.loader.data import FORMS, lay_out
@@ -126,17 +130,30 @@ def forms(shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
     with ThreadPoolExecutor(1) as pool:
         lay_out(shards, folder, 10_000, set(FORMS), pool)
-    names = [name for name in HERE if CASES[name].output]
-    # Those with DataLoader's workers first: DALI's threads must not be there when they fork.
-    names.sort(key=lambda name: name.startswith(("ours", "native", "ffcv")))
-    subprocess.run([sys.executable, "-c", PICTURES, folder, "8", *names], check=True, stdout=2)
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in HERE if CASES[name].output])
-def test_windows_are_of_the_stored_crops_to_the_last_bit(forms, shards, name):
+@pytest.fixture(scope="module")
+def windows_of(forms):
+    """The file of the first 64 windows of a loader, and of all that are as fast or as slow: in one process."""
+
+    def of(name):
+        if not (forms / f"{name}.npz").exists():
+            names = [other for other in HERE if CASES[other].output and (other in FAST) == (name in FAST)]
+            # Those with DataLoader's workers first: DALI's threads must not be there when they fork.
+            names.sort(key=lambda name: name.startswith(("ours", "native", "ffcv")))
+            subprocess.run([sys.executable, "-c", PICTURES, forms, "8", *names], check=True, stdout=2)
+        return forms / f"{name}.npz"
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else SLOW) for name in HERE if CASES[name].output]
+)
+def test_windows_are_of_the_stored_crops_to_the_last_bit(windows_of, shards, name):
     """Each window stands in a record of its label, as it is or mirrored; places and reflections vary."""
-    with np.load(forms / f"{name}.npz") as found:
+    with np.load(windows_of(name)) as found:
         images, labels = found["images"], found["labels"]
     mean = json.loads((shards.root / "stats.json").read_text())["mean_rgb"]
     if CASES[name].output == "f32":
@@ -293,6 +310,7 @@ def test_a_competitor_that_hangs_is_given_up(broken, forms):
     assert_nobody_is_left(forms)
 
 
+@SLOW
 def test_whose_turn_it_is_not_stands_still_with_all_its_workers(forms):
     process = LoaderProcess("torchvision-decode-f32", forms, 8, 2)
     try:
@@ -335,6 +353,7 @@ def test_ours_failing_is_an_error(call, shards, tmp_path, monkeypatch):
     assert "failed and not measured: ours-jpeg-f32 (" in said and "\nlimit-decode " in said
 
 
+@SLOW
 def test_cold_rounds(call, shards, tmp_path):
     file = tmp_path / "loader.json"
     code, said, aside = call(
@@ -426,6 +445,7 @@ def test_a_large_set_is_measured_in_part(shards, tmp_path):
     assert not (tmp_path / "raw").exists() and not (tmp_path / "files").exists()
 
 
+@SLOW
 def test_killed_it_leaves_no_process_behind(shards, tmp_path):
     command = [sys.executable, "-m", "alexnet_dali.tools.bench.cli", "loader", "--shards", shards.root, *SMALL]
     command += ["--repeats", 1000, "--cases", "native-caffe-f32,limit-decode"]
@@ -447,6 +467,7 @@ def test_bars_of_any_rows(tmp_path):
         assert picture.format == "PNG"
 
 
+@SLOW
 def test_a_terminated_run_removes_its_forms(shards, tmp_path):
     command = [
         sys.executable,

@@ -16,6 +16,7 @@ from alexnet_dali.tools.bench.train import NAMES, ratios
 from alexnet_dali.tools.bench.train_cases import Case, Steps, TorchNorm, make
 
 CPU = torch.device("cpu")
+FAST = ["paper", "paper-torch-lrn", "paper-data"]
 
 
 @pytest.fixture
@@ -25,20 +26,26 @@ def call(in_process, monkeypatch):
     return partial(in_process, bench)
 
 
-def test_every_case_is_measured(call, shards, tmp_path):
+@pytest.mark.parametrize(
+    ("precisions", "names"),
+    [(["fp32"], FAST), pytest.param(["fp32", "bf16"], NAMES, marks=pytest.mark.slow)],
+    ids=["three", "all"],
+)
+def test_every_case_is_measured(call, shards, tmp_path, precisions, names):
     file = tmp_path / "train.json"
-    code, said, aside = call(
-        *("train", "--shards", shards.root, "--batch-size", 2, "--steps", 1, "--repeats", 1, "--json", file)
-    )
+    options = ["--batch-size", 2, "--steps", 1, "--repeats", 1, "--json", file]
+    if names is FAST:
+        options += ["--cases", ",".join(names), "--precision", *precisions]
+    code, said, aside = call("train", "--shards", shards.root, *options)
     assert code == 0, aside
     found = json.loads(file.read_text())
     rows = {row["case"]: row for row in found["rows"]}
-    assert list(rows) == [f"{name}-{precision}" for precision in ("fp32", "bf16") for name in NAMES]
+    assert list(rows) == [f"{name}-{precision}" for precision in precisions for name in names]
     for name, row in rows.items():
         assert 0 < row["min"] <= row["images_per_second"] <= row["max"]
         assert said.count(f"\n{name} ") == 1
     assert "batches of 2, 1 steps per round, 1 rounds" in found["machine"]
-    for precision in ("fp32", "bf16"):
+    for precision in precisions:
         paper = rows[f"paper-{precision}"]["images_per_second"]
         assert found["ratios"]["to torch's LRN"][f"paper-{precision}"] == pytest.approx(
             paper / rows[f"paper-torch-lrn-{precision}"]["images_per_second"]

@@ -118,7 +118,10 @@ def test_an_interrupted_index_goes_on_to_the_same_vectors(trained_run, call, tmp
     assert sorted(path.name for path in (cut / "index").iterdir()) == ["index.json", "vectors.npy"]
 
 
-@pytest.mark.parametrize("damage", ["other weights", "torn file", "torn json"])
+@pytest.mark.parametrize(
+    "damage",
+    ["other weights", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("torn file", "torn json"))],
+)
 def test_an_interrupted_index_of_another_net_or_damaged_begins_anew(trained_run, call, tmp_path, monkeypatch, damage):
     run = shutil.copytree(trained_run, tmp_path / "run")
     assert call("index", run)[0] == 0
@@ -261,7 +264,9 @@ def test_an_index_of_another_set(indexed, photos, shards, call, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "index.json", "codes.npy", "encoder.pt", "codes.json"])
-@pytest.mark.parametrize("damage", ["torn", "empty", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["torn", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("empty", "gone"))]
+)
 def test_damaged_files(indexed, photos, shards, call, tmp_path, name, damage):
     photo = photos / paths_of(shards, "train")[0]
     index = shutil.copytree(indexed / "index", tmp_path / "index")

@@ -195,6 +195,7 @@ def test_what_was_trained_on_what(run, hostile, page):
     assert f"{speed.images_per_second:,.0f} images/s; training waited for data during" in page.said
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_same_run_again(run, hostile, page, in_process, tmp_path):
     (line,) = [part for part in commands(page) if part.startswith("alexnet-train")]
     words = shlex.split(line)
@@ -215,6 +216,7 @@ def test_the_command_measures_the_same_errors_again(run, page, in_process):
     assert code == 0 and "20 photos of" in out and "/val, 1 view\n" in out
 
 
+@pytest.mark.slow
 def test_neighbours_once_there_is_an_index(run, page, call, in_process, tmp_path, monkeypatch):
     assert "neighbours" not in page.figures and "are not indexed" in page.said
     copy = shutil.copytree(run, tmp_path / "run")
@@ -254,6 +256,7 @@ RACE = {
 }
 
 
+@pytest.mark.slow
 def test_figure_1_where_it_was_trained(run, page, call, tmp_path, monkeypatch):
     assert "nonlinearity" not in page.names
     folder = tmp_path / "figures"
@@ -289,6 +292,7 @@ def test_figure_1_of_a_damaged_file(tmp_path, text):
     assert isinstance(found, pictures.Missing) and "relu-vs-tanh.json: damaged" in found.why
 
 
+@pytest.mark.slow
 def test_a_run_without_photos_held_out(hostile, call, tmp_path):
     few = tiny.few_shards(tmp_path / "few", val=0)
     run = tmp_path / "run"
@@ -323,6 +327,7 @@ def test_metrics_that_are_gone_or_damaged(run, tmp_path, damage, said):
     assert isinstance(drawn, pictures.Missing) and said in drawn.why
 
 
+@pytest.mark.slow
 def test_another_net(call, tmp_path):
     few = tiny.few_shards(tmp_path / "few")
     run = tmp_path / "run"
