@@ -27,11 +27,8 @@ OLDEST, NEWEST = (3, 10), (3, 14)  # pyproject.toml's requires-python
 DRIVERS = {"11": "450.80", "12": "525.60", "13": "580"}  # oldest by CUDA: DALI's installation page; torch's too
 JPEG_SHARDS, RAW_SHARDS = 45e9, 265e9  # ImageNet: 1.33 million photos of about 34 kB, or of 256 x 256 x 3 bytes
 SHARED_MEMORY = 1 << 30  # docker's default is 64 MB, too little for processes that exchange batches
-MODULES = {
-    "cv2": "opencv-python-headless",
-    "PIL": "pillow",
-    "nvidia": "nvidia-dali-cuda120",
-}  # packages of modules with another name
+# Packages whose module has another name.
+MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "nvidia": "nvidia-dali-cuda120"}
 LIKENESS = {"cpu": 4, "mixed": 16}  # levels of 255: the CPU decoders agree exactly, nvJPEG rounds differently
 
 Finding = tuple[str, str] | tuple[str, str, str]  # state, what was found, the command that fixes it
@@ -83,21 +80,14 @@ def _line(name: str, *packages: str) -> Callable[[Callable[..., Finding]], Calla
                 return Check(name, *find(*args, **kwargs))
             except ModuleNotFoundError as error:
                 module = (error.name or str(error)).partition(".")[0]
-                return Check(
-                    name,
-                    "missing",
-                    f"{error.name or error} is not installed",
-                    f"pip install '{requirement(MODULES.get(module, module))}'",
-                )
+                install = f"pip install '{requirement(MODULES.get(module, module))}'"
+                return Check(name, "missing", f"{error.name or error} is not installed", install)
             except Exception as error:  # a broken library can raise anything; the other checks still run
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                if not required:
+                    return Check(name, "note", reason)
                 again = " ".join(f"'{each}'" for each in required)
-                return Check(
-                    name,
-                    "wrong" if required else "note",
-                    reason,
-                    f"pip install --force-reinstall {again}" if required else "",
-                )
+                return Check(name, "wrong", reason, f"pip install --force-reinstall {again}")
 
         return check
 
@@ -137,11 +127,8 @@ def pictures() -> Finding:
         again = "pip install --force-reinstall opencv-python-headless pillow simplejpeg"
         return "wrong", f"{found} decode the same JPEG up to {worst} levels apart", again
     if not area.COMPILED:
-        return (
-            "note",
-            f"{found}; without the compiled resampler, builds take up to 80% longer",
-            "install gcc, then reinstall this package",
-        )
+        slower = f"{found}; without the compiled resampler, builds take up to 80% longer"
+        return "note", slower, "install gcc, then reinstall this package"
     return "ok", f"{found}: all decode a JPEG to the same pixels"
 
 
@@ -239,11 +226,8 @@ def gpus(machine: Machine) -> Finding:
     if not machine.gpus and not listed:
         return "note", "none: training runs on the CPU", "docker run --gpus all, if this is a container"
     if not machine.gpus and machine.cuda is None:
-        return (
-            "note",
-            f"{listed}: not used, since torch is built without CUDA",
-            "pip install --force-reinstall torch torchvision",
-        )
+        unused = f"{listed}: not used, since torch is built without CUDA"
+        return "note", unused, "pip install --force-reinstall torch torchvision"
     if not machine.gpus and "CUDA_VISIBLE_DEVICES" in os.environ:
         return "note", f"{listed}: hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES"
     if not machine.gpus:
