@@ -212,7 +212,7 @@ for batch in stream:
     ("how", "decode"),
     [
         ("damaged", "threads"),
-        ("exit", "dali"),
+        pytest.param("exit", "dali", marks=SLOW),
         pytest.param("broken", "dali", marks=SLOW),
         pytest.param("damaged", "dali", marks=SLOW),
         pytest.param("broken", "threads", marks=SLOW),

@@ -53,6 +53,7 @@ def on_a_terminal(home, tool, *arguments) -> str:
     return said.decode()
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal(photos, shards, tmp_path):
     home = Home(tmp_path, TERM="dumb", COLUMNS=None, LINES=None)
     said = on_a_terminal(home, "prep", "build-lmdb", photos, "--out", tmp_path / "shards", *homes.BUILD, "--workers", 2)

@@ -1,4 +1,4 @@
-"""What is tracked is what is installed and what is tested: the wheel, the packages of pyproject.toml, the test files."""
+"""What is tracked is what is installed and tested: the wheel, the packages of pyproject.toml, the test files."""
 
 import re
 import shutil

@@ -30,7 +30,14 @@ def test_after_it_both_signals_end_the_process(first):
         assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize("first, second", [("SIGINT", "SIGTERM"), ("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT")])
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("SIGINT", "SIGTERM"),
+        pytest.param("SIGTERM", "SIGTERM", marks=pytest.mark.slow),
+        pytest.param("SIGINT", "SIGINT", marks=pytest.mark.slow),
+    ],
+)
 def test_a_second_signal_does_end_it(first, second):
     code = f"""
         import os, signal, time

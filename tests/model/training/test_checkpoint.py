@@ -455,13 +455,13 @@ def test_values_that_are_no_numbers_are_refused_by_name(tmp_path, whole, part, n
 
 
 def test_more_classes_than_it_has_weights_for_are_refused_before_anything_is_made(tmp_path, whole, monkeypatch):
-    """Ten million classes would be 160 GB of fc8, of a file of 30 MB."""
+    """A million classes would be 16 GB of fc8, of a file of 30 MB."""
     made = []
     monkeypatch.setattr("alexnet_dali.model.weights.trained.create_net", lambda *arguments: made.append(arguments))
-    save(tmp_path / "last.pt", {**whole, "classes": ["a"] * 10_000_000})
+    save(tmp_path / "last.pt", {**whole, "classes": ["a"] * 1_000_000})
     with pytest.raises(TrainingError) as caught:
         load_trained(tmp_path / "last.pt")
-    assert "does not fit this net: 10,000,000 classes, but no layer has more than 384 outputs" in caught.value.message
+    assert "does not fit this net: 1,000,000 classes, but no layer has more than 384 outputs" in caught.value.message
     assert not made
 
 

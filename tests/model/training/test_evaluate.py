@@ -365,6 +365,7 @@ def _tallied(rank, root, ranks=2):
     return result.images, [tuple(vars(one).values()) for one in tally.errors()], [*map(vars, tally.confusions())]
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_pass_have_one_tally(raw):
     alone = _tallied(0, raw.root, 1)
     assert together(_tallied, raw.root) == [alone, alone]

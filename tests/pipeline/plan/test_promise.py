@@ -205,7 +205,16 @@ def small_set(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize(
+    ("small_set", "decode"),
+    [
+        ("shards", "dali"),
+        ("raw_shards", "threads"),
+        pytest.param("shards", "threads", marks=pytest.mark.slow),
+        pytest.param("raw_shards", "dali", marks=pytest.mark.slow),
+    ],
+    indirect=["small_set"],
+)
 def test_order_and_pixels_are_the_same_however_they_are_made(small_set, decode):
     alone = epoch_hash(small_set, "threads")
     stops = sorted(random.Random(4).sample(range(1, 5), 2))

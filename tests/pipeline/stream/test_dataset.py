@@ -74,7 +74,7 @@ def test_transforms_are_called(shards):
     assert label == ShardDataset(shards, "val").targets[2] + 100
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_give_the_same(shards, start):
     """Also where the parent has the shards open, by this dataset and by another: a fork must not use those."""
     dataset, another = ShardDataset(shards, "val", v2.ToImage()), ShardDataset(shards, "val")

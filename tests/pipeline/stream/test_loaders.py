@@ -219,6 +219,7 @@ dist.barrier()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_test_every_record_once(tmp_path):
     """Of three records to test they have two and one, so not as many batches each: nobody waits for the other."""
     few = tiny.few_shards(tmp_path, train=8)

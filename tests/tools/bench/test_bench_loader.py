@@ -342,6 +342,7 @@ def test_a_loader_that_dies_while_it_stands_still(forms):
     assert_nobody_is_left(forms)
 
 
+@SLOW
 def test_ours_failing_is_an_error(call, shards, tmp_path, monkeypatch):
     """A DALI that cannot be imported, say."""
     monkeypatch.setenv("PYTHONPATH", before_others(tmp_path))
