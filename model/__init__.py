@@ -31,7 +31,7 @@ _NAMES = {
     "weights.onnx_export": "export_onnx",
 }
 _OLD = {
-    "checkpoint": OldModule(("training.checkpoint", "weights.trained"), {"name_too": "hard_link"}),
+    "checkpoint": OldModule(("weights.trained", "training.checkpoint"), {"name_too": "hard_link"}),
     "portable": OldModule(("weights.safetensors_io", "weights.trained")),
 }
 __getattr__, __dir__, __all__ = offer(__name__, _NAMES, _OLD)

@@ -26,7 +26,10 @@ from typing import TYPE_CHECKING
 from .front_door import OldModule, offer
 
 _NAMES = {
-    "errors": "AlexnetError DeviceError PlanError ShardError SourceError StatsError TrainingError UsageError",
+    "errors": (
+        "AlexnetError DeviceError PlanError ShardError SourceError StatsError StreamError TrainingError UsageError"
+    ),
+    "files": "NotWrittenError",
     "workers": "worker_pool",
     "plan.lighting": "Lighting lighting_offsets",
     "plan.plan": "Augmentation BatchPlan Plan",
@@ -49,7 +52,7 @@ _NAMES = {
 _OLD = {  # plan, now a wing, has its old names in its own __init__
     "batches": OldModule(("stream.loaders",), {"TestLoader": "EvalLoader"}),
     "dataset": OldModule(("stream.dataset",)),
-    "loader": OldModule(("stream.streams", "plan.lighting", "stream.stream"), {"Light": "Lighting"}),
+    "loader": OldModule(("stream.streams", "plan.lighting", "stream.stream", "shards.stats"), {"Light": "Lighting"}),
     "resized": OldModule(("plan.resized_crop",)),
     "shardset": OldModule(("shards.manifest",), {"described": "read_manifest"}),
     "stall": OldModule(("stream.stall",), {"Lap": "Elapsed"}),
@@ -68,9 +71,11 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors; tests/test_h
         ShardError,
         SourceError,
         StatsError,
+        StreamError,
         TrainingError,
         UsageError,
     )
+    from .files import NotWrittenError
     from .plan.lighting import Lighting, lighting_offsets
     from .plan.plan import Augmentation, BatchPlan, Plan
     from .plan.resized_crop import ResizedCrop

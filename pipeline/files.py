@@ -206,11 +206,11 @@ def begin_or_resume(
                 same = same or json.loads(text) == identity
             if not same:
                 another = f"another {what.partition(' ')[2]}"
-                raise UsageError(f"{folder}: holds {another}", "choose another folder with --to, or remove that one")
+                raise UsageError(f"{folder}: holds {another}", "choose another folder, or remove that one")
             return path == finished
     ignored = (LOCK, f".{started.name}.part", started.relative_to(folder).parts[0])
     if any(name not in ignored for name in os.listdir(folder)):
-        raise UsageError(f"{folder}: holds something that is not {what}", "choose an empty folder with --to")
+        raise UsageError(f"{folder}: holds something that is not {what}", "choose an empty folder")
     started.parent.mkdir(exist_ok=True)
     write_atomically(started, (json.dumps(identity, indent=2) + "\n" if mark is None else mark).encode())
     return False

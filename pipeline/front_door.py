@@ -47,16 +47,18 @@ def offer(
 
 
 def old_name(package: str, module: str, entry: OldModule, name: str) -> Any:
-    """Return what a name of an old module is now.
+    """Return what a name of an old module is now; of `__all__`, the names that `import *` takes.
 
     Raises:
         AttributeError: the module had no such name, or it is gone.
     """
-    if not name.startswith("__"):
-        for now in entry.now:
-            found = importlib.import_module(f"{package}.{now}")
-            if hasattr(found, entry.renamed.get(name, name)):
-                return getattr(found, entry.renamed.get(name, name))
+    modules = [importlib.import_module(f"{package}.{now}") for now in entry.now] if name[:2] != "__" else []
+    for module_now in modules:
+        if hasattr(module_now, entry.renamed.get(name, name)):
+            return getattr(module_now, entry.renamed.get(name, name))
+    if name == "__all__":
+        first = vars(importlib.import_module(f"{package}.{entry.now[0]}"))
+        return [*entry.renamed, *(n for n, v in first.items() if getattr(v, "__module__", "") == first["__name__"])]
     raise AttributeError(f"module {package + '.' + module!r} has no attribute {name!r}")
 
 

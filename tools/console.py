@@ -166,7 +166,10 @@ class LazyGroup(click.Group):
     def _docstring(self, cmd_name: str) -> str:
         module, name = self._commands_at[cmd_name].split(":")
         file = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
-        body = ast.parse(file.read_text("utf-8")).body
+        try:
+            body = ast.parse(file.read_text("utf-8")).body
+        except OSError:  # installed without its sources
+            return ""
         (function,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == name)
         return ast.get_docstring(function) or ""
 

@@ -2,8 +2,8 @@
 
 In:  the path that the user named, and the suffix of what will be written.  Out: nothing, or a UsageError.
 
-An existing file is overwritten if its suffix says that it is an earlier result of the same kind and its name is not one
-of a shard set, run, export or index. Every other file needs `--force`; nothing is written into a shard even then.
+An existing file is overwritten if its suffix says that it is an earlier result of the same kind. Every other file needs
+`--force`; weights, records and files with the names of a shard set, run, export or index are kept even then.
 """
 
 import json
@@ -19,6 +19,7 @@ MANIFEST = "dataset.json"  # as in pipeline/shards/manifest.py, which needs LMDB
 # Files that this program reads again, in shard sets, builds, exports, runs, indexes and sample photos.
 RESERVED = {MANIFEST, "stats.json", "rejected.csv", "job.json", "export.json", "config.json", "sample.json"}
 RESERVED |= {"index.json", "begun.json", "codes.json", "settings.json"}
+DATA = (".pt", ".npz", ".npy", ".safetensors", ".onnx", ".mdb", ".jsonl", ".tar")  # hours of work may be in one
 
 
 def check_output(file: Path, *suffixes: str, make: bool = False, force: bool = False) -> None:
@@ -29,7 +30,7 @@ def check_output(file: Path, *suffixes: str, make: bool = False, force: bool = F
     Args:
         suffixes: of an earlier result of the same kind, such as `.json`; an existing file with another is kept.
         make: the command makes missing folders.
-        force: overwrite any file that is not part of a shard.
+        force: overwrite a file of another kind, unless it is one of weights or records.
     Raises:
         UsageError: it is a folder, lies in a missing folder or in a shard, or exists and must not be overwritten.
     """
@@ -45,14 +46,16 @@ def check_output(file: Path, *suffixes: str, make: bool = False, force: bool = F
     if not make and not target.parent.is_dir():
         raise UsageError(f"{file}: its folder does not exist", "make the folder first")
     _check_outside_shards(file, target)
-    if not mode or force:
+    if not mode:
         return
-    hint = "choose another name, or pass --force"
+    named = f"{file}, a link to {target}," if file.is_symlink() else f"{file}:"
     if target.name in RESERVED or _is_record_list(target):
-        raise UsageError(f"{file}: exists and belongs to a shard set or a run; refusing to overwrite", hint)
-    if target.suffix.lower() not in suffixes:
-        kinds = " or ".join(suffixes)
-        raise UsageError(f"{file}: exists and is not a {kinds} file; refusing to overwrite", hint)
+        message = f"{named} exists and has the name of a file of a shard set or a run; refusing to overwrite"
+        raise UsageError(message, "choose another name, or remove that file")
+    is_data = target.suffix.lower() in DATA
+    if target.suffix.lower() not in suffixes and (is_data or not force):
+        message = f"{named} exists and is not a {' or '.join(suffixes)} file; refusing to overwrite"
+        raise UsageError(message, "choose another name" if is_data else "choose another name, or pass --force")
 
 
 def check_outputs(files: Sequence[tuple[Path | None, str]], force: bool = False) -> None:

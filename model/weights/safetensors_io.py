@@ -107,9 +107,10 @@ def card(saved: dict, epochs: list[dict]) -> str:
     some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
     image = saved["recipe"]["mean"] == "image"
     mean = "the central window of the training photos' mean image" if image else "the training photos' mean colour"
+    summary = saved["recipe"]["summary"]
     text = f"""# {model}, recipe {config["recipe"]}
 
-{saved["recipe"]["summary"]}. {weights:,} weights, {len(classes):,} classes: {some}. Written by alexnet-dali \
+{summary[:1].upper()}{summary[1:]}. {weights:,} weights, {len(classes):,} classes: {some}. Written by alexnet-dali \
 {_package_version()}.
 
 ## Error

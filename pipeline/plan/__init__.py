@@ -14,9 +14,9 @@ from typing import Any
 
 from ..front_door import OldModule, old_name
 
-# Public names of the module `plan` of version 0.1.
-_MOVED = (
-    "Augmentation BatchPlan Plan crop_and_flip dropout_keeps evaluation_batches lighting_gaussians rank_share words"
+_MOVED = (  # public names of the module `plan` of version 0.1
+    "Augmentation BatchPlan LIGHT_WORDS Plan SLOW_ORDER crop_and_flip dropout_keeps evaluation_batches "
+    "lighting_gaussians rank_share resized_draws words"
 )
 
 
@@ -26,4 +26,6 @@ def __getattr__(name: str) -> Any:
     package = __name__.rpartition(".")[0]
     message = f"{__name__}.{name} has moved: import public names from {package} (docs/migration.md)"
     warnings.warn(message, DeprecationWarning, stacklevel=2)
-    return old_name(package, "plan", OldModule(("plan.plan", "plan.philox"), {"words": "philox_words"}), name)
+    moved = old_name(package, "plan", OldModule(("plan.plan", "plan.philox"), {"words": "philox_words"}), name)
+    globals()[name] = moved  # warn once: an import asks twice
+    return moved

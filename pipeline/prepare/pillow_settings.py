@@ -6,10 +6,13 @@ are objects with one value per thread; then the program's own values return. (Wa
 warnings are ignored in all threads for as long.)
 """
 
+import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from PIL import Image, ImageFile
 
@@ -42,7 +45,7 @@ class _TruncatedFlag:
 def pillow_settings(*, truncated: bool) -> Iterator[None]:
     """Let Pillow decode in this thread without its pixel limit and without warnings. Not reentrant.
 
-    Its limit is lower than `decode.MAX_PIXELS` may be set; the caller checks the size before a pixel is decoded.
+    The limit may be lower than what `decode.MAX_PIXELS` is set to; the caller checks the size before it decodes pixels.
     Warnings are about damaged metadata, which does not concern the pixels.
 
     Args:
@@ -51,7 +54,13 @@ def pillow_settings(*, truncated: bool) -> Iterator[None]:
     thread = threading.get_ident()
     with _lock:
         if not _threads:
-            _replace()
+            _restore.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        limit, flag = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        if limit is not None and not isinstance(limit, _PixelLimit):
+            _replace(Image, "MAX_IMAGE_PIXELS", _PixelLimit(limit) if math.isfinite(limit) else None)
+        if not isinstance(flag, _TruncatedFlag):
+            _replace(ImageFile, "LOAD_TRUNCATED_IMAGES", _TruncatedFlag(flag))
         _threads[thread] = truncated
     try:
         yield
@@ -62,13 +71,24 @@ def pillow_settings(*, truncated: bool) -> Iterator[None]:
                 _restore.close()
 
 
-def _replace() -> None:
-    _restore.enter_context(warnings.catch_warnings())
-    warnings.simplefilter("ignore")
-    limit = Image.MAX_IMAGE_PIXELS
-    for module, name, value in (
-        (Image, "MAX_IMAGE_PIXELS", None if limit is None else _PixelLimit(limit)),
-        (ImageFile, "LOAD_TRUNCATED_IMAGES", _TruncatedFlag(ImageFile.LOAD_TRUNCATED_IMAGES)),
-    ):
-        _restore.callback(setattr, module, name, getattr(module, name))
-        setattr(module, name, value)
+def _replace(module: Any, name: str, stand_in: object) -> None:
+    """Replace a global until `_restore` is closed, which leaves it alone if the program has set it anew meanwhile."""
+    own = getattr(module, name)
+
+    def restore() -> None:
+        if getattr(module, name) is stand_in:
+            setattr(module, name, own)
+
+    _restore.callback(restore)
+    setattr(module, name, stand_in)
+
+
+def _after_fork() -> None:
+    """Return to the program's own values: the threads that were decoding do not exist in the child."""
+    global _lock  # noqa: PLW0603, the old one may be locked for ever
+    _lock = threading.Lock()
+    _threads.clear()
+    _restore.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

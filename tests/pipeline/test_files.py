@@ -187,7 +187,7 @@ def test_a_job_is_begun_resumed_and_recognised_when_finished(tmp_path, mark):
     for _ in range(2):
         assert not begin_or_resume(tmp_path, "an export", finished, started, {"size": 64}, mark)
         assert sorted(os.listdir(tmp_path)) == [".job", LOCK]
-    with pytest.raises(UsageError, match="holds another export; choose another folder with --to, or remove that one"):
+    with pytest.raises(UsageError, match="holds another export; choose another folder, or remove that one"):
         begin_or_resume(tmp_path, "an export", finished, started, {"size": 32}, mark and "of another\n")
     write_json(finished, {"size": 64})
     assert begin_or_resume(tmp_path, "an export", finished, started, {"size": 64}, mark)
@@ -197,7 +197,7 @@ def test_a_job_is_begun_resumed_and_recognised_when_finished(tmp_path, mark):
             begin_or_resume(tmp_path, "an export", finished, started, {"size": 64}, mark)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "thesis.tex").write_bytes(b"")
-    with pytest.raises(UsageError, match="holds something that is not an export; choose an empty folder with --to"):
+    with pytest.raises(UsageError, match="holds something that is not an export; choose an empty folder"):
         begin_or_resume(tmp_path / "new", "an export", tmp_path / "new/a", tmp_path / "new/b", {}, mark)
 
 

@@ -50,7 +50,7 @@ OTHERS += ["set/stats.npz", "photo.jpg", "bare"]
 def test_what_is_not_an_earlier_result_is_not_written_over(place, suffix):
     for name in OURS:
         assert refused(check_output, place / name, suffix) == (
-            f"{place / name}: exists and belongs to a shard set or a run; refusing to overwrite"
+            f"{place / name}: exists and has the name of a file of a shard set or a run; refusing to overwrite"
         )
     for name in OTHERS:
         assert refused(check_output, place / name, suffix) == (
@@ -66,10 +66,16 @@ def test_what_is_not_an_earlier_result_is_not_written_over(place, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".txt", ".html", ".png"])
-def test_force_overwrites_every_file_outside_a_shard(place, suffix):
-    for name in (*OURS, *OTHERS):
+def test_force_overwrites_another_kind_of_file_but_no_data(place, suffix):
+    for name in ("photo.jpg", "bare"):
         check_output(place / name, suffix, force=True)
         check_outputs([(place / name, suffix)], force=True)
+    for name in (*OURS, *OTHERS[:-2]):
+        with pytest.raises(UsageError, match="refusing to overwrite") as caught:
+            check_output(place / name, suffix, force=True)
+        assert caught.value.hint.startswith("choose another name") and "--force" not in caught.value.hint
+    (place / "link.json").symlink_to(place / "run/last.pt")
+    assert f"a link to {place / 'run/last.pt'}, exists" in refused(check_output, place / "link.json", ".json")
     for name in ("set/train/00000.lmdb/data.mdb", f"set/train/00000.lmdb/new{suffix}"):
         assert refused(check_output, place / name, suffix, force=True) == f"{place / name}: lies in a shard"
     assert "a folder, not a file" in refused(check_output, place / "run", suffix, force=True)
@@ -92,7 +98,7 @@ def test_an_earlier_result_is(place, monkeypatch):
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".txt", ".png", ".html"])
 def test_the_suffix_alone_says_that_a_file_is_an_earlier_result(place, suffix):
     """Not its content: a result under a name of another suffix, or none, needs --force the second time."""
-    for name in ("result", "out.dat", "run/result", f"one{suffix}l"):
+    for name in ("result", "out.dat", "run/result", f"one{suffix}x"):
         for content in (b"", b"3", b"{}", b"3 1 2\n", b"a,b\n", b"\xff\x00", b"<!DOCTYPE html>"):
             (place / name).write_bytes(content)
             assert "refusing to overwrite" in refused(check_output, place / name, suffix)
@@ -101,14 +107,14 @@ def test_the_suffix_alone_says_that_a_file_is_an_earlier_result(place, suffix):
     check_output(place / f"any{suffix}", suffix)
 
 
-def test_names_of_ours_need_force_wherever_they_are(place):
+def test_names_of_ours_are_kept_wherever_they_are(place):
     names = ["config.json", "stats.json", "index.json", "settings.json", "sample.json", "dataset.json", "rejected.csv"]
     (place / "results").mkdir()
     for name in (*names, "export.json", "job.json", "begun.json", "codes.json"):
         check_output(place / "results" / name, f".{name.split('.')[1]}")
         (place / "results" / name).write_bytes(b"{}")
-        assert "belongs to" in refused(check_output, place / "results" / name, f".{name.split('.')[1]}")
-        check_output(place / "results" / name, f".{name.split('.')[1]}", force=True)
+        assert "has the name of a file of" in refused(check_output, place / "results" / name, f".{name.split('.')[1]}")
+        assert "has the name of" in refused(check_output, place / "results" / name, ".csv", force=True)
     (place / "set/train/classes.csv").write_bytes(b"")
     check_output(place / "set/train/classes.csv", ".csv")
     (place / "folder.lmdb").mkdir()
@@ -135,7 +141,7 @@ def test_names_of_ours_beside_what_is_ours(tmp_path, name, neighbour):
     for each in (name, neighbour):
         (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / each).write_bytes(b"{}")
-    assert "belongs to" in refused(check_output, tmp_path / name, f".{name.split('.')[-1]}")
+    assert "has the name of a file of" in refused(check_output, tmp_path / name, f".{name.split('.')[-1]}")
 
 
 def test_of_a_link_what_it_leads_to_counts(place):

@@ -14,6 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from ...pipeline.prepare.decode import decode
+from ...pipeline.prepare.pillow_settings import pillow_settings
 from ...pipeline.prepare.resize import fit_pixels
 from ...pipeline.shards.datum import record_pixels
 from ...pipeline.shards.lmdb_shard import Shard, ShardFile
@@ -54,10 +55,16 @@ def limit_decode(folder: str, start: int, stop: int) -> int:
     return stop - start
 
 
+def _opened(file: io.BytesIO | Path) -> Image.Image:
+    """Decode a photo with Pillow, however large it is."""
+    with pillow_settings(truncated=False):
+        return Image.open(file).convert("RGB")
+
+
 def pillow_box(folder: str, start: int, stop: int) -> int:
     """Pillow at its fastest: the central square is resized with `box=`."""
     for photo, _ in _photos(folder, start, stop):
-        image = Image.open(io.BytesIO(photo)).convert("RGB")
+        image = _opened(io.BytesIO(photo))
         width, height = image.size
         short = min(width, height)
         left, top = (width - short) / 2, (height - short) / 2
@@ -69,7 +76,7 @@ def pillow_box(folder: str, start: int, stop: int) -> int:
 def pillow(folder: str, start: int, stop: int) -> int:
     """Pillow as torchvision's Resize and CenterCrop use it."""
     for photo, _ in _photos(folder, start, stop):
-        image = Image.open(io.BytesIO(photo)).convert("RGB")
+        image = _opened(io.BytesIO(photo))
         width, height = image.size
         sides = (SIZE * width // height, SIZE) if width > height else (SIZE, SIZE * height // width)
         image = image.resize(sides, Image.Resampling.BILINEAR)
@@ -121,7 +128,7 @@ class _Squares:
         return self._total
 
     def __getitem__(self, index: int):
-        image = Image.open(self._paths[index % len(self._paths)]).convert("RGB")
+        image = _opened(self._paths[index % len(self._paths)])
         width, height = image.size
         short = min(width, height)
         left, top = (width - short) // 2, (height - short) // 2

@@ -14,6 +14,7 @@ from PIL import Image
 from ...pipeline.errors import SourceError, UsageError
 from ...pipeline.prepare.decode import PhotoError, decode
 from ...pipeline.prepare.options import options_of
+from ...pipeline.prepare.pillow_settings import pillow_settings
 from ...pipeline.prepare.resize import fitted_sides
 from ...pipeline.shards.manifest import ShardSet
 from ..figures.retrieval.records import PHOTO_HINT
@@ -87,7 +88,7 @@ def kept_square(height: int, width: int, size: int) -> tuple[float, float, float
 def _exif_orientation(data: bytes) -> int:
     """Return the EXIF orientation; 1 if there is none."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with pillow_settings(truncated=False), Image.open(io.BytesIO(data)) as image:
             return int(image.getexif().get(0x0112, 1))
     except Exception:  # the pixels are decoded: Pillow's errors are only about metadata
         return 1

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-
 from ..console import size
-from .machine import JPEG_ENGINES, Machine, decode_with_dali, older, requirement, small_jpeg
+from .machine import JPEG_ENGINES, Machine, decode_with_dali, older, release, requirement, small_jpeg
 
 OLDEST, NEWEST = (3, 10), (3, 14)  # pyproject.toml's requires-python
 DRIVERS = {"11": "450.80", "12": "525.60", "13": "580"}  # oldest by CUDA: DALI's installation page; torch's too
@@ -207,15 +205,15 @@ def driver(machine: Machine) -> Finding:
     if machine.driver is None:
         return "note", "no NVIDIA driver; a GPU needs one", "sudo apt-get install nvidia-driver-580"
     torch_cuda = f"torch for CUDA {machine.cuda}"
-    needs = {torch_cuda: Version(DRIVERS.get((machine.cuda or "").partition(".")[0], "0"))}
+    needs = {torch_cuda: DRIVERS.get((machine.cuda or "").partition(".")[0], "")}
     # Where torch runs, the driver is new enough for its CUDA, if not by its version then by a compatibility package.
-    have = max(Version(machine.driver), needs[torch_cuda] if machine.gpus else Version("0"))
-    needs |= {build: Version(DRIVERS.get(build[-3:-1], "0")) for build in machine.dali}
-    short = [f"{what} needs {least}" for what, least in needs.items() if have < least]
+    have = max(release(machine.driver), release(needs[torch_cuda]) if machine.gpus else ())
+    needs |= {build: DRIVERS.get(build[-3:-1], "") for build in machine.dali}
+    short = [f"{what} needs {least}" for what, least in needs.items() if have < release(least)]
     if not short:
         return "ok", machine.driver
     found = f"{machine.driver} is too old: {', '.join(short)}"
-    if not any(what.startswith("torch") for what in short) and have >= Version(DRIVERS["12"]):
+    if not any(what.startswith("torch") for what in short) and have >= release(DRIVERS["12"]):
         return "wrong", found, f"pip uninstall -y {' '.join(machine.dali)} && pip install nvidia-dali-cuda120"
     return "wrong", found, "sudo apt-get install nvidia-driver-580 (on the host, if this is a container)"
 

@@ -16,8 +16,6 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 # Compute capability of A100 and A30, H100 and H200, B200, B300: used where nvJPEG does not report its engines.
 JPEG_ENGINES = {(8, 0), (9, 0), (10, 0), (10, 3)}
 
@@ -138,6 +136,8 @@ def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
 
 def requirement(package: str) -> str:
     """Return pyproject.toml's requirement of a package, such as `pillow>=12.2`; the bare name if there is none."""
+    from packaging.requirements import Requirement
+
     try:
         required = [Requirement(each) for each in importlib.metadata.requires("alexnet-dali") or []]
     except importlib.metadata.PackageNotFoundError:
@@ -150,12 +150,23 @@ def requirement(package: str) -> str:
 
 def older(required: str) -> str:
     """Return `name version` of an installed package that is older than a requirement `name>=version`, else ""."""
+    from packaging.requirements import Requirement
+
     parsed = Requirement(required)
     try:
         installed = importlib.metadata.version(parsed.name)
     except importlib.metadata.PackageNotFoundError:  # the module may still exist, from another package
         return ""
-    return "" if parsed.specifier.contains(installed, prereleases=True) else f"{parsed.name} {installed}"
+    least = max((release(each.version) for each in parsed.specifier if each.operator == ">="), default=())
+    return f"{parsed.name} {installed}" if release(installed) < least else ""
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, without zeros at the end: (2, 6) of `2.6.0a0+nv25.01`, () of `N/A`."""
+    numbers = [int(number) for number in re.split(r"[^\d.]", version)[0].split(".") if number]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def small_jpeg() -> bytes:

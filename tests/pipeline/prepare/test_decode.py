@@ -4,6 +4,8 @@ import base64
 import contextlib
 import gzip
 import io
+import math
+import os
 import struct
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import pytest
 import simplejpeg
 from alexnet_dali.pipeline.prepare import decode as module
 from alexnet_dali.pipeline.prepare.decode import PhotoError, decode
+from alexnet_dali.pipeline.prepare.pillow_settings import pillow_settings
 from alexnet_dali.pipeline.prepare.resize import prepare
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,6 +281,7 @@ for name in {MODULES!r}:
     importlib.import_module(name)
 assert settings() == before, f"import: {{settings()}}, was {{before}}"
 from alexnet_dali.pipeline.prepare.decode import PhotoError, decode
+from alexnet_dali.pipeline.prepare.pillow_settings import pillow_settings
 Image.init()
 before = settings()
 for exif in ("ignore", "apply"):
@@ -593,3 +597,43 @@ def test_gzip_that_holds_no_photo(data, reason):
     with pytest.raises(PhotoError) as caught:
         decode(data)
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize("limit", [math.inf, None, 1000])
+def test_any_limit_of_the_program_is_left_and_returns(limit, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    filters = list(warnings.filters)
+    assert decode(saved(noise(40, 50), "PNG")).shape == (40, 50, 3)
+    assert Image.MAX_IMAGE_PIXELS is limit and warnings.filters == filters
+
+
+def test_what_the_program_sets_while_a_photo_is_decoded_stays_and_does_not_concern_the_photo(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
+    inside, leave = threading.Event(), threading.Event()
+
+    def decoding():
+        with pillow_settings(truncated=False):
+            inside.set()
+            leave.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(decoding)
+        inside.wait(60)
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = 7, True
+        assert decode(saved(noise(40, 50), "PNG")).shape == (40, 50, 3)  # 2,000 pixels
+        leave.set()
+        done.result()
+    assert Image.MAX_IMAGE_PIXELS == 7 and type(Image.MAX_IMAGE_PIXELS) is int
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_a_process_forked_while_photos_are_decoded_has_the_programs_settings(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    with pillow_settings(truncated=True):
+        child = os.fork()
+        if child == 0:
+            with pillow_settings(truncated=False):
+                pass
+            os._exit(0 if type(Image.MAX_IMAGE_PIXELS) is int and ImageFile.LOAD_TRUNCATED_IMAGES is False else 1)
+        assert os.waitpid(child, 0)[1] == 0

@@ -207,6 +207,7 @@ def upload(page, name: str, data: bytes):
     page.wait_for_selector(f"#inspection :text({json.dumps(name)})")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "-")
 def test_the_page_in_a_browser(server, photos, run):
     url, folder = server

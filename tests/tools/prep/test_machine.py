@@ -121,3 +121,20 @@ def test_dali_and_simplejpeg_decode_the_same_pixels():
     data = small_jpeg()
     assert b"\xff\xc0" in data and b"\xff\xc2" not in data  # baseline, not progressive
     np.testing.assert_array_equal(decode_with_dali("cpu"), simplejpeg.decode_jpeg(data))
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [
+        ("2.6.0a0+ecf3bae40a.nv25.01", (2, 6)),  # of NVIDIA's containers
+        ("2.7-custom-build", (2, 7)),
+        ("550.54.14-grid", (550, 54, 14)),
+        ("2.10.0", (2, 10)),
+        ("N/A", ()),
+        ("", ()),
+    ],
+)
+def test_versions_of_vendors_are_compared_by_their_numbers(version, numbers, monkeypatch):
+    assert machine.release(version) == numbers
+    monkeypatch.setattr(machine.importlib.metadata, "version", lambda name: version)
+    assert machine.older("torch>=2.6") == ("" if numbers >= (2, 6) else f"torch {version}")
