@@ -62,6 +62,7 @@ def test_the_page_of_commands_is_their_help():
 @pytest.mark.parametrize(("name", "command"), all_commands())
 def test_every_command_has_a_help_with_an_example(name, command):
     assert "Example" in (command.help or ""), f"{name} --help shows no example"
+    assert command.context_settings["help_option_names"] == ["-h", "--help"]  # its own, in whatever order tests run
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden and parameter.name not in ("version", "help"):
             assert parameter.help, f"{name} --{parameter.name} is not explained"

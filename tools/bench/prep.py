@@ -36,7 +36,7 @@ OF_RECORDS = ("pca-stats", "verify", "limit-records")  # cases that read the fin
 DISTINCT = 500  # photos that each process keeps in memory; they are repeated up to --photos
 
 
-@click.command("prep")
+@click.command("prep", context_settings=options.SETTINGS)
 @click.argument("source", type=options.PATH, required=False)
 @click.option("--shards", type=options.PATH, default="out", help="Without SOURCE: this set's photos.")
 @click.option("--photos", "total", type=click.IntRange(100), default=4000, show_default=True, help="Photos per round.")

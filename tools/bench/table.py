@@ -20,7 +20,7 @@ TABLES = (
 )
 
 
-@click.command("table")
+@click.command("table", context_settings=options.SETTINGS)
 @click.argument("results", metavar="RUN...", nargs=-1, required=True, type=options.PATH)
 @options.json_file("Also write the tables to this JSON file.")
 @options.force

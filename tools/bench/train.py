@@ -33,7 +33,7 @@ RATIOS = (
 )
 
 
-@click.command("train")
+@click.command("train", context_settings=options.SETTINGS)
 @options.shards()
 @options.json_file("Also write the results and their ratios to this JSON file.")
 @click.option("--cases", help=f"Some of {', '.join(NAMES)}, separated by commas.  [default: all]")

@@ -16,7 +16,7 @@ from ...pipeline.workers import available_cores, worker_pool
 from .. import console, options
 
 
-@click.command("build-lmdb")
+@click.command("build-lmdb", context_settings=options.SETTINGS)
 @click.argument("source", type=options.PATH)
 @options.path("--out", default="out", show_default=True, help="Folder for the shard set.")
 @options.workers()

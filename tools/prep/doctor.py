@@ -12,7 +12,7 @@ from .doctor_checks import checks
 from .machine import inspect_machine
 
 
-@click.command("doctor")
+@click.command("doctor", context_settings=options.SETTINGS)
 @options.path("--out", default="out", show_default=True, help="Folder for the shards, whose disk is checked.")
 @options.json_file("Also write the checks to this JSON file.")
 @options.force

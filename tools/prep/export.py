@@ -10,7 +10,7 @@ from ...pipeline.workers import available_cores, worker_pool
 from .. import console, options
 
 
-@click.command("export")
+@click.command("export", context_settings=options.SETTINGS)
 @options.shards()
 @options.path("--to", "target", required=True, help="Folder for the export.")
 @click.option(

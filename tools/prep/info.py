@@ -18,7 +18,7 @@ from ..output_guard import check_output
 NAMED = 5  # classes and reasons that the table lists
 
 
-@click.command("info")
+@click.command("info", context_settings=options.SETTINGS)
 @options.shards()
 @options.path("--contact-sheet", "sheet", help="Draw 64 records, with their classes, into this PNG file.")
 @click.option("--split", help="Split of the contact sheet.  [default: train, or the first]")

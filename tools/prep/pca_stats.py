@@ -10,7 +10,7 @@ from ...pipeline.workers import available_cores
 from .. import console, options
 
 
-@click.command("pca-stats")
+@click.command("pca-stats", context_settings=options.SETTINGS)
 @options.shards()
 @options.workers("Threads")
 def pca_stats(shards, workers):

@@ -167,7 +167,7 @@ def _encode(picture: np.ndarray, kind: str, quality: int) -> bytes:
     return stream.getvalue()
 
 
-@click.command("sample-photos")
+@click.command("sample-photos", context_settings=options.SETTINGS)
 @click.argument("out", default="sample", type=options.PATH)
 @click.option("--train", default=SampleSet.train, show_default=True, help="Training photos.")
 @click.option("--val", default=SampleSet.val, show_default=True, help="Validation photos.")

@@ -9,7 +9,7 @@ from ...pipeline.shards.stage import stage_shards
 from .. import console, options
 
 
-@click.command("stage")
+@click.command("stage", context_settings=options.SETTINGS)
 @options.shards()
 @options.path("--to", "target", required=True, help="Folder for the copy, on a local disk.")
 @click.option("--split", "splits", multiple=True, help="Copy only this split; can be repeated.")

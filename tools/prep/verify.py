@@ -15,7 +15,7 @@ from .. import console, options
 SHOWN = 5  # damages printed per shard, and notes
 
 
-@click.command("verify")
+@click.command("verify", context_settings=options.SETTINGS)
 @options.shards()
 @options.workers()
 @click.option("--repair", "do_repair", is_flag=True, help="Rebuild the damaged shards from the photos.")

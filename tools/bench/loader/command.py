@@ -23,7 +23,7 @@ from .rounds import Run, check_cold, ratios
 RECORDS = 10_000  # all formats of as many records take 7 GB
 
 
-@click.command("loader")
+@click.command("loader", context_settings=options.SETTINGS)
 @options.shards()
 @options.json_file()
 @options.path("--plot", help="Also draw the results as a PNG.")

@@ -13,6 +13,7 @@ import click
 from ....model.analysis.comparison import Settings, Variant, epochs_to
 from ....pipeline.files import write_json
 from ....pipeline.shards.manifest import ShardSet
+from ...options import SETTINGS
 from ..style import DARK, LIGHT, Theme, save
 from .plots import Line, draw_norm, draw_race, norm_words, race_words
 from .trials import compared, shared
@@ -26,7 +27,7 @@ RELU, TANH = Variant("relu"), Variant("tanh", activation="tanh")
 WITHOUT, WITH = Variant("without", decay=True), Variant("with", norm=True, decay=True)
 
 
-@click.command(RACE)
+@click.command(RACE, context_settings=SETTINGS)
 @shared
 @click.option("--target", type=float, default=0.25, show_default=True, help="Training error to reach, 0 to 1.")
 def relu_vs_tanh(shards, out, device, dark, **options):
@@ -64,7 +65,7 @@ def draw_results(results: dict, theme: Theme = LIGHT) -> "Figure":
     return draw_race(relu, tanh, reached, results["target"], results["settings"]["epochs"], results["about"], theme)
 
 
-@click.command("lrn")
+@click.command("lrn", context_settings=SETTINGS)
 @shared
 def lrn(shards, out, device, dark, **options):
     """Draw section 3.3's ablation: the four-layer net with and without response normalisation.
