@@ -36,7 +36,7 @@ def weights():
     """
 
 
-@weights.command("export")
+@weights.command("export", context_settings=options.SETTINGS)
 @click.argument("run", type=options.PATH)
 @options.path("--to", "folder", required=True, help="Folder for the files.")
 @click.option("--onnx", is_flag=True, help="Also write model.onnx, and compare its output in onnxruntime with torch's.")
@@ -93,7 +93,7 @@ def _contains(file: Path, mark: str) -> bool:
         return False
 
 
-@weights.command("import")
+@weights.command("import", context_settings=options.SETTINGS)
 @click.argument("file", type=options.PATH)
 @click.option(
     "--layout",
