@@ -49,7 +49,7 @@ def steps(text):
     return re.findall(r"loss (\d\.\d{4})  next (epoch \d, step \d)", text)
 
 
-@pytest.mark.parametrize("name", ["plain_torch.py", "with_accelerate.py"])
+@pytest.mark.parametrize("name", ["plain_torch.py", pytest.param("with_accelerate.py", marks=pytest.mark.slow)])
 def test_an_example_stopped_within_an_epoch_goes_on_to_the_same_losses(start, name):
     said = start(name, "--epochs", 2, "--steps", 5, "--state", "whole")
     whole = steps(said)

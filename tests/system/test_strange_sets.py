@@ -30,9 +30,7 @@ from alexnet_dali.pipeline.shards.verify import verify_shards
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
-from alexnet_dali.pipeline.stream.streams import train_stream
 from alexnet_dali.tools.prep.sample_photos import make_photos
-from conftest import build_set
 from PIL import Image
 from stored import PAGE, Here, page_kinds
 
@@ -288,6 +286,8 @@ def test_of_other_parts_a_loader_refuses_what_it_sees_and_gives_no_picture_anoth
 
 
 def stream_of(root, decode, batch=20):
+    from alexnet_dali.pipeline.stream.streams import train_stream  # torch and DALI, which most processes do without
+
     shard_set = open_shard_set(root)
     plan = Plan(60, batch, 0, shard_set.size, Augmentation(crop=40))
     return train_stream(shard_set, stats.load_stats(shard_set), plan, decode=decode, dtype="uint8", threads=1)
@@ -353,6 +353,8 @@ def changing(root, decode, into):
 @pytest.fixture(scope="module", params=["jpeg", "raw"])
 def small(request, photos, tmp_path_factory):
     """The photos as 64x64 pictures, with statistics."""
+    from conftest import build_set
+
     out = tmp_path_factory.mktemp("changed") / "set"
     return build_set(photos, out, size=64, shard_records=16, encoding=request.param)
 

@@ -292,12 +292,10 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, shards):
             assert "a pipe or a device" in refused(convert.read_arrays, tmp_path / name)
 
 
-SLOW_NETS = ("paper", "one-gpu", "six-conv-2011", "no-talk", "pool-2x2")
+SLOW_NETS = ("modern", "paper", "one-gpu", "six-conv-2011", "no-talk", "pool-2x2")
 
 
-@pytest.mark.parametrize(
-    "name", ["source2012", "modern", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETS)]
-)
+@pytest.mark.parametrize("name", ["source2012", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETS)])
 def test_onnx_gives_the_logits_of_the_net_itself(tmp_path, shards, name, capfd):
     """Of the net with its own response normalisation, at batch sizes that were not exported."""
     saved_run(tmp_path / "run", shards, name)

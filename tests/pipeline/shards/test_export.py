@@ -347,7 +347,7 @@ def test_the_command(shards, tmp_path, monkeypatch, capsys, format_, what):
     assert any(name.startswith(what) for name in contents(tmp_path))
 
 
-@pytest.mark.parametrize("format_", ["webdataset", "folder"])
+@pytest.mark.parametrize("format_", ["webdataset", pytest.param("folder", marks=pytest.mark.slow)])
 def test_killed_at_some_moment_it_goes_on_to_the_same_bytes(raw_shards, tmp_path, format_):
     """`kill -9` of the command, again and again, at any moment; then the same command to its end."""
     export_shards(raw_shards, tmp_path / "whole", format_, Here())

@@ -494,7 +494,12 @@ def test_a_slow_disk_under_the_real_stream(shards, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "disk, decode, step", [(3, 5, 6), (15, 5, 10), (3, 15, 10), (12, 12, 11), (15, 5, 20), (9, 9, 2)]
+    "disk, decode, step",
+    [
+        (3, 5, 6),
+        (12, 12, 11),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((15, 5, 10), (3, 15, 10), (15, 5, 20), (9, 9, 2))),
+    ],
 )
 def test_a_slow_stage_under_the_real_stream(shards, monkeypatch, disk, decode, step):
     """One disk and one decoder that take seconds of the tests' clock for each batch, in order, behind the stream's own

@@ -681,7 +681,7 @@ print("end")
     ("kind", "decode"),
     [
         ("jpeg", "dali"),
-        ("raw", "threads"),
+        pytest.param("raw", "threads", marks=pytest.mark.slow),
         pytest.param("jpeg", "threads", marks=pytest.mark.slow),
         pytest.param("raw", "dali", marks=pytest.mark.slow),
     ],

@@ -173,7 +173,7 @@ def test_neighbours_when_there_is_an_index(opened, photos, seen, tmp_path):
         (b"%PDF-1.7\n" + bytes(500), "not a photo in a known format"),
         (saved(scene(200, 300))[:3000], "truncated"),
         (BOMB, "more than 100,000,000 pixels"),
-        (saved(np.zeros((2, 9000, 3), np.uint8), "PNG"), "too long and narrow"),
+        (saved(np.zeros((2, 9000, 3), np.uint8), "PNG"), "aspect ratio too large"),
     ],
     ids=["empty", "text", "pdf", "torn", "bomb", "narrow"],
 )

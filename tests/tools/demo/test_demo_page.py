@@ -163,6 +163,7 @@ def test_what_is_an_upload(tmp_path):
     assert foreign({"path": f"{tmp_path}/a/link"})
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(run, tmp_path):
     with serving(run, tmp_path) as (process, url):
         with urllib.request.urlopen(url, timeout=30) as answer:
