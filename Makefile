@@ -51,10 +51,10 @@ run: install ## photos to a trained and tested net; DATA=folder for real photos
 
 # Two processes; a file's tests run in one of them, so that its fixtures are made once.
 # Threads of two processes that wait for each other on two cores take four times as long as one thread each.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: check ## the checks, then the tests of all of the product: under 8 minutes on two cores
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: install ## the tests that `make test` leaves out: under 45 minutes
 	$(PYTEST) -m slow
