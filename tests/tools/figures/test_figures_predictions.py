@@ -111,12 +111,12 @@ def test_percent():
 
 
 def test_a_run(run, shards, call, tmp_path):
-    code, out, _ = call(run, "--out", tmp_path / "a", "--count", 3, "--views", 5)
+    code, out, _ = call(run, "--out", tmp_path / "a", "--count", 3, "--views", 10)
     assert code == 0 and out == f"{tmp_path}/a/predictions.png\n{tmp_path}/a/predictions.svg\n"
     words = (tmp_path / "a" / "predictions.svg").read_text()
-    assert "20 photos of val, 5 views: top-1 error" in words and "The 4 most probable labels" in words
+    assert "20 photos of val, 10 views: top-1 error" in words and "The 4 most probable labels" in words
     assert any(f">{name}<" in words for name in shards.classes)
-    assert call(run, "--out", tmp_path / "b", "--count", 3, "--views", 5)[0] == 0
+    assert call(run, "--out", tmp_path / "b", "--count", 3, "--views", 10)[0] == 0
     for name in ("predictions.png", "predictions.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
