@@ -116,7 +116,8 @@ def assert_same(run, other, exactly):
         assert curve(run) == pytest.approx(curve(other), rel=1e-4)
 
 
-@pytest.mark.parametrize("split", ["columns", pytest.param("data", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("split", ["columns", "data"])
 def test_every_split_gives_one_loss_curve_and_one_state(undisturbed, split):
     one = undisturbed("one")
     assert max(curve(one)) - min(curve(one)) > 0.01  # it moves
@@ -151,12 +152,7 @@ def wait_for_step(process, run, step):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("split", "victim"),
-    [("columns", 1), *(pytest.param(*other, marks=SLOW) for other in (("columns", 0), ("data", 0), ("data", 1)))],
-)
-def test_a_killed_rank_ends_the_others_and_resuming_is_the_same_run(place, undisturbed, tmp_path, split, victim):
-    run = tmp_path / "run"
+def kill_and_resume(place, run, split, victim):
     process = start(place, run, *NEW, *SPLITS[split], "--save-every", "1")
     wait_for_step(process, run, 2)
     os.kill(ranks_of(process)[victim], signal.SIGKILL)
@@ -164,7 +160,21 @@ def test_a_killed_rank_ends_the_others_and_resuming_is_the_same_run(place, undis
     assert f"rank {victim} " in aside and "--resume" in aside
     assert not [pid for pid in Path("/proc").glob("[0-9]*") if str(run).encode() in _command(pid)]
     finish(start(place, run, "--resume"))
-    assert_same(undisturbed(split), run, exactly=True)
+
+
+def test_two_columns_one_of_which_is_killed_and_resumed_are_the_run_of_one_process(place, undisturbed, tmp_path):
+    """A small case of the two above and of the one below."""
+    kill_and_resume(place, tmp_path / "run", "columns", 1)
+    assert max(curve(undisturbed("one"))) - min(curve(undisturbed("one"))) > 0.01
+    assert_same(undisturbed("one"), tmp_path / "run", exactly=False)
+
+
+@SLOW
+@pytest.mark.parametrize("split", ["columns", "data"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_others_and_resuming_is_the_same_run(place, undisturbed, tmp_path, split, victim):
+    kill_and_resume(place, tmp_path / "run", split, victim)
+    assert_same(undisturbed(split), tmp_path / "run", exactly=True)
 
 
 def _command(process):
