@@ -61,6 +61,7 @@ def test_an_example_stopped_within_an_epoch_goes_on_to_the_same_losses(start, na
     ]
     parts = steps(start(name, "--steps", 3, "--state", "parts"))
     parts += steps(start(name, "--epochs", 2, "--steps", 2, "--state", "parts"))
+    # As printed, in four digits, and before that bit for bit: the same batches with the same threads.
     assert parts == whole and len({loss for loss, _ in whole}) == 5
 
 
@@ -77,6 +78,7 @@ def test_the_lightning_example_stopped_within_an_epoch_goes_on_to_the_same_weigh
         (state,) = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
         assert (state["epoch"], state["step"]) == place
     assert len(whole["state_dict"]) == 122
+    # Bit for bit: the same batches with the same threads, seeded alike.
     assert all(torch.equal(whole["state_dict"][name], resumed["state_dict"][name]) for name in whole["state_dict"])
 
 

@@ -2,7 +2,8 @@
 
 Of build-lmdb, pca-stats, verify --repair, stage and export, each as it is typed, its workers being this process. After
 each, every file under a final name is old or new, never half; the message names a file and what to do; the same command
-finishes, to the bytes of a run that nothing disturbed, and leaves nothing beside them.
+finishes, to the bytes of a run that nothing disturbed, and leaves nothing beside them. The bytes are equal by
+construction: pictures and sums are computed in integers, records have their order from the plan of the photos.
 `FAULT_KILLS=1000` kills at each operation, not at a few; `FAULT_ERRORS=7` has each fail with every error, not with one.
 """
 

@@ -103,7 +103,7 @@ def sound(run, killed=False):
 
 
 def assert_whole(run, whole):
-    """Nothing tells that it was disturbed."""
+    """Nothing tells that it was disturbed: the same batches, and one process with as many threads."""
     tiny.assert_same_run(run, whole)
     one, two = (checkpoint.load(each / "best.pt") for each in (run, whole))
     assert all(torch.equal(one["model"][name], two["model"][name]) for name in two["model"])

@@ -152,7 +152,10 @@ def windows_of(forms):
     "name", [pytest.param(name, marks=[] if name in FAST else SLOW) for name in HERE if CASES[name].output]
 )
 def test_windows_are_of_the_stored_crops_to_the_last_bit(windows_of, shards, name):
-    """Each window stands in a record of its label, as it is or mirrored; places and reflections vary."""
+    """Each window stands in a record of its label, as it is or mirrored; places and reflections vary.
+
+    To the last bit: all decode with libjpeg-turbo's accurate DCT, in integers, but for FFCV, see below.
+    """
     with np.load(windows_of(name)) as found:
         images, labels = found["images"], found["labels"]
     mean = json.loads((shards.root / "stats.json").read_text())["mean_rgb"]

@@ -137,7 +137,7 @@ def test_a_stopped_net_goes_on_to_the_same_weights(small_set, tmp_path):
     assert again.train(kind, 0.003, 2) == whole
     assert said == [False, True] and len(whole.errors) == len(whole.val_errors) == 2
     one, two = (checkpoint.load(tmp_path / run / "with-0.003.pt") for run in ("whole", "cut"))
-    for part in ("model", "velocity"):
+    for part in ("model", "velocity"):  # bit for bit: the same batches in one process, with the same threads
         assert all(torch.equal(one[part][name], two[part][name]) for name in one[part])
 
 

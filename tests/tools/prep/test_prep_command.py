@@ -409,7 +409,7 @@ def test_killed_at_some_moment_it_goes_on_to_the_same_bytes(many, whole, tmp_pat
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not (out / "dataset.json").exists(), "it was too quick to be killed"
-        for folder in out.glob("*/*.lmdb"):  # whatever has its final name is whole
+        for folder in out.glob("*/*.lmdb"):  # what has its final name is whole; decoding and resampling are in integers
             assert (folder / "data.mdb").read_bytes() == (whole / folder.relative_to(out) / "data.mdb").read_bytes()
         groups.append(process.pid)
     process = started(build_of(many, out))

@@ -531,6 +531,7 @@ def test_a_signal_finishes_the_step_and_saves(few, trained, tmp_path, run_comman
     # Exactly as advised, with one word more: this machine may have a GPU.
     ended, _, _ = run_command(train, *advice.split()[1:], "--device", "cpu", "--log-every", 2)
     assert ended == 0
+    # Bit for bit: the same batches, and as many threads in the other process as in this one.
     one, two = (checkpoint.load(each / "last.pt") for each in (run, trained))
     assert all(torch.equal(one["model"][name], two["model"][name]) for name in two["model"])
     assert all(torch.equal(one["velocity"][name], two["velocity"][name]) for name in two["velocity"])
