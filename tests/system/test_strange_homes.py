@@ -1,6 +1,7 @@
 """The commands in strange homes: a user without rights, no network, no HOME, odd names, another locale, small limits.
 
-The shards have the bytes of an ordinary home's, since pictures and sums are computed in integers. What Python writes, runs and asks is watched (watched.py).
+The shards have the bytes of an ordinary home's, since pictures and sums are computed in integers. What Python writes,
+runs and asks is watched (watched.py).
 """
 
 import os
