@@ -53,7 +53,7 @@ run: install ## photos to a trained and tested net; DATA=folder for real photos
 # Threads of two processes that wait for each other on two cores take four times as long as one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: check ## the checks, then the tests of all of the product: about 9 minutes on two cores
+test: check ## the checks, then the tests of all of the product: 6 to 8 minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-all: install ## the tests that `make test` leaves out: under 45 minutes
