@@ -1,7 +1,10 @@
 """Photos in the layouts that people have them in: each layout's module lists them in place and unpacks nothing.
 
     photo.py           a photo's name and location; reading its bytes
+    magic.py           the format of a picture by its first bytes
+    entries.py         what is asked of a source, and what a layout finds: photos in compact arrays
     splits.py          train, val or test by the name of a file or folder
+    inventory.py       all that lies below a source
     class_folders.py   class folders, with or without train/ and val/; readable class names (words.txt)
     image_list.py      text files of `path label`
     label_names.py     class names for labels that are numbers
@@ -14,8 +17,10 @@
     kaggle.py          ILSVRC/Data/CLS-LOC with LOC_val_solution.csv
     parquet.py         Hugging Face's tables that contain the photos
     webdataset.py      tars of KEY.jpg with KEY.cls or KEY.json
+    account.py         which photos are used, which are left out and why
     find.py            detect the layout; labels, splits and order of its photos
 
-The module of a layout has two functions: `looks_like(root) -> bool` detects it by names and first bytes;
-`find(root, split) -> Found` lists the photos with class names, or raises an error that says what is missing.
+The module of a layout has two functions: `declines(inventory, request)` returns None if the layout fits, by names and
+first bytes, or else what was looked for and what was found; `find(inventory, request) -> Found` lists the photos with
+class names, or raises an error that says what is missing.
 """

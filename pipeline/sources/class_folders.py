@@ -1,176 +1,318 @@
-"""Photos in class folders, with or without `train/` and `val/` above them; readable names of the classes.
+"""Photos in class folders, with or without folders of splits above them; readable names of the classes.
 
     photos/train/n01440764/a.JPEG      photos/n01440764/a.JPEG
     photos/val/n01440764/b.JPEG        (flat: find.py holds out a seeded share)
     photos/test/...                    in class folders, or directly in test/, then without labels
 
-In:  a folder.  Out: Found, or the photos of one folder for layouts that contain such folders.  Links to folders are
-followed and loops detected.  Reads names and sizes only.
+A class is a folder of photos, with all folders below it. Folders that only wrap others are passed: `a/train/train/CLASS`.
+Where class folders have no photos of their own but several folders that have, there are two readings: the upper
+folders are the classes, or the lower ones. It is the lower ones in `a/abbey/`, `b/bakery/` (SUN397, Places365) and below
+the kingdoms of iNaturalist; else the user is asked.
+
+In:  an Inventory.  Out: Found, or the photos of one folder for layouts that contain such folders.
 """
 
-import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import UsageError
-from .photo import Entry, Found, is_photo
+from .entries import Declined, Entries, Entry, Found, LeftOut, Request
+from .inventory import Folder, Inventory
+from .splits import split_of
 
 KIND = "class folders"
-SPLIT_LIKE = {"train", "training", "val", "valid", "validation", "test", "testing"}
 LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")  # Kaggle's, Caffe's, ImageNet's own
 _MOST_BYTES = 16 << 20  # of such a list; ImageNet's words.txt has 3 MB
+_PHOTOS = frozenset(["images", "image", "imgs", "img", "photos", "pictures", "jpegs", "jpg", "jpegimages"])
+_MASKS = frozenset(
+    "masks mask segmentation segmentations annotations labels groundtruth ground_truth gt trimaps".split()
+)
+_KINGDOMS = frozenset(  # iNaturalist's, above its species
+    """actinopterygii amphibia animalia arachnida aves bacteria chromista fungi insecta mammalia mollusca plantae protozoa
+    reptilia""".split()
+)
 
 
-def looks_like(root: Path) -> bool:
-    """Return whether the path is a folder; any folder may have this layout, so it is detected last."""
-    return root.is_dir()
+def declines(look: Inventory, ask: Request) -> Declined | None:
+    """Return None if there are photos in folders, or loose ones and a test split is asked for."""
+    wanted = "class folders of photos: CLASS/photo.jpg, or train/CLASS/photo.jpg"
+    if not look.source.is_dir():
+        return Declined(wanted)
+    if look.top.classes() or (ask.split == "test" and look.top.photos):
+        return None
+    others = sum(count for count, _ in look.others.values())
+    loose = f"{look.top.photos:,} photos, but none in a class folder" if look.top.photos else ""
+    return Declined(
+        wanted,
+        loose or (f"no photos, {others:,} other files" if others else ""),
+        f"arrange them as {look.root}/CLASS/photo.jpg, or as {look.root}/train/CLASS/photo.jpg and "
+        f"{look.root}/val/CLASS/photo.jpg" + ("; or write a list of lines `path label`" if loose else ""),
+    )
 
 
-def find(root: Path, split: str | None) -> Found:
+def find(look: Inventory, ask: Request) -> Found:
     """List the photos below a folder.
 
     Args:
-        root: the folder with the class folders, or with `train/`, `val/` and `test/`.
-        split: the requested split; None for all.
+        look: what is below it.
+        ask: the requested split, and how classes are read.
     Returns:
         Entries with class names, by split.
     Raises:
-        UsageError: photos lack labels that the split needs, or there are no photos.
+        UsageError: photos lack labels that the split needs, there are no photos, or there are several readings.
     """
-    found = Found(KIND, {}, words=read_words(root))
-    train, val = root / "train", root / "val"
-    if has_folders(train) and val.is_dir():
-        _split_folders(root, split, found)
-    elif split == "test" and (root / "test").is_dir():
-        add_test(root, root / "test", split, found)
-        labelled = {entry.class_name for entry in found.entries.get("test", [])} - {""}
-        found.classes = tuple(sorted(labelled | set(_folders(train)))) if labelled else ()
-    elif has_folders(train):
-        _flat_folder(root, train, "", found)
-    elif has_folders(val):
-        if split == "train" or (not split and train.is_dir() and loose_photos(train)):
-            raise UsageError(
-                f"{root}: only val has photos in class folders; there are no training photos",
-                f"sort the training photos into {train}/CLASS, or build val alone with --split val",
-            )
-        _flat_folder(root, val, "val", found)
-    elif split == "test" and not has_folders(root) and loose_photos(root):
-        found.entries["test"], found.ignored = walk(root, root, "")
+    found = Found(KIND, {}, words=read_words(look.root))
+    top = unwrapped(look.top)
+    splits = _splits(look, top, ask)
+    if not splits:
+        _flat(look, top, ask, found)
     else:
-        _flat_folder(root, root, "", found)
-        # Folders named train and val are splits, not classes.
-        names = sorted({entry.class_name for entry in found.entries[""]})
-        if names and {name.lower() for name in names} <= SPLIT_LIKE:
-            raise UsageError(
-                f"{root}: {' and '.join(names)} would be used as classes",
-                f"rename them to {root}/train and {root}/val, with class folders in them",
-            )
-    if not any(found.entries.values()):
-        loose = loose_photos(root)
+        _by_split(look, splits, ask, found)
+    if not any(map(len, found.entries.values())):
+        declined = declines(look, ask)
         raise UsageError(
-            f"{root}: no photos in class folders ({found.ignored} other files"
-            + (f", {loose} of them photos without a class folder)" if loose else ")"),
-            f"arrange them as {root}/CLASS/photo.jpg, or as {root}/train/CLASS/photo.jpg "
-            f"and {root}/val/CLASS/photo.jpg",
+            f"{look.root}: " + (declined.found if declined and declined.found else "no photos in class folders"),
+            declined.hint if declined else f"arrange them as {look.root}/CLASS/photo.jpg",
         )
     return found
 
 
-def _split_folders(root: Path, split: str | None, found: Found) -> None:
-    found.kind = f"{KIND}, train and val"
-    for name in ("train", "val"):
-        found.entries[name], others = walk_classes(root, root / name)
-        found.ignored += others
-    loose = loose_photos(root / "val")
-    if loose and split in (None, "val"):
-        raise UsageError(
-            f"{root / 'val'}: {loose} photos without a class folder, and so without labels",
-            f"sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
-            f"ILSVRC2012_devkit_t12.tar.gz into {root}; or omit them with --split train",
-        )
-    add_test(root, root / "test", split, found)
+def unwrapped(folder: Folder) -> Folder:
+    """Return the folder with the class folders or splits: passes folders that have no photos but in one folder."""
+    while not folder.photos:
+        inside = _without_masks(folder.classes(), [])
+        if len(inside) != 1 or inside[0].photos or split_of(inside[0].name) or not inside[0].classes():
+            break
+        folder = inside[0]
+    return folder
 
 
-def add_test(root: Path, test: Path, split: str | None, found: Found) -> None:
-    """Add the photos of `test`: with labels from class folders; without labels only if split is `test`."""
-    if _folders(test) == ["test"]:  # as in ImageNet's test archive
-        test = test / "test"
-    if has_folders(test):
-        found.entries["test"], others = walk_classes(root, test)
-        found.ignored += others
-    elif test.is_dir() and (count := loose_photos(test)):
-        if split == "test":
-            found.entries["test"], others = walk(root, test, "")
-            found.ignored += others
+def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:
+    """Return the folders of the splits; none if the folders of `top` are classes.
+
+    Raises:
+        UsageError: only some of the folders are named after a split, or two after the same.
+    """
+    inside = top.classes()
+    splits: dict[str, Folder] = {}
+    for folder in inside:
+        if not (name := split_of(folder.name)):
+            continue
+        if name in splits:
+            raise UsageError(
+                f"{look.root / folder.path}: the name says {name}, and so does {splits[name].name}",
+                f"go on without one of them: --ignore '{folder.path}'",
+            )
+        splits[name] = folder
+    classes = [folder for folder in inside if not split_of(folder.name)]
+    if not splits or not classes or any(folder.classes() for folder in splits.values()):
+        return splits
+    if ask.class_folders == "top":
+        return {}
+    first = next(iter(splits.values()))
+    raise UsageError(
+        f"{look.root / first.path}: a class, or the split {split_of(first.name)} without class folders? "
+        f"Beside it is {classes[0].name}" + (f" and {len(classes) - 1} more" if len(classes) > 1 else ""),
+        f"if it is a class: --class-folders top; if not, go on without it: --ignore '{first.path}'",
+    )
+
+
+def _by_split(look: Inventory, splits: dict[str, Folder], ask: Request, found: Found) -> None:
+    tops = {name: _without_doubling(folder) for name, folder in splits.items()}
+    train = {folder.name for folder in tops["train"].classes()} if "train" in tops else set()
+    loose = {name for name, top in tops.items() if _is_loose(top, train if name != "train" else set())}
+    labelled = {name: top for name, top in tops.items() if name not in loose}
+    deep = _leaves_are_classes(look, list(labelled.values()), ask, found)
+    for name, top in labelled.items():
+        if top.photos:
+            if name == "val" and ask.split in (None, "val"):
+                raise _no_labels(look, top, top.photos)
+            found.left_out.append(LeftOut(top.path, -1, "in no class folder"))
+        found.entries[name] = walk_classes(look, top, found, deep=deep)
+    for name in sorted(loose):
+        if name == "test":
+            add_test(look, tops[name], ask, found)
+        elif ask.split in (None, name):
+            if name == "train" and "val" in labelled:
+                raise UsageError(
+                    f"{look.root}: only val has photos in class folders; there are no training photos",
+                    f"sort the training photos into {look.root / tops[name].path}/CLASS, or build val alone with "
+                    "--split val",
+                )
+            raise _no_labels(look, tops[name], tops[name].total)
         else:
-            found.notes.append(f"{test}: {count:,} photos without labels are skipped (--split test builds them)")
+            found.left_out.append(LeftOut(tops[name].path, -1, "without labels"))
+    for name in ("train", "val"):
+        empty = next((folder for folder in look.at("").folders.values() if folder.name == name), None)
+        if name not in tops and empty is not None and "train" in labelled:
+            found.entries[name] = Entries()
+    _name_kind(ask, found)
 
 
-def _flat_folder(root: Path, top: Path, split: str, found: Found) -> None:
-    found.kind = f"{KIND}, all {split}" if split else f"{KIND}, flat"
-    found.entries[split], found.ignored = walk_classes(root, top)
+def _name_kind(ask: Request, found: Found) -> None:
+    """Set the description; a sole train split has no splits, so that a share of it is held out."""
+    names = [name for name in ("train", "val", "test") if name in found.entries]
+    if names == ["train"]:
+        found.entries = {"": found.entries["train"]}
+        found.kind = f"{KIND}, flat"
+    elif len(names) == 1:
+        found.kind = f"{KIND}, all {names[0]}"
+    else:
+        found.kind = f"{KIND}, {' and '.join(name for name in names if name != 'test' or len(names) == 2)}"
+    found.entries = {name: found.entries[name] for name in ("", *names) if name in found.entries}
 
 
-def val_photos(root: Path, val: Path) -> tuple[list[Entry], int, bool]:
+def _flat(look: Inventory, top: Folder, ask: Request, found: Found) -> None:
+    if ask.split == "test" and not top.classes() and top.photos:
+        found.entries["test"] = Entries(look.photos_in(top, ""))
+        return
+    deep = _leaves_are_classes(look, [top], ask, found)
+    found.kind = f"{KIND}, flat"
+    if top.photos:
+        found.left_out.append(LeftOut(top.path, -1, "in no class folder"))
+    found.entries[""] = walk_classes(look, top, found, deep=deep)
+
+
+def _without_doubling(folder: Folder) -> Folder:
+    """Return the folder with the class folders of a split, `train/train`, `val/images`."""
+    while not folder.photos:
+        inside = folder.classes()
+        if len(inside) != 1 or not (inside[0].classes() or split_of(inside[0].name) == split_of(folder.name)):
+            break
+        if inside[0].photos and inside[0].classes():
+            break
+        folder = inside[0]
+    return folder
+
+
+def _is_loose(top: Folder, train: set[str]) -> bool:
+    """Return whether a split's photos are in no class folders: directly, or all in one folder that is no class."""
+    inside = top.classes()
+    if not inside:
+        return True
+    return not top.photos and len(inside) == 1 and len(train) > 1 and inside[0].name not in train
+
+
+def _no_labels(look: Inventory, top: Folder, count: int) -> UsageError:
+    return UsageError(
+        f"{look.root / top.path}: {count:,} photos without a class folder, and so without labels",
+        f"sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
+        f"ILSVRC2012_devkit_t12.tar.gz into {look.root}; or omit them with --split train",
+    )
+
+
+def _leaves_are_classes(look: Inventory, tops: list[Folder], ask: Request, found: Found) -> bool:
+    """Return whether the classes are the folders that have photos of their own, instead of those directly in `tops`.
+
+    Raises:
+        UsageError: both are possible, and would give other labels.
+    """
+    if ask.class_folders != "auto":
+        return ask.class_folders == "leaf"
+    below: dict[str, set[str]] = {}  # the folders with photos of each candidate, relative to it, over all splits
+    for top in tops:
+        for folder in _without_masks(top.classes(), []):
+            inside = below.setdefault(folder.name, set())
+            inside.update(leaf.path[len(folder.path) :] for leaf in _leaves(folder))
+    questioned = {name for name, paths in below.items() if "" not in paths and len(paths) > 1}
+    if not questioned:
+        deeper = sorted(name for name, paths in below.items() if paths - {""} and "" in paths)
+        if deeper:
+            found.notes.append(
+                f"{len(deeper):,} classes have photos in folders below their own, which belong to them, first "
+                f"{deeper[0]}{min(below[deeper[0]] - {''})}"
+            )
+        return False
+    if all(len(name) == 1 for name in below) or {name.lower() for name in below} <= _KINGDOMS:
+        return True
+    first = min(questioned)
+    lower = sorted(name + path for name, paths in below.items() for path in paths)
+    shown = [path for path in lower if path.startswith(f"{first}/")][:2]
+    raise UsageError(
+        f"{look.root / tops[0].path}: {first} has no photos of its own, but {len(below[first]):,} folders that have. "
+        f"Is {first} one class (one of {len(below):,}), or are {' and '.join(shown)} classes ({len(lower):,} in all)?",
+        "--class-folders top for the first, --class-folders leaf for the second",
+    )
+
+
+def _leaves(folder: Folder) -> list[Folder]:
+    """Return the folders with photos of their own, without masks."""
+    own = [folder] if folder.photos else []
+    return own + [leaf for inside in _without_masks(folder.classes(), []) for leaf in _leaves(inside)]
+
+
+def _without_masks(folders: list[Folder], masks: list[Folder]) -> list[Folder]:
+    """Return folders without those of masks beside a folder of images; `masks` receives these."""
+    if not any(folder.name.lower() in _PHOTOS for folder in folders):
+        return folders
+    masks += [folder for folder in folders if folder.name.lower() in _MASKS]
+    return [folder for folder in folders if folder.name.lower() not in _MASKS]
+
+
+def add_test(look: Inventory, test: Folder, ask: Request, found: Found) -> None:
+    """Add the photos of `test`: with labels from class folders; without labels only if split is `test`."""
+    test = _without_doubling(test)
+    if not _is_loose(test, {"", "."}):
+        found.entries["test"] = walk_classes(look, test, found)
+        if ask.split == "test":
+            names = {folder.name for folder in look.at("train").classes()}
+            found.classes = tuple(sorted(names | set(found.entries["test"].class_counts())))
+    elif ask.split == "test":
+        found.entries["test"] = Entries(walk(look, test, ""))
+    elif test.total:
+        found.left_out.append(LeftOut(test.path, -1, "without labels (--split test builds them)"))
+
+
+def val_photos(look: Inventory, val: Folder, found: Found) -> tuple[Entries, bool]:
     """List the photos of a folder that has class folders or, without labels, none.
 
     Returns:
-        The photos, the number of other files, and whether the photos are without class folders.
+        The photos, and whether they are without class folders.
     Raises:
         UsageError: some photos are in class folders and others are not.
     """
-    loose = loose_photos(val)
-    if not loose:
-        return *walk_classes(root, val), False
-    if has_folders(val):
+    if not val.photos:
+        return walk_classes(look, val, found), False
+    if val.classes():
         raise UsageError(
-            f"{val}: {loose:,} photos without a class folder, beside class folders",
+            f"{look.root / val.path}: {val.photos:,} photos without a class folder, beside class folders",
             "sort all of them into class folders, or none",
         )
-    return *walk(root, val, ""), True
+    return Entries(walk(look, val, "")), True
 
 
-def walk_classes(root: Path, top: Path) -> tuple[list[Entry], int]:
-    """Return the photos in the class folders of `top`, with all folders below them, and the number of other files."""
-    entries: list[Entry] = []
-    ignored = loose_photos(top)
-    for folder in _folders(top):
-        inside, others = walk(root, top / folder, folder, frozenset({_identity(top)}))
-        entries += inside
-        ignored += others
-    return entries, ignored
-
-
-def walk(root: Path, top: Path, class_name: str, above: frozenset = frozenset()) -> tuple[list[Entry], int]:
-    """Return all photos below a folder, as one class, and the number of other files.
+def walk_classes(look: Inventory, top: Folder, found: Found, *, deep: bool = False) -> Entries:
+    """Return the photos in the class folders of `top`.
 
     Args:
-        root: the folder that paths are relative to.
-        top: the folder to list.
-        class_name: name of the class; empty for none.
-        above: identities of the folders above `top`.
-    Raises:
-        UsageError: a symbolic link leads back to a folder above it.
+        look: what is below the source.
+        top: the folder of the class folders.
+        found: receives the masks that are left out.
+        deep: the classes are the folders with photos of their own, named by their paths, instead of those in `top`.
     """
-    entries: list[Entry] = []
-    ignored = 0
-    stack = [(top, above)]
-    while stack:
-        place, above = stack.pop()
-        if _identity(place) in above:
-            raise UsageError(f"{place}: symbolic link to a folder above it", "remove the link")
-        below = os.path.relpath(place, root)  # once per folder: slower than stat of a photo
-        prefix = "" if below == "." else f"{below}/"
-        with os.scandir(place) as found:
-            for one in found:
-                if one.name.startswith("."):
-                    continue
-                if _is_folder(one):
-                    stack.append((Path(one.path), above | {_identity(place)}))
-                elif is_photo(one.name) and (size := _file_bytes(one)) >= 0:
-                    entries.append(Entry(class_name, prefix + one.name, size))
-                else:
-                    ignored += 1
-    return entries, ignored
+    entries = Entries()
+    for folder in _kept(top.classes(), found):
+        if not deep:
+            entries.extend(walk(look, folder, folder.name, found))
+            continue
+        for leaf in _leaves(folder):
+            entries.extend(look.photos_in(leaf, leaf.path[len(top.path) :].lstrip("/")))
+    return entries
+
+
+def _kept(folders: list[Folder], found: Found | None) -> list[Folder]:
+    masks: list[Folder] = []
+    kept = _without_masks(folders, masks)
+    if found is not None:
+        found.left_out += [LeftOut(folder.path, -1, "masks beside photos") for folder in masks]
+    return kept
+
+
+def walk(look: Inventory, top: Folder, class_name: str, found: Found | None = None) -> Iterator[Entry]:
+    """Yield all photos below a folder, as one class; empty for no class."""
+    yield from look.photos_in(top, class_name)
+    for folder in _kept(top.classes(), found):
+        yield from walk(look, folder, class_name, found)
 
 
 def read_words(folder: Path) -> dict[str, str]:
@@ -190,41 +332,6 @@ def read_words(folder: Path) -> dict[str, str]:
     return {}
 
 
-def loose_photos(top: Path) -> int:
-    """Return the number of photos in the folder itself, without a class folder."""
-    if not top.is_dir():
-        return 0
-    with os.scandir(top) as entries:
-        return sum(is_photo(entry.name) and not _is_folder(entry) for entry in entries)
-
-
-def has_folders(top: Path) -> bool:
-    """Return whether the folder has folders, which could be classes."""
-    return bool(_folders(top))
-
-
-def _folders(top: Path) -> list[str]:
-    if not top.is_dir():
-        return []
-    with os.scandir(top) as entries:
-        return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _file_bytes(entry: os.DirEntry) -> int:
-    """Return the size of a regular file; 0 for a broken link, which the build rejects; -1 for a pipe or device."""
-    try:
-        return entry.stat().st_size if entry.is_file() else -1 if os.path.exists(entry.path) else 0
-    except OSError:
-        return 0
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def class_names(entries: Iterable[Entries]) -> set[str]:
+    """Return the class names of splits."""
+    return {name for some in entries for name in some.class_counts()} - {""}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import SourceError, UsageError
 from .devkit import Devkit
-from .photo import Entry, is_photo
+from .entries import Entries, Entry
+from .photo import is_photo
 from .tar_index import Member, members, original_hint
 
 _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar", re.DOTALL)
@@ -44,14 +45,14 @@ def class_tars(root: Path, archive: str) -> tuple[dict[str, Member], int]:
     return tars, len(others)
 
 
-def training_photos(root: Path, archive: str) -> tuple[list[Entry], int]:
+def training_photos(root: Path, archive: str) -> tuple[Entries, int]:
     """Return the photos of a tar of class tars, with wnids as class names, and the number of other files.
 
     Raises:
         SourceError: a tar is damaged, or a class has no photos.
     """
     tars, ignored = class_tars(root, archive)
-    entries: list[Entry] = []
+    entries = Entries()
     for wnid, tar in tars.items():
         photos, others = _photos(root, archive, wnid, tar)
         if not photos:
@@ -59,18 +60,19 @@ def training_photos(root: Path, archive: str) -> tuple[list[Entry], int]:
                 f"{root / archive}: no photos in {tar.name}, but {others:,} other members",
                 original_hint(root / archive),
             )
-        entries += photos
+        entries.extend(photos)
         ignored += others
     return entries, ignored
 
 
-def flat_photos(root: Path, archive: str) -> tuple[list[Entry], int]:
+def flat_photos(root: Path, archive: str) -> tuple[Entries, int]:
     """Return the photos of a flat tar, without labels, and the number of other files.
 
     Raises:
         SourceError: the tar is damaged.
     """
-    return _photos(root, archive, "", None)
+    photos, others = _photos(root, archive, "", None)
+    return Entries(photos), others
 
 
 def check_classes(where: Path, names: set[str], devkit: Devkit) -> None:

@@ -11,12 +11,13 @@ have higher numbers.
 import gzip
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import SourceError
+from .entries import Entries, Entry
 from .matfile import read_structs
-from .photo import Entry
 from .tar_index import members_in_memory, original_hint
 
 ARCHIVES = {2012: "ILSVRC2012_devkit_t12.tar.gz", 2010: "ILSVRC2010_devkit-1.0.tar.gz"}
@@ -46,7 +47,7 @@ class Devkit:
     groups: dict[int, str] = field(default_factory=dict)
     truth: tuple[str, ...] | None = None
 
-    def label(self, photos: list[Entry], lines: tuple[str, ...], table: str) -> list[Entry]:
+    def label(self, photos: Iterable[Entry], lines: tuple[str, ...], table: str) -> Entries:
         """Label photos with a ground truth: one ID per line, in the order of their file names.
 
         Args:
@@ -71,10 +72,10 @@ class Devkit:
             raise SourceError(
                 f"{table}: {len(lines):,} lines for {len(photos):,} photos", "use a file with one line per photo"
             )
-        return [
+        return Entries(
             entry._replace(class_name=self._class(line, f"{table}, line {k}"))
             for k, (entry, line) in enumerate(zip(photos, lines, strict=True), 1)
-        ]
+        )
 
     def _class(self, line: str, where: str) -> str:
         text = line.strip()

@@ -1,4 +1,4 @@
-"""Find photos in any layout: files, classes and splits.
+"""Find photos in any layout: files, classes and splits, and an account of everything else.
 
 In:  a path.  Out: a PhotoSource.  Each layout's module lists photos with class names; this module assigns labels,
 holds out a validation share where there are no splits, and sorts photos, so that the same photos give the same list
@@ -10,18 +10,23 @@ order differs; evaluating with the other order gives 0.1% accuracy without an er
 
 import hashlib
 import importlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
+
+import numpy as np
 
 from ..errors import ShardError, UsageError
 from ..plan.philox import share_of
 from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
+from .account import Account, account_for
 from .devkit import read_devkit
-from .photo import Entry, Found, Photo
+from .entries import CLASS_FOLDERS, Declined, Entries, Found, Photos, Request
+from .inventory import Inventory, take_inventory
 
-LAYOUTS = {  # module by layout, in the order of detection; each has looks_like(root) and find(root, split)
+LAYOUTS = {  # module by layout, in the order of detection; each has declines(look, ask) and find(look, ask)
     "kaggle": "kaggle",
     "imagenet2012": "imagenet2012",
     "imagenet2010": "imagenet2010",
@@ -31,9 +36,10 @@ LAYOUTS = {  # module by layout, in the order of detection; each has looks_like(
     "folders": "class_folders",
 }
 WHAT = "choose a folder of class folders, ImageNet's archives, parquet files or tars; or a list (docs/layouts.md)"
-REQUEST = ("layout", "split", "val_share", "seed", "label_order")  # arguments of find_photos, kept in dataset.json
+DEFAULT_SHARE = 0.1  # held out as val where there is no split, or train alone
 LABEL_ORDERS = {
     "sorted": "sorted class names",
+    "number": "class names as whole numbers",
     "source": "as the source numbers them",
     "devkit": "ILSVRC devkit (ILSVRC ID minus 1)",
 }
@@ -47,23 +53,25 @@ class PhotoSource:
         root: the folder that all paths are relative to.
         kind: description of the layout.
         classes: class names in label order.
-        splits: photos by split name, each list sorted by `Entry.place`.
-        ignored: number of files without a photo's suffix.
+        splits: photos by split name, sorted by `Entry.place`.
         label_order: description of the label order, one of the values of LABEL_ORDERS.
         words: human-readable class names by class name.
         notes: messages for the user.
-        request: the arguments of `find_photos`, to find the same photos again.
+        warnings: messages on what is probably wrong.
+        account: what was used and what was left out.
+        request: what was asked for, to find the same photos again.
         requested: the path that was given; for a list a file.
     """
 
     root: Path
     kind: str
     classes: tuple[str, ...]
-    splits: dict[str, list[Photo]]
-    ignored: int
+    splits: Mapping[str, Photos]
     label_order: str = LABEL_ORDERS["sorted"]
     words: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    account: Account = field(default_factory=Account)
     request: dict = field(default_factory=dict)
     requested: Path | None = None
 
@@ -78,7 +86,7 @@ class PhotoSource:
 
     def classes_without_training(self) -> list[str]:
         """Return the names of classes without training photos, which a net cannot learn."""
-        shown = {photo.label for photo in self.splits.get("train", [])}
+        shown = self.splits["train"].labels() if "train" in self.splits else set()
         return [name for label, name in enumerate(self.classes) if label not in shown]
 
 
@@ -87,37 +95,35 @@ def find_photos(
     *,
     layout: str = "auto",
     split: str | None = None,
-    val_share: float = 0.1,
+    val_share: float | None = None,
     seed: int = 0,
-    label_order: str = "sorted",
+    label_order: str | None = None,
+    class_folders: str = "auto",
+    paths_root: str | Path | None = None,
+    ignore: tuple[str, ...] = (),
 ) -> PhotoSource:
-    """List the photos of a source.
+    """List the photos of a source, and account for everything else below it.
 
     Args:
         root: a folder, or a file: a list, a parquet file or a tar.
         layout: one of LAYOUTS, or `auto` to detect it.
         split: list only this split; photos without splits all go into it.
-        val_share: the share of photos without splits that is held out as `val`, 0..0.9.
+        val_share: the share that is held out as `val`, 0..0.9. None: 0.1 of photos without splits, or of train if
+            there is no other split; nothing if there is a test split.
         seed: seed of the hold-out.
-        label_order: one of LABEL_ORDERS.
+        label_order: one of LABEL_ORDERS. None: `sorted`, or `number` if all class names are whole numbers.
+        class_folders: which folders are classes, one of CLASS_FOLDERS.
+        paths_root: the folder that the paths in lists are relative to; None to look for it.
+        ignore: patterns of names, or of paths below root, to leave out, as of a shell.
     Returns:
         The photos with their labels, by split.
     Raises:
-        UsageError: the path does not exist or has no photos, an argument is invalid, or labels are missing.
+        UsageError: the path does not exist or has no photos, an argument is invalid, labels are missing, photos
+            fit no reading or several, or val has none of train's classes.
         SourceError: an archive or table of the source is damaged.
     """
-    if not root.exists():
-        raise UsageError(f"{root}: no such file or folder", WHAT)
-    if layout not in ("auto", *LAYOUTS):
-        raise UsageError(f"unknown layout {layout!r}", f"choose one of auto, {', '.join(LAYOUTS)}")
-    if split not in (None, *SPLITS):
-        raise UsageError(f"unknown split {split!r}", f"choose one of {', '.join(SPLITS)}")
-    if not 0 <= val_share <= 0.9:  # also rejects NaN
-        raise UsageError(f"a share of {val_share} cannot be held out", "choose --val-share between 0 and 0.9")
-    name = layout if layout != "auto" else _detect(root)
-    found = _module(name).find(root, split)
-    request = {"layout": name, "split": split, "val_share": val_share, "seed": seed, "label_order": label_order}
-    return _source(root, found, request)
+    where = None if paths_root is None else str(paths_root)
+    return _find(root, Request(layout, split, val_share, seed, label_order, class_folders, where, tuple(ignore)))
 
 
 def find_again(manifest: dict, root: Path | None = None) -> PhotoSource:
@@ -134,71 +140,177 @@ def find_again(manifest: dict, root: Path | None = None) -> PhotoSource:
     """
     try:
         made_from = manifest["source"]
-        path, request = Path(made_from["path"]), dict(made_from["request"])
+        path, request = Path(made_from["path"]), {"rules": 1} | made_from["request"]
     except (KeyError, TypeError, ValueError):
         raise ShardError("dataset.json does not record the source of the set", "build the set again") from None
-    if unknown := sorted(request.keys() - set(REQUEST)):
+    if unknown := sorted(request.keys() - asdict(Request()).keys()):
         raise ShardError(f"dataset.json: unknown source options: {', '.join(unknown)}", "update alexnet-dali")
-    return find_photos(root or path, **request)
+    return _find(root or path, Request(**(request | {"ignore": tuple(request.get("ignore", ()))})))
+
+
+def _find(root: Path, ask: Request) -> PhotoSource:
+    _check(root, ask)
+    look = take_inventory(root, ask.ignore)
+    layout, declined = (ask.layout, []) if ask.layout != "auto" else _detect(look, ask)
+    try:
+        found = _module(layout).find(look, ask)
+    except UsageError as error:
+        near = [one for one in declined if one.found]
+        if not near:
+            raise
+        raise UsageError(f"{error.message}\n" + _in_lines(near), error.hint) from None
+    return _source(look, found, replace(ask, layout=layout))
+
+
+def _check(root: Path, ask: Request) -> None:
+    if not root.exists():
+        raise UsageError(f"{root}: no such file or folder", WHAT)
+    for what, value, allowed in (
+        ("layout", ask.layout, ("auto", *LAYOUTS)),
+        ("split", ask.split, (None, *SPLITS)),
+        ("label order", ask.label_order, (None, *LABEL_ORDERS)),
+        ("reading of class folders", ask.class_folders, (*CLASS_FOLDERS,)),
+    ):
+        if value not in allowed:
+            names = ", ".join(name for name in allowed if name)
+            raise UsageError(f"unknown {what} {value!r}", f"choose one of {names}")
+    if ask.val_share is not None and not 0 <= ask.val_share <= 0.9:  # also rejects NaN
+        raise UsageError(f"a share of {ask.val_share} cannot be held out", "choose --val-share between 0 and 0.9")
 
 
 def _module(layout: str) -> ModuleType:
     return importlib.import_module(f".{LAYOUTS[layout]}", __package__)
 
 
-def _detect(root: Path) -> str:
+def _detect(look: Inventory, ask: Request) -> tuple[str, list[Declined]]:
+    """Return the first layout that fits, and why those before it do not.
+
+    Raises:
+        UsageError: none fits; says of each what was looked for, those first of which something was found.
+    """
+    declined: list[Declined] = []
     for layout in LAYOUTS:
-        if _module(layout).looks_like(root):
-            return layout
-    raise UsageError(f"{root}: not a folder, list, parquet file or tar of photos", WHAT)
-
-
-def _source(root: Path, found: Found, request: dict) -> PhotoSource:
-    split, label_order = request["split"], request["label_order"]
-    chosen = {name: entries for name, entries in found.entries.items() if name == "" or split in (None, name)}
-    if split and "" in chosen:
-        chosen, kind = {split: chosen[""]}, f"{found.kind.removesuffix(', flat')}, all {split}"
-    else:
-        kind = found.kind
-    if not any(chosen.values()):
-        others = ", ".join(name for name, entries in found.entries.items() if entries)
-        hint = f"choose --split {others}" if others else ""
-        raise UsageError(f"{root}: no photos for the split {split} ({kind})", hint)
-    names = found.classes or tuple(
-        sorted({entry.class_name for entries in found.entries.values() for entry in entries} - {""})
+        reason = _module(layout).declines(look, ask)
+        if reason is None:
+            return layout, declined
+        declined.append(reason)
+    near = [one for one in declined if one.found]
+    hint = next((one.hint for one in near if one.hint), WHAT)
+    others = ", ".join(f"{count:,} {ending}" for ending, (count, _) in sorted(look.others.items()))
+    there = others or "nothing" if look.source.is_dir() else "a file of another kind"
+    raise UsageError(
+        f"{look.source}: no photos in a known layout; there is: {there}\n"
+        + _in_lines([*near, *(one for one in declined if not one.found)]),
+        hint,
     )
-    classes = _ordered(root, names, found, label_order)
-    labels = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
-    splits = {}
-    found.entries.clear()  # saves memory: there may be millions
-    for name in list(chosen):
-        entries = chosen.pop(name)
-        if name != "test" and any(entry.class_name == "" for entry in entries):
+
+
+def _in_lines(declined: list[Declined]) -> str:
+    return "\n".join(f"  not {one.wanted}: {one.found or 'none there'}" for one in declined)
+
+
+def _source(look: Inventory, found: Found, ask: Request) -> PhotoSource:
+    account = account_for(look, found, ask)
+    root = look.source
+    splits = {name: entries for name, entries in found.entries.items() if name == "" or ask.split in (None, name)}
+    kind = found.kind
+    if ask.split and "" in splits:
+        splits, kind = {ask.split: splits[""]}, f"{found.kind.removesuffix(', flat')}, all {ask.split}"
+    if not any(map(len, splits.values())):
+        others = ", ".join(name for name, entries in found.entries.items() if len(entries))
+        raise UsageError(
+            f"{root}: no photos for the split {ask.split} ({kind})", f"choose --split {others}" if others else ""
+        )
+    counts = {name: entries.class_counts() for name, entries in splits.items()}
+    for name, some in counts.items():
+        if name != "test" and "" in some:
             raise UsageError(
                 f"{root}: photos of {name or 'no split'} have no label", "only a test split may be without labels"
             )
-        entries.sort(key=Entry.place)
-        splits[name] = [
-            Photo(entry.path, labels[entry.class_name], entry.bytes, entry.archive, entry.offset) for entry in entries
-        ]
-    if "" in splits:
-        photos = splits.pop("")
-        held_out = set(share_of(len(photos), request["val_share"], request["seed"]).tolist())
-        splits["train"] = [photo for k, photo in enumerate(photos) if k not in held_out]
-        splits["val"] = [photo for k, photo in enumerate(photos) if k in held_out]
-    words = {name: found.words[name] for name in classes if name in found.words}
-    notes = list(found.notes)
-    if label_order == "sorted" and found.classes and found.classes != classes:
+    names = found.classes or tuple(
+        sorted({one for entries in found.entries.values() for one in entries.class_counts()} - {""})
+    )
+    order = ask.label_order or ("number" if all(map(_is_number, names)) else "sorted")
+    classes = _ordered(root, names, found, order)
+    labels = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
+    notes, warnings = list(found.notes), _warnings(root, classes, counts)
+    if order == "number" and ask.label_order is None:
+        notes.append("all class names are whole numbers: labels follow the numbers, 2 before 10 (--label-order)")
+    elif order != "source" and found.classes and found.classes != classes:
         notes.append("labels follow the sorted class names, not the source's numbers (see --label-order source)")
-    base = found.root or root
+    photos = {name: Photos(entries, entries.sorted(), labels) for name, entries in splits.items()}
+    photos = _held_out(photos, ask, notes)
     return PhotoSource(
-        base, kind, classes, splits, found.ignored, LABEL_ORDERS[label_order], words, tuple(notes), request, root
+        found.root or look.root,
+        kind,
+        classes,
+        photos,
+        LABEL_ORDERS[order],
+        {name: found.words[name] for name in classes if name in found.words},
+        tuple(notes),
+        tuple(warnings),
+        account,
+        asdict(replace(ask, label_order=order)),
+        root,
     )
 
 
+def _held_out(photos: dict[str, Photos], ask: Request, notes: list[str]) -> dict[str, Photos]:
+    """Hold out a share as val where there is no val: of photos without splits, or of train."""
+    flat = "" in photos
+    if not flat and (set(photos) != {"train", "test"} or ask.split or ask.rules < 2):
+        return photos
+    share = (DEFAULT_SHARE if flat else 0.0) if ask.val_share is None else ask.val_share
+    if not flat and not share:
+        notes.append("there is no val, and nothing is held out of train beside test (--val-share 0.1 would)")
+        return photos
+    whole = photos.pop("" if flat else "train")
+    numbers = np.arange(len(whole))
+    chosen = np.zeros(len(whole), dtype=bool)
+    chosen[share_of(len(whole), share, ask.seed)] = True
+    return {"train": whole.take(numbers[~chosen]), "val": whole.take(numbers[chosen]), **photos}
+
+
+def _warnings(root: Path, classes: tuple[str, ...], counts: dict[str, dict[str, int]]) -> list[str]:
+    """Return what is probably wrong with the classes.
+
+    Raises:
+        UsageError: a split has none of train's classes.
+    """
+    warnings = []
+    if len(classes) == 1:
+        warnings.append(f"there is one class alone, {classes[0]}: alexnet-train refuses such a set")
+    alike: dict[str, str] = {}
+    for name in classes:
+        if (other := alike.setdefault(name.casefold().strip(), name)) != name:
+            warnings.append(f"the classes {other!r} and {name!r} differ only in case or blanks")
+    train = counts.get("train", {})
+    for split in ("val", "test"):
+        named = counts.get(split, {}).keys() - {""}
+        unknown = sorted(named - train.keys())
+        if not train or not named or not unknown:
+            continue
+        if len(unknown) == len(named):
+            raise UsageError(
+                f"{root}: {split} has none of the classes of train: {_some(unknown)}; train has {_some(sorted(train))}",
+                f"give both the same names, or build one alone with --split train",
+            )
+        warnings.append(f"{len(unknown):,} of the {len(named):,} classes of {split} are not in train: {_some(unknown)}")
+    return warnings
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
 def _ordered(root: Path, names: tuple[str, ...], found: Found, label_order: str) -> tuple[str, ...]:
-    if label_order == "sorted":
-        numbered = found.classes and all(_is_number(name) for name in names)  # not in class folders: 2 before 10
+    if label_order == "number":
+        if not all(map(_is_number, names)):
+            wrong = next(name for name in names if not _is_number(name))
+            raise UsageError(f"{root}: the class {wrong} is not a whole number", "use --label-order sorted")
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    if label_order == "sorted":  # numbers of a list or table stay in order, names of folders are text: 10 before 2
+        numbered = found.classes and all(_is_number(name) and (name == "0" or name[0] != "0") for name in names)
         return tuple(sorted(names, key=int) if numbered else sorted(names))
     if label_order == "source" and not found.classes:
         raise UsageError(f"{root}: the source does not number its classes ({found.kind})", "use --label-order sorted")
@@ -221,4 +333,4 @@ def _ordered(root: Path, names: tuple[str, ...], found: Found, label_order: str)
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and (name == "0" or name[0] != "0")
+    return name.isascii() and name.isdigit()

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +23,11 @@ from typing import NamedTuple
 from ..errors import SourceError, UsageError
 from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
-from .class_folders import has_folders, read_words
+from .class_folders import read_words
+from .entries import Declined, Found, LeftOut, Request
+from .inventory import Inventory
 from .label_names import Row, find_classes
-from .photo import Found, is_photo
+from .photo import is_photo
 from .splits import WORDS, flat_if_train_alone
 
 KIND = "list"
@@ -44,25 +47,28 @@ class Line(NamedTuple):
     label: str
 
 
-def looks_like(root: Path) -> bool:
-    """Return whether the path is a text file that begins with photos, or a folder with such lists of both splits."""
+def declines(look: Inventory, ask: Request) -> Declined | None:
+    """Return None if the path is a text file that begins with photos, or a folder with such lists of both splits."""
+    root, declined = look.source, Declined("lists of lines `path label`: train.txt and val.txt")
     if root.is_file():
-        return any(is_photo(line.path) for line in _head(root))
+        return None if any(is_photo(line.path) for line in _head(root)) else declined
     if not all((root / f"{name}.txt").is_file() for name in ("train", "val")):
-        return False
+        return declined
     train, val = (_head(root / f"{name}.txt") for name in ("train", "val"))
     if not all(lines and all(is_photo(line.path) and line.label for line in lines) for lines in (train, val)):
-        return False
-    return _base(root, "train", train) is not None or not has_folders(root / "train")
+        return declined
+    fits = _base(root, "train", train) is not None or not look.at("train").classes()
+    return None if fits else replace(declined, found="train.txt, whose photos are not there")
 
 
-def find(root: Path, split: str | None) -> Found:
+def find(look: Inventory, ask: Request) -> Found:
     """List the photos in the lists.
 
     Raises:
         UsageError: there is no list.
         SourceError: a photo is missing or has two labels, or a label is missing or of another kind than the others.
     """
+    root, split = look.source, ask.split
     if root.is_file():
         lists = {WORDS.get(root.stem.lower(), ""): root}
         folder = root.parent
@@ -80,6 +86,7 @@ def find(root: Path, split: str | None) -> Found:
     if twice := sum(map(len, paths)) - len(set().union(*paths)):
         notes.append(f"{twice:,} photos are listed in more than one split")
     found.root, found.words, found.notes = folder, read_words(folder), notes + found.notes
+    found.left_out.append(LeftOut("", -1, "in none of the lists"))
     return found
 
 

@@ -13,10 +13,12 @@ A replaced photo keeps its path, and so its place in the order.
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
-from .class_folders import read_words
+from .class_folders import class_names, read_words
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, read_devkit, read_small, text_lines
-from .photo import Found, is_photo
+from .entries import Declined, Found, LeftOut, Request
+from .inventory import Inventory
+from .photo import is_photo
 from .tar_index import Member, members
 
 KIND = "ImageNet 2010, archives"
@@ -27,20 +29,22 @@ TRUTHS = {"val": "ILSVRC2010_validation_ground_truth.txt", "test": "ILSVRC2010_t
 _PATCH_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
-def looks_like(root: Path) -> bool:
-    """Return whether the folder has one of the archives with photos; a devkit alone may be of another layout."""
-    return any((root / name).is_file() for name in TARS.values())
+def declines(look: Inventory, ask: Request) -> Declined | None:
+    """Return None if the folder has one of the archives with photos; a devkit alone may be of another layout."""
+    fits = any((look.root / name).is_file() for name in TARS.values())
+    return None if fits else Declined(f"ImageNet's archives of 2010: {TARS['train']} and others")
 
 
-def find(root: Path, split: str | None) -> Found:
+def find(look: Inventory, ask: Request) -> Found:
     """List the photos of the archives.
 
     Raises:
         UsageError: an archive that the split requires is missing.
         SourceError: an archive is damaged, photos and labels are inconsistent, or a patch matches no photo.
     """
-    if not root.is_dir():
-        raise UsageError(f"{root}: not a folder", "choose the folder of the archives")
+    root, split = look.root, ask.split
+    if not look.source.is_dir():
+        raise UsageError(f"{look.source}: not a folder", "choose the folder of the archives")
     available = [name for name, archive in TARS.items() if (root / archive).is_file()]
     required = split or "train"
     if required not in available:
@@ -70,7 +74,7 @@ def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
     if into == "":
         found.kind += ", flat"
         found.notes.append(f"{root / TARS['val']} is missing: a share of the training photos is held out as val")
-    return {entry.class_name for entry in found.entries[into]}
+    return class_names([found.entries[into]])
 
 
 def _flat(root: Path, which: str, split: str | None, devkit: Devkit | None, found: Found) -> None:
@@ -78,7 +82,8 @@ def _flat(root: Path, which: str, split: str | None, devkit: Devkit | None, foun
     archive, name = root / TARS[which], TRUTHS[which]
     truth = _truth(root, which, devkit)
     if which == "test" and truth is None and not split:
-        found.notes.append(f"{archive}: photos are skipped: without {name} they have no labels (--split test)")
+        why = f"without labels: {name} is missing (--split test builds them)"
+        found.left_out.append(LeftOut(TARS[which], -1, why))
         return
     photos, ignored = flat_photos(root, TARS[which])
     found.ignored += ignored
@@ -125,7 +130,7 @@ def _patch(root: Path, found: Found) -> None:
         for k, entry in enumerate(entries):
             place = (split or "train", entry.path.rsplit("/", 1)[-1])
             if patch := patches.get(place):
-                entries[k] = entry._replace(bytes=patch.bytes, archive=PATCH, offset=patch.offset)
+                entries.move(k, entry._replace(bytes=patch.bytes, archive=PATCH, offset=patch.offset))
                 hits[place] += 1
     for place, count in hits.items():
         if count != 1:

@@ -9,6 +9,7 @@ In:  the folder with all or some of these.  Out: Found.  Reads the archives' hea
 148 GB, only those that the split requires.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
@@ -16,58 +17,58 @@ from . import class_folders
 from .class_folders import read_words, val_photos
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, has_devkit, is_wnid, read_devkit
-from .photo import Found
+from .entries import Declined, Entries, Found, LeftOut, Request
+from .inventory import Inventory
 
 KIND = "ImageNet 2012"
 TRAIN, VAL, TEST = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_img_test*.tar"
 DEVKIT = ARCHIVES[2012]
 
 
-def looks_like(root: Path) -> bool:
-    """Return whether the folder has one of the archives, or the devkit with class folders or alone."""
-    if not root.is_dir():
-        return False
+def declines(look: Inventory, ask: Request) -> Declined | None:
+    """Return None if the folder has one of the archives, or the devkit with class folders or alone."""
+    root = look.root
+    declined = Declined(f"ImageNet's archives of 2012: {TRAIN}, {VAL}, or folders beside {DEVKIT}")
+    if not look.source.is_dir():
+        return declined
     if (root / TRAIN).is_file() or (root / VAL).is_file() or _test_tar(root):
-        return True
+        return None
     if not has_devkit(root, 2012):
-        return False
+        return declined
     names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")}
-    return (
-        class_folders.has_folders(root / "train")
-        or _has_photos(root / "val")
-        or any(is_wnid(name) for name in names)
-        or names <= {DEVKIT, *FOLDERS[2012]}
-    )
+    fits = look.at("train").classes() or look.at("val").total or any(map(is_wnid, names))
+    return None if fits or names <= {DEVKIT, *FOLDERS[2012]} else replace(declined, found=f"{DEVKIT} alone")
 
 
-def find(root: Path, split: str | None) -> Found:
+def find(look: Inventory, ask: Request) -> Found:
     """List the photos of the archives, or of folders unpacked from them.
 
     Raises:
         UsageError: an archive that the split requires is missing.
         SourceError: an archive is damaged, or photos and labels are inconsistent.
     """
-    if not root.is_dir():
-        raise UsageError(f"{root}: not a folder", "choose the folder of the archives")
+    root, split = look.root, ask.split
+    if not look.source.is_dir():
+        raise UsageError(f"{look.source}: not a folder", "choose the folder of the archives")
     devkit = read_devkit(root, 2012)
     packed = (root / TRAIN).is_file() or (root / VAL).is_file()
     found = Found(f"{KIND}, {'archives' if packed else 'unpacked'}", {}, words=read_words(root))
     if devkit:
         found.words, found.devkit_order = devkit.words, devkit.order
-    has_train = (root / TRAIN).is_file() or class_folders.has_folders(root / "train")
-    has_val = (root / VAL).is_file() or _has_photos(root / "val")
+    has_train = (root / TRAIN).is_file() or bool(look.at("train").classes())
+    has_val = (root / VAL).is_file() or look.at("val").total > 0
     if not (has_train or has_val or _test_tar(root)):
-        return _class_folders(root, split, found)
+        return _class_folders(look, ask, found)
     if split in (None, "train") and not has_train:
         raise missing(root, TRAIN, "training photos", "add it, or build val alone with --split val")
     if split == "val" and not has_val:
         raise missing(root, VAL, "val photos", "add it, or omit --split to hold out training photos")
-    names = _train(root, split, "train" if has_val or split else "", found) if has_train else set()
-    by_devkit = has_val and _val(root, split, devkit, found)
-    _test(root, split, found)
+    names = _train(look, split, "train" if has_val or split else "", found) if has_train else set()
+    by_devkit = has_val and _val(look, split, devkit, found)
+    _test(look, ask, found)
     if split == "test" and not found.entries.get("test"):
         raise missing(root, TEST, "test photos", "add it, or choose another --split")
-    names |= {entry.class_name for entries in found.entries.values() for entry in entries} - {""}
+    names |= class_folders.class_names(found.entries.values())
     if devkit and ((root / TRAIN).is_file() or by_devkit or not names):
         check_classes(root, names, devkit)
         names = set(devkit.order)
@@ -75,31 +76,33 @@ def find(root: Path, split: str | None) -> Found:
     return found
 
 
-def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
+def _train(look: Inventory, split: str | None, into: str, found: Found) -> set[str]:
     """Add the training photos, if requested; return the names of all their classes."""
+    root = look.root
     if not (root / TRAIN).is_file():
-        found.entries[into], ignored = class_folders.walk_classes(root, root / "train")
+        found.entries[into], ignored = class_folders.walk_classes(look, look.at("train"), found), 0
     elif split in (None, "train"):
         found.entries[into], ignored = training_photos(root, TRAIN)
-        _note_twice(root / "train", TRAIN, found)
+        _note_twice(look, "train", TRAIN, found)
     else:
         return set(class_tars(root, TRAIN)[0])
     found.ignored += ignored
     if into == "":
         found.kind += ", flat"
         found.notes.append(f"{root / VAL} is missing: a share of the training photos is held out as val")
-    return {entry.class_name for entry in found.entries[into]}
+    return class_folders.class_names([found.entries[into]])
 
 
-def _val(root: Path, split: str | None, devkit: Devkit | None, found: Found) -> bool:
+def _val(look: Inventory, split: str | None, devkit: Devkit | None, found: Found) -> bool:
     """Add the val photos, if requested; return whether their labels come from the devkit."""
+    root, ignored = look.root, 0
     if (root / VAL).is_file():
         name, loose = VAL, True
-        photos, ignored = flat_photos(root, VAL) if split in (None, "val") else ([], 0)
-        _note_twice(root / "val", VAL, found)
+        photos, ignored = flat_photos(root, VAL) if split in (None, "val") else (Entries(), 0)
+        _note_twice(look, "val", VAL, found)
     else:
         name = "val"
-        photos, ignored, loose = val_photos(root, root / "val")
+        photos, loose = val_photos(look, look.at("val"), found)
     found.ignored += ignored
     if not loose:
         found.entries["val"] = photos
@@ -116,32 +119,26 @@ def _val(root: Path, split: str | None, devkit: Devkit | None, found: Found) -> 
     return loose
 
 
-def _test(root: Path, split: str | None, found: Found) -> None:
+def _test(look: Inventory, ask: Request, found: Found) -> None:
     """Add the test photos, which have no labels, if requested."""
+    root = look.root
     if not (archive := _test_tar(root)):
-        test = root / "test"
-        unpacked = test / "test"  # as in the archive
-        class_folders.add_test(root, unpacked if unpacked.is_dir() else test, split, found)
-    elif split == "test":
+        class_folders.add_test(look, look.at("test"), ask, found)
+    elif ask.split == "test":
         found.entries["test"], ignored = flat_photos(root, archive)
         found.ignored += ignored
     else:
-        found.notes.append(f"{root / archive}: photos without labels are skipped (--split test builds them)")
+        found.left_out.append(LeftOut(archive, -1, "without labels (--split test builds them)"))
 
 
-def _class_folders(root: Path, split: str | None, found: Found) -> Found:
+def _class_folders(look: Inventory, ask: Request, found: Found) -> Found:
     """List class folders without splits beside a devkit; raise UsageError if there are none."""
-    others = (entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if split == "test" or not set(others) - set(FOLDERS[2012]):
+    if ask.split == "test" or not {folder.name for folder in look.top.classes()} - {*FOLDERS[2012]}:
         what = "photos" + (", only the devkit" if found.devkit_order else "")
-        raise missing(root, TEST if split == "test" else TRAIN, what, "add the archives, or train/ and val/")
-    flat = class_folders.find(root, split)
+        raise missing(look.root, TEST if ask.split == "test" else TRAIN, what, "add the archives, or train/ and val/")
+    flat = class_folders.find(look, ask)
     flat.devkit_order, flat.words = found.devkit_order, found.words or flat.words
     return flat
-
-
-def _has_photos(val: Path) -> bool:
-    return class_folders.has_folders(val) or class_folders.loose_photos(val) > 0
 
 
 def _test_tar(root: Path) -> str:
@@ -149,6 +146,6 @@ def _test_tar(root: Path) -> str:
     return max((path.name for path in root.glob(TEST) if path.is_file()), default="")
 
 
-def _note_twice(folder: Path, archive: str, found: Found) -> None:
-    if folder.is_dir():
-        found.notes.append(f"{folder} is ignored: {archive} contains the same photos")
+def _note_twice(look: Inventory, folder: str, archive: str, found: Found) -> None:
+    if (look.root / folder).is_dir():
+        found.left_out.append(LeftOut(folder, -1, f"{archive} contains the same photos"))

@@ -15,27 +15,30 @@ import io
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
-from .class_folders import LISTS, add_test, has_folders, read_words, val_photos, walk_classes
+from .class_folders import LISTS, add_test, read_words, val_photos, walk_classes
 from .devkit import is_wnid, read_devkit, read_small
-from .photo import Entry, Found, stem_of
+from .entries import Declined, Entries, Found, Request
+from .inventory import Folder, Inventory
+from .photo import stem_of
 
 KIND = "ImageNet 2012, Kaggle"
 SOLUTION = "LOC_val_solution.csv"
 _PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 
 
-def looks_like(root: Path) -> bool:
-    """Return whether the path is CLS-LOC, a folder above it, or a folder with train or val and Kaggle's labels."""
-    return _base(root) is not None
+def declines(look: Inventory, ask: Request) -> Declined | None:
+    """Return None if the path is CLS-LOC, a folder above it, or a folder with train or val and Kaggle's labels."""
+    return None if _base(look.root) else Declined(f"Kaggle's ImageNet: {_PLACES[0]}, or train/, val/ and {SOLUTION}")
 
 
-def find(root: Path, split: str | None) -> Found:
+def find(look: Inventory, ask: Request) -> Found:
     """List the photos.
 
     Raises:
         UsageError: photos or labels of a requested split are missing.
         SourceError: photos and labels are inconsistent.
     """
+    root, split = look.root, ask.split
     base = _base(root)
     if base is None:
         raise UsageError(f"{root}: contains no {_PLACES[0]}", "choose the folder that the archive was unpacked to")
@@ -45,28 +48,34 @@ def find(root: Path, split: str | None) -> Found:
     found.words = next(lists, {})
     if devkit := next(filter(None, (read_devkit(folder, 2012) for folder in above)), None):
         found.devkit_order = devkit.order
-    train, val = base / "train", base / "val"
-    if has_folders(train):
-        found.entries["train"], ignored = walk_classes(root, train)
-        found.ignored += ignored
+    train, val, test = (_folder(look, base, name) for name in ("train", "val", "test"))
+    if train.classes():
+        found.entries["train"] = walk_classes(look, train, found)
     if split in (None, "train") and not found.entries.get("train"):
-        raise UsageError(f"{train}: no photos in class folders", "unpack them, or build val alone with --split val")
-    if val.is_dir():
-        photos, ignored, loose = val_photos(root, val)
-        found.ignored += ignored
+        raise UsageError(
+            f"{base / 'train'}: no photos in class folders", "unpack them, or build val alone with --split val"
+        )
+    if val.total:
+        photos, loose = val_photos(look, val, found)
         if not loose:
             found.entries["val"] = photos
         elif split in (None, "val"):
-            found.entries["val"] = _label(root, val, photos, above)
+            _label(root, base / "val", photos, above)
+            found.entries["val"] = photos
     if split in (None, "val") and not found.entries.get("val"):
-        raise UsageError(f"{val}: no photos", "unpack them, or omit val with --split train")
-    add_test(root, base / "test", split, found)
+        raise UsageError(f"{base / 'val'}: no photos", "unpack them, or omit val with --split train")
+    add_test(look, test, ask, found)
     if not found.entries.get("train"):
         found.classes = tuple(sorted(_mapped(above)))
     return found
 
 
-def _label(root: Path, val: Path, photos: list[Entry], above: list[Path]) -> list[Entry]:
+def _folder(look: Inventory, base: Path, name: str) -> Folder:
+    path = (base / name).relative_to(look.root).as_posix()
+    return look.at(path)
+
+
+def _label(root: Path, val: Path, photos: Entries, above: list[Path]) -> None:
     """Label val photos without class folders by the table; photos and lines must correspond one to one."""
     table = next((folder / SOLUTION for folder in above if (folder / SOLUTION).is_file()), None)
     if table is None:
@@ -87,7 +96,7 @@ def _label(root: Path, val: Path, photos: list[Entry], above: list[Path]) -> lis
         raise SourceError(
             f"{table}: {'; '.join(parts)}", "unpack the archive again: photos and labels must be complete"
         )
-    return [entry._replace(class_name=labels[stem]) for entry, stem in zip(photos, stems, strict=True)]
+    photos.relabel(labels[stem] for stem in stems)
 
 
 def _read_solution(path: Path, known: set[str]) -> dict[str, str]:

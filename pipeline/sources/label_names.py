@@ -7,12 +7,14 @@ have the same class names in every layout.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..errors import SourceError
 from ..shards.datum import NO_LABEL
-from .photo import Entry, Found, stem_of
+from .entries import Entries, Entry, Found, LeftOut
+from .photo import stem_of
 from .splits import WORDS
 
 _WNID = re.compile(r"n\d{8}")
@@ -66,7 +68,9 @@ def find_classes(
     found = Found(f"{kind}, {_in_words([*rows])}", {})
     test = rows.get("test", [])
     if len(rows) > 1 and test and split != "test" and not any(row.has_label() for row in test):
-        found.notes.append(f"test: {len(test):,} photos without labels are skipped (--split test builds them)")
+        archives = Counter(row.archive for row in test)
+        why = "test, without labels (--split test builds them)"
+        found.left_out += [LeftOut(path, count, why) for path, count in archives.items()]
         rows = {name: some for name, some in rows.items() if name != "test"}
     rows = {name: _labelled(name, some, split, where) for name, some in rows.items()}
     labelled = [(name, row) for name, some in rows.items() for row in some if row.has_label()]
@@ -75,7 +79,7 @@ def find_classes(
     called = _names_of_numbers(rows, numbers, names, found) if numbers else {}
     called[NO_LABEL] = ""
     for name, some in rows.items():
-        found.entries[name] = []
+        found.entries[name] = Entries()
         for row in some:
             class_name = row.name if row.number is None else called[row.number]
             found.entries[name].append(Entry(class_name, row.path, row.bytes, row.archive, row.offset))

@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 from ..errors import SourceError, UsageError
 from ..shards.datum import NO_LABEL
 from .class_folders import read_words
+from .entries import Declined, Found, Request
+from .inventory import Inventory
 from .label_names import Row, find_classes
-from .photo import PARQUET, Found
+from .photo import PARQUET
 from .splits import files_by_split, first_file
 
 KIND = "parquet"
@@ -43,12 +45,12 @@ class Columns(NamedTuple):
     label: str
 
 
-def looks_like(root: Path) -> bool:
-    """Return whether the path is a parquet file, or a folder with some in it or one level below."""
-    return bool(first_file(root, PARQUET))
+def declines(look: Inventory, ask: Request) -> Declined | None:
+    """Return None if the path is a parquet file, or a folder with some in it or one level below."""
+    return None if first_file(look.source, PARQUET) else Declined("parquet files, in SOURCE, its data/ or train/, val/")
 
 
-def find(root: Path, split: str | None) -> Found:
+def find(look: Inventory, ask: Request) -> Found:
     """List the photos in the files.
 
     Raises:
@@ -56,6 +58,7 @@ def find(root: Path, split: str | None) -> Found:
         SourceError: a file is damaged, has no photos or labels, or its labels are inconsistent with the others'.
     """
     _pyarrow()
+    root, split = look.source, ask.split
     folder = root.parent if root.is_file() else root
     files = files_by_split(root, PARQUET)
     if not files:

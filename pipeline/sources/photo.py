@@ -1,7 +1,6 @@
 """A photo's name and location, and reading its bytes.
 
 In:  a Photo.  Out: its bytes, read in place from its file or from a tar by offset; nothing is unpacked.
-The modules of the layouts make Entries, from which `find.py` makes Photos.
 """
 
 import errno
@@ -9,13 +8,15 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import SourceError
 
-SUFFIXES = frozenset([".jpeg", ".jpg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
+SUFFIXES = frozenset(
+    """.jpeg .jpg .jpe .jfif .pjpeg .pjp .png .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .avif .heic .heif .jp2
+    .jxl""".split()
+)
 PARQUET = ".parquet"
 LOST_ALONE = frozenset(  # errors of a single photo on a working disk
     [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENXIO]
@@ -40,48 +41,6 @@ class Photo:
     bytes: int
     archive: str = ""
     offset: int = 0
-
-
-class Entry(NamedTuple):
-    """A photo as a layout lists it, with its class name, empty for no label; otherwise as Photo."""
-
-    class_name: str
-    path: str
-    bytes: int
-    archive: str = ""
-    offset: int = 0
-
-    def place(self) -> tuple[str, str, str, int]:
-        """Return the sort key, equal in every layout: class, then file name without suffix, path and offset.
-
-        Hugging Face appends the class to the name, `n01440764_10026_n01440764.JPEG`, which is removed here.
-        """
-        return self.class_name, stem_of(self.path).removesuffix(f"_{self.class_name}"), self.path, self.offset
-
-
-@dataclass
-class Found:
-    """The photos that the module of a layout found.
-
-    Attributes:
-        kind: description of the layout.
-        entries: photos by split; under "" if the layout has no splits, so that a share is held out.
-        ignored: number of files without a photo's suffix.
-        classes: all class names, if the layout has more than its photos show or numbers them itself.
-        words: human-readable class names by class name.
-        devkit_order: class names in the order of the ILSVRC devkit.
-        notes: messages for the user, such as what was skipped.
-        root: the folder that paths are relative to, if other than the requested path.
-    """
-
-    kind: str
-    entries: dict[str, list[Entry]]
-    ignored: int = 0
-    classes: tuple[str, ...] = ()
-    words: dict[str, str] = field(default_factory=dict)
-    devkit_order: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    root: Path | None = None
 
 
 def stem_of(path: str) -> str:

@@ -14,14 +14,23 @@ from ..shards.manifest import SPLITS
 WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),  # eval is test, as for Hugging Face
 }
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # `trainImages` and `ILSVRC2012_img_train` have the word train
 _MOST_FOLDERS = 16  # that are listed; more are probably class folders, and listing them takes long
 
 
 def split_of(name: str) -> str:
-    """Return the split named by a word of `name`; empty if there is none, or more than one."""
-    named = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
+    """Return the split that a file, a folder, a member of an archive or a cell of a table is named after.
+
+    The one place that knows such names: `Training`, `valid`, `seg_train`, `ILSVRC2012_img_val`, `partial-train`,
+    `train2017`, `testImages`.
+
+    Returns:
+        `train`, `val` or `test`; empty if no word of the name is a split's, or words of two splits are, as in
+        `train_val`.
+    """
+    named = {WORDS[word] for word in map(str.lower, _WORD.findall(name)) if word in WORDS}
     return named.pop() if len(named) == 1 else ""
 
 
@@ -46,7 +55,7 @@ def files_by_split(root: Path, suffix: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in next(iter(groups.values()), []):
         folder, name = os.path.split(path)
-        split = WORDS.get(os.path.basename(folder).lower()) or split_of(name.removesuffix(suffix))
+        split = split_of(os.path.basename(folder)) or split_of(name.removesuffix(suffix))
         found.setdefault(split, []).append(path)
     if "" in found and len(found) > 1:
         other = next(paths[0] for split, paths in found.items() if split)
@@ -88,7 +97,7 @@ def _groups(root: Path, suffix: str) -> dict[str, list[str]]:
 def _files_at(root: Path, folder: str, suffix: str) -> list[str]:
     """Return the files in a folder and in its folders that are named like a split."""
     top = root / folder
-    inside = ["", *(name for name in _names(top, _is_folder) if name.lower() in WORDS)]
+    inside = ["", *(name for name in _names(top, _is_folder) if split_of(name))]
     return [
         os.path.join(folder, place, name)
         for place in inside

@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
 from ..shards.datum import NO_LABEL
-from .class_folders import has_folders, read_words
+from .class_folders import read_words
+from .entries import Declined, Found, Request
+from .inventory import Inventory
 from .label_names import Row, find_classes
-from .photo import SUFFIXES, Found
+from .photo import SUFFIXES
 from .splits import files_by_split, first_file
 from .tar_index import Member, members
 
@@ -39,31 +41,35 @@ class About(NamedTuple):
     words: str
 
 
-def looks_like(root: Path) -> bool:
-    """Return whether the path is a tar, or a folder of tars, whose first one begins with photos and labels."""
+def declines(look: Inventory, ask: Request) -> Declined | None:
+    """Return None if the path is a tar, or a folder of tars, whose first one begins with photos and labels."""
+    root, wanted = look.source, "WebDataset tars: KEY.jpg with KEY.cls or KEY.json"
     first = first_file(root, TAR)
     if not first or os.path.basename(first).startswith("ILSVRC20"):
-        return False
+        return Declined(wanted)
     path = root if root.is_file() else root / first
     try:
         with tarfile.open(path, "r:") as archive:
             names = [member.name for member in islice(archive, _FIRST)]
     except (tarfile.TarError, OSError):
-        return not has_folders(root)  # find reports the damage
+        return Declined(wanted, f"{first}, a damaged tar") if look.top.classes() else None  # find reports the damage
     keys: dict[str, set[str]] = {}
     for name in names:
         key, ending = _split(name)
         keys.setdefault(key, set()).add(ending)
-    return any(_is_photo(one) and endings & {*LABELS} for endings in keys.values() for one in endings)
+    if any(_is_photo(one) and endings & {*LABELS} for endings in keys.values() for one in endings):
+        return None
+    return Declined(wanted, f"{first}, which begins with {', '.join(names[:3]) or 'nothing'}")
 
 
-def find(root: Path, split: str | None) -> Found:
+def find(look: Inventory, ask: Request) -> Found:
     """List the photos in the tars.
 
     Raises:
         UsageError: there are no tars, or their names do not determine the splits.
         SourceError: a tar is damaged, a photo has no label or an invalid one, or a key has two photos.
     """
+    root, split = look.source, ask.split
     folder = root.parent if root.is_file() else root
     files = files_by_split(root, TAR)
     if not files:

@@ -12,7 +12,7 @@ import pytest
 from alexnet_dali.pipeline.errors import SourceError
 from alexnet_dali.pipeline.sources import devkit as module
 from alexnet_dali.pipeline.sources.devkit import Devkit, has_devkit, read_devkit
-from alexnet_dali.pipeline.sources.photo import Entry
+from alexnet_dali.pipeline.sources.entries import Entry
 from ilsvrc import GROUPS, ORDER, WNIDS, WORDS, meta_mat, synsets, tar_bytes, write_tar_gz
 from scipy.io import savemat
 
