@@ -20,11 +20,10 @@ from ..files import locked, with_final_name, write_csv, write_json
 from ..plan.philox import BUILD, permutation
 from ..shards.manifest import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
 from ..sources.find import PhotoSource
-from ..sources.photo import PARQUET
 from ..versions import installed_versions
 from .journal import REJECTED_HEADER, extras_of, file_of, load_or_begin, restore_photo_list
 from .options import BuildOptions
-from .prepared_cache import SpoolJob, spool
+from .prepared_cache import part_of, spool, spool_jobs
 from .shard_job import ShardJob, at_work, build_shard
 
 SHARD_RECORDS = 5000  # 160 MB as JPEG: large enough to stream, small enough to copy, and to build in seconds
@@ -75,7 +74,7 @@ def build_shards(
             spooled = _spool(waiting, executor, advance)
             for job, receipt in _run(executor, build_shard, waiting):
                 receipts[job.path] = receipt
-                advance(sum(photo.archive not in spooled for photo in job.photos))
+                advance(sum(part_of(photo) not in spooled for photo in job.photos))
         except BrokenExecutor as error:
             raise _worker_died(out, executor, error) from None
         shard_set = _finish(source, out, options, job_key, {job.path: receipts[job.path] for job in jobs})
@@ -93,21 +92,13 @@ def _jobs(source: PhotoSource, out: Path, options: BuildOptions) -> list[ShardJo
     return jobs
 
 
-def _spool(waiting: list[ShardJob], executor: Executor, advance: Advance) -> set[str]:
-    """Prepare the photos of files that are read in order. Returns the files that an earlier run had not prepared."""
-    rows: dict[str, list[int]] = {}
-    for job in waiting:
-        for photo in job.photos:
-            if photo.archive.endswith(PARQUET):
-                rows.setdefault(photo.archive, []).append(photo.offset)
-    jobs = [
-        SpoolJob(waiting[0].root, waiting[0].out, archive, tuple(sorted(some)), waiting[0].options)
-        for archive, some in sorted(rows.items())
-    ]
-    jobs = [job for job in jobs if not job.is_done()]
-    for _, photos in _run(executor, spool, jobs):
-        advance(photos)
-    return {job.archive for job in jobs}
+def _spool(waiting: list[ShardJob], executor: Executor, advance: Advance) -> set[tuple[str, int]]:
+    """Prepare the photos of files that are read in order. Returns the parts that an earlier run had not prepared."""
+    photos = (photo for job in waiting for photo in job.photos)
+    jobs = [job for job in spool_jobs(waiting[0].root, waiting[0].out, photos, waiting[0].options) if not job.is_done()]
+    for _, count in _run(executor, spool, jobs):
+        advance(count)
+    return {(job.archive, job.part) for job in jobs}
 
 
 def _run(executor: Executor, work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:

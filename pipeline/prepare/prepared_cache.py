@@ -1,19 +1,23 @@
 """A cache of prepared photos from files that are read in order, kept until their shards are written.
 
-A parquet file is read by row groups of megabytes, while a shard needs 5,000 photos from all files: read singly, each
-group would be read a hundred times. So each file is read once, in order, and its prepared pictures are cached; shards
-are then written from the cache. It is as large as the finished set and is removed at the end of the build.
+A parquet file is read by row groups of megabytes, a gzipped tar from its start, while a shard needs 5,000 photos from
+all files. So each file is read once, in order, and its prepared pictures are cached; shards are then written from the
+cache. It is as large as the finished set and is removed at the end of the build.
+A gzipped tar of a terabyte would keep one core busy for a day: it is prepared in parts of PART_BYTES, each a job that
+unpacks what comes before its part too, at about 0.3 GB/s, but prepares nothing of it.
 
     out/.build/spool/HASH.bin   pictures, concatenated
-    out/.build/spool/HASH.npy   one row per picture: its offset, size and format; written last
+    out/.build/spool/HASH.npy   one row per picture: its offset, size, format and whether it is empty; written last
 
-In:  a SpoolJob.  Out: the two files.  Each file is a job for the executor, as a shard is, and resumable by file.
+In:  a SpoolJob.  Out: the two files.  Each part of a file is a job for the executor, as a shard is, and resumable.
 """
 
 import hashlib
 import os
+from array import array
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,48 +26,75 @@ import numpy as np
 
 from ..errors import ShardError
 from ..files import write_atomically
-from ..sources.photo import Photo
+from ..sources.photo import Photo, is_sequential
+from ..sources.sequential import read_in_order
 from .decode import PhotoError
 from .options import BuildOptions
 from .resize import Picture, prepare
 
 FOLDER = "spool"
-_OPEN_FILES = 128  # ImageNet-1k comes in 294 files; 4,400 rows of 65 bytes each
+MOST_BYTES = 1 << 29  # of a photo's file; ImageNet's largest has 15 MB
+PART_BYTES = 64 << 30  # of an unpacked tar: 600,000 photos of ImageNet, prepared in 20 minutes; more than a table's rows
+_OPEN_FILES = 128  # ImageNet-1k comes in 294 files; 4,400 rows of 89 bytes each
 _INDEX = np.dtype(
     [("row", "<i8"), ("offset", "<i8"), ("bytes", "<i8"), ("rejected", "?")]
     + [(side, "<i4") for side in ("height", "width", "source_height", "source_width")]
-    + [("form", "S24")]
+    + [("form", "S24"), ("empty", "S24")]
 )
 
 
 @dataclass(frozen=True)
 class SpoolJob:
-    """A file to cache, and those of its rows that missing shards need, ascending."""
+    """A part of a file to cache, and those of its rows that missing shards need, ascending; with their sizes in a tar."""
 
     root: Path
     out: Path
     archive: str
     rows: Sequence[int]
     options: BuildOptions
+    sizes: Sequence[int] = ()
+    part: int = 0
 
     @property
     def path(self) -> Path:
         """The path of the pictures' file."""
-        return spool_path(self.out, self.archive)
+        return spool_path(self.out, self.archive, self.part)
 
     def is_done(self) -> bool:
         """Return whether all rows are in the cache already."""
         try:
-            cached = np.load(self.path.with_suffix(".npy"), allow_pickle=False)["row"]
-            return self.path.exists() and bool(np.isin(self.rows, cached).all())
+            index = np.load(self.path.with_suffix(".npy"), allow_pickle=False)
+            complete = index.dtype == _INDEX and np.isin(self.rows, index["row"]).all()  # an older version's has less
+            return self.path.exists() and bool(complete)
         except (OSError, ValueError, IndexError):
             return False
 
 
-def spool_path(out: Path, archive: str) -> Path:
-    """Return the path of the cached pictures of a file."""
+def part_of(photo: Photo) -> tuple[str, int] | None:
+    """Return the file and its part that a photo is prepared with; None if it is read by itself."""
+    return (photo.archive, photo.offset // PART_BYTES) if is_sequential(photo.archive) else None
+
+
+def spool_jobs(root: Path, out: Path, photos: Iterable[Photo], options: BuildOptions) -> list[SpoolJob]:
+    """Return the jobs for those photos that are in files that are read in order."""
+    places: dict[tuple[str, int], tuple[array, array]] = {}
+    for photo in photos:
+        if part := part_of(photo):
+            rows, sizes = places.setdefault(part, (array("q"), array("q")))
+            rows.append(photo.offset)
+            sizes.append(photo.bytes)
+    jobs = []
+    for (archive, part), (rows, sizes) in sorted(places.items(), key=lambda one: one[0]):
+        order = np.argsort(np.frombuffer(rows, np.int64))
+        ordered = (array("q", np.frombuffer(column, np.int64)[order].tobytes()) for column in (rows, sizes))
+        jobs.append(SpoolJob(root, out, archive, next(ordered), options, next(ordered), part))
+    return jobs
+
+
+def spool_path(out: Path, archive: str, part: int = 0) -> Path:
+    """Return the path of the cached pictures of a part of a file."""
     name = hashlib.sha256(os.fsencode(archive)).hexdigest()[:24]
-    return out / ".build" / FOLDER / f"{name}.bin"
+    return out / ".build" / FOLDER / (f"{name}-{part}.bin" if part else f"{name}.bin")
 
 
 def spool(job: SpoolJob) -> int:
@@ -75,23 +106,24 @@ def spool(job: SpoolJob) -> int:
         SourceError: the file cannot be read.
         NotWrittenError: the cache cannot be written.
     """
-    from ..sources.parquet import read_rows
-
     job.path.parent.mkdir(parents=True, exist_ok=True)
     index = np.zeros(len(job.rows), dtype=_INDEX)
 
     def write(file) -> None:
         offset = 0
-        for place, (row, photo) in enumerate(read_rows(job.root / job.archive, job.rows)):
+        sizes = [min(size, MOST_BYTES + 1) for size in job.sizes]
+        for place, (row, photo) in enumerate(read_in_order(job.root / job.archive, job.rows, sizes)):
             try:
+                if len(photo) > MOST_BYTES:
+                    raise PhotoError(f"the file has more than {MOST_BYTES:,} bytes")
                 picture = prepare(photo, **job.options.of_a_picture())
             except PhotoError as error:
                 data = str(error).encode("utf-8", "surrogateescape")
-                index[place] = (row, offset, len(data), True, 0, 0, 0, 0, b"")
+                index[place] = (row, offset, len(data), True, 0, 0, 0, 0, b"", b"")
             else:
                 data, form = picture.data, picture.form.encode()
                 sides = (picture.height, picture.width, picture.source_height, picture.source_width)
-                index[place] = (row, offset, len(data), False, *sides, form)
+                index[place] = (row, offset, len(data), False, *sides, form, picture.empty.encode())
             file.write(data)
             offset += len(data)
 
@@ -105,7 +137,7 @@ class Spool:
 
     def __init__(self, out: Path):
         self._out = out
-        self._open: OrderedDict[str, tuple[np.ndarray, np.ndarray, BinaryIO]] = OrderedDict()
+        self._open: OrderedDict[Path, tuple[np.ndarray, BinaryIO]] = OrderedDict()
 
     def picture(self, photo: Photo) -> Picture:
         """Return the prepared picture of a photo.
@@ -114,10 +146,10 @@ class Spool:
             PhotoError: the photo was rejected.
             ShardError: the photo is not in the cache.
         """
-        path = spool_path(self._out, photo.archive)
+        path = spool_path(self._out, *(part_of(photo) or (photo.archive,)))
         try:
-            rows, index, file = self._opened(photo.archive, path)
-            entry = index[np.searchsorted(rows, photo.offset)]
+            index, file = self._opened(path)
+            entry = index[bisect_left(index, photo.offset, key=lambda one: one["row"])]
             data = os.pread(file.fileno(), int(entry["bytes"]), int(entry["offset"]))
         except (OSError, ValueError, IndexError):
             entry, data = None, b""
@@ -129,14 +161,15 @@ class Spool:
             data,
             *(int(entry[side]) for side in ("height", "width", "source_height", "source_width")),
             form=entry["form"].decode(),
+            empty=entry["empty"].decode(),
         )
 
-    def _opened(self, archive: str, path: Path) -> tuple[np.ndarray, np.ndarray, BinaryIO]:
-        """Return the rows and the index of a file, and its open pictures' file."""
-        if archive not in self._open:
+    def _opened(self, path: Path) -> tuple[np.ndarray, BinaryIO]:
+        """Return the index of a part of a file, mapped, since it has 89 bytes a photo, and its open pictures' file."""
+        if path not in self._open:
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)
-            index = np.load(path.with_suffix(".npy"), allow_pickle=False)
-            self._open[archive] = np.ascontiguousarray(index["row"]), index, open(path, "rb")  # noqa: SIM115
-        self._open.move_to_end(archive)
-        return self._open[archive]
+            index = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+            self._open[path] = index, open(path, "rb")  # noqa: SIM115
+        self._open.move_to_end(path)
+        return self._open[path]

@@ -17,15 +17,14 @@ from ..files import final_names, with_final_name, write_csv, write_json
 from ..shards.datum import encode
 from ..shards.lmdb_shard import key, sha256_of, write_shard
 from ..shards.records_csv import COLUMNS, listing_of
-from ..sources.photo import LOST_ALONE, PARQUET, Photo, read_photo, stem_of
+from ..sources.photo import LOST_ALONE, Photo, is_sequential, read_photo, stem_of
 from .decode import PhotoError
 from .known_anomalies import as_known
 from .options import BuildOptions
-from .prepared_cache import Spool
+from .prepared_cache import MOST_BYTES, Spool
 from .resize import Picture, prepare
 
 _WNID_AT_END = re.compile(r"(?<=.)_n\d{8}$")  # Hugging Face's addition to ImageNet's names
-MOST_BYTES = 1 << 29  # of a photo's file; ImageNet's largest has 15 MB
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _values(job: ShardJob, account: _Account, handle: int) -> Iterator[bytes]:
     for photo in job.photos:
         os.pwrite(handle, process + os.fsencode(photo.path) + b"\0", 0)  # two microseconds
         try:
-            picture = spool.picture(photo) if photo.archive.endswith(PARQUET) else read_and_prepare(job, photo)
+            picture = spool.picture(photo) if is_sequential(photo.archive) else read_and_prepare(job, photo)
         except PhotoError as error:
             account.rejected.append((photo.path, str(error)))
             continue

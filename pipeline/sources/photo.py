@@ -18,6 +18,7 @@ SUFFIXES = frozenset(
     .jxl""".split()
 )
 PARQUET = ".parquet"
+TAR_GZ = (".tar.gz", ".tgz")
 LOST_ALONE = frozenset(  # errors of a single photo on a working disk
     [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENXIO]
 )
@@ -33,7 +34,7 @@ class Photo:
         label: class index; -1 for no label.
         bytes: size in bytes.
         archive: file that contains the photo, relative to root; empty if the photo is a file itself.
-        offset: the photo's first byte in a tar, or its row in a parquet file.
+        offset: the photo's first byte in a tar, for a gzipped one in the unpacked stream, or its row in a parquet file.
     """
 
     path: str
@@ -54,8 +55,13 @@ def is_photo(name: str) -> bool:
     return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith(".")
 
 
+def is_sequential(archive: str) -> bool:
+    """Return whether an archive can only be read from its start, by `sequential.read_in_order`; false for "", none."""
+    return archive.lower().endswith((PARQUET, *TAR_GZ))
+
+
 def read_photo(root: Path, photo: Photo) -> bytes:
-    """Read a photo's bytes; parquet files are read in order instead (`parquet.read_rows`).
+    """Read a photo's bytes; those in sequential archives are read in order instead (`sequential.read_in_order`).
 
     Raises:
         OSError: the photo's own file cannot be read.

@@ -24,7 +24,7 @@ from ...pipeline.shards import stats
 from ...pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set
 from ...pipeline.shards.verify import verify_shards
 from ...pipeline.sources.find import PhotoSource, find_again, find_photos
-from ...pipeline.sources.photo import PARQUET, read_photo
+from ...pipeline.sources.photo import is_sequential, read_photo
 from ...pipeline.workers import available_cores, worker_pool
 from .. import options
 from ..output_guard import check_outputs
@@ -124,9 +124,9 @@ class _Bench:
 
     def _write_photos(self, found: PhotoSource) -> int:
         """Copy evenly chosen photos, and link to them repeatedly up to the total; returns the number of copies."""
-        photos = [photo for split in found.splits.values() for photo in split if not photo.archive.endswith(PARQUET)]
+        photos = [photo for split in found.splits.values() for photo in split if not is_sequential(photo.archive)]
         if not photos:
-            raise UsageError(f"{found.root}: photos in Parquet files are not benchmarked", "name a folder or tar files")
+            raise UsageError(f"{found.root}: photos in parquet files and gzipped tars are not benchmarked", "name a folder or tar files")
         indices = np.linspace(0, len(photos) - 1, min(DISTINCT, len(photos), self._total)).astype(int)
         chosen = [photos[k] for k in indices]
         kept = Path(self._kept)
