@@ -11,8 +11,10 @@
     └── TrainingError       1  a run: its checkpoint, its configuration, its loss
 
 The message says what is wrong, in which file or record and with which value; the hint says what to do next.
-`tools/console.py` turns these into two lines on stderr and the exit code.
+`tools/console.py` turns these into lines on stderr and the exit code.
 """
+
+from collections.abc import Sequence
 
 
 class AlexnetError(Exception):
@@ -21,20 +23,22 @@ class AlexnetError(Exception):
     Args:
         message: what is wrong, in which file or record, with which value.
         hint: what to do next; may be empty.
+        details: further lines on what was found, if one line cannot say it.
     Attributes:
         exit_code: of a command that ends with this error.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = ""):
+    def __init__(self, message: str, hint: str = "", details: Sequence[str] = ()):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = tuple(details)
 
     def __reduce__(self):
-        # Exceptions are unpickled from args alone, which would lose the hint on the way back from a worker.
-        return type(self), (self.message, self.hint)
+        # Exceptions are unpickled from args alone, which would lose the hint and the details on the way back from a worker.
+        return type(self), (self.message, self.hint, self.details)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -96,7 +97,7 @@ def _exit_code(command: click.Command, arguments: list[str] | None) -> int:
     except click.exceptions.Exit as request:
         code = request.exit_code
     except AlexnetError as error:
-        _print_error(error.message, error.hint)
+        _print_error(error.message, error.hint, error.details)
         code = error.exit_code
     except ImportError as error:
         _print_error(f"{error.name or error} cannot be imported", "alexnet-prep doctor, which shows what to install")
@@ -124,8 +125,10 @@ def plain(text: str) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def _print_error(message: str, hint: str = "") -> None:
+def _print_error(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
     click.echo(f"error: {plain(message)}", err=True)
+    for detail in details:
+        click.echo(f"  {plain(detail)}", err=True)
     if hint:
         click.echo(f"  try: {plain(hint)}", err=True)
 

@@ -13,11 +13,12 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import UsageError
-from .entries import Found, LeftOut, Request
-from .inventory import Inventory, unused
+from .entries import Found, LeftOut, Request, in_words
+from .inventory import NAMED, Inventory, ending_of, unused
 from .photo import PARQUET, is_photo
 
 _MOST_MEMBERS = 1_000_000  # that are counted in a tar that is not used
+_LINES = 12  # of what is left out that are printed
 _FIRST = 64  # and in a compressed one
 
 
@@ -56,10 +57,13 @@ def account_for(look: Inventory, found: Found, ask: Request) -> Account:
     for folder, count in left.items():
         above = [path for path in _upwards(folder) if path in told]
         why = told[above[0]].why if above else ""
+        if not why and not folder:
+            why = "directly in SOURCE"
         if not why and ask.split:
             why = f"not in the split {ask.split}"
         place = above[0] if above else folder
         lines[place, why] = lines.get((place, why), 0) + count
+    others = dict(look.others)
     left_out = [LeftOut(path, count, why) for (path, why), count in lines.items()]
     archives = {archive for entries in found.entries.values() for archive in entries.archives()}
     used = {os.path.normpath(os.path.join(prefix, archive)) for archive in archives}
@@ -70,13 +74,32 @@ def account_for(look: Inventory, found: Found, ask: Request) -> Account:
             left_out.append(told[path])
         elif (count := _photos_in(look.root / path)) != 0:
             left_out.append(LeftOut(path, count, f"not in the split {ask.split}" if ask.split else ""))
+        else:
+            count, names = others.get(ending_of(path), (0, []))
+            others[ending_of(path)] = count + 1, [*names, path][:NAMED]
     refuse(look, found, [one for one in left_out if not one.why])
     return Account(
         {name: entries.class_counts() for name, entries in found.entries.items()},
         tuple(sorted([*left_out, *look.skipped], key=lambda one: one.path)),
-        look.others,
+        others,
         found.ignored,
     )
+
+
+def lines_of(account: Account) -> list[str]:
+    """Return the account of what is not used, in lines for people."""
+    lines = [
+        f"left out: {one.path or 'in SOURCE'}: {in_words(one.photos)}, {one.why}" for one in account.left_out[:_LINES]
+    ]
+    if (more := len(account.left_out) - _LINES) > 0:
+        photos = sum(max(0, one.photos) for one in account.left_out[_LINES:])
+        lines.append(f"left out: {more:,} more places with {in_words(photos)} (all are in dataset.json)")
+    for ending, (count, names) in sorted(account.others.items(), key=lambda one: -one[1][0]):
+        shown = ", ".join(names) + (", ..." if count > len(names) else "")
+        lines.append(f"other files: {count:,} {ending} ({shown})")
+    if account.members:
+        lines.append(f"other members of the archives: {account.members:,}")
+    return lines
 
 
 def refuse(look: Inventory, found: Found, unexplained: list[LeftOut]) -> None:
@@ -91,11 +114,6 @@ def refuse(look: Inventory, found: Found, unexplained: list[LeftOut]) -> None:
         f"photos that are no part of the layout ({found.kind}): {shown}{more}",
         f"move them to where they belong, or go on without them: {options}",
     )
-
-
-def in_words(photos: int) -> str:
-    """Return a number of photos in words; negative if it is not known."""
-    return "photos" if photos < 0 else f"{photos:,} photo{'s' * (photos != 1)}"
 
 
 def _upwards(path: str) -> Iterator[str]:

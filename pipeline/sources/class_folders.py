@@ -4,10 +4,10 @@
     photos/val/n01440764/b.JPEG        (flat: find.py holds out a seeded share)
     photos/test/...                    in class folders, or directly in test/, then without labels
 
-A class is a folder of photos, with all folders below it. Folders that only wrap others are passed: `a/train/train/CLASS`.
+A class is a folder of photos, with all folders below it. Folders that only wrap others are passed: `a/train/train/`.
 Where class folders have no photos of their own but several folders that have, there are two readings: the upper
-folders are the classes, or the lower ones. It is the lower ones in `a/abbey/`, `b/bakery/` (SUN397, Places365) and below
-the kingdoms of iNaturalist; else the user is asked.
+folders are the classes, or the lower ones. It is the lower ones in `a/abbey/`, `b/bakery/` (SUN397, Places365) and
+below the kingdoms of iNaturalist; else the user is asked.
 
 In:  an Inventory.  Out: Found, or the photos of one folder for layouts that contain such folders.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import UsageError
-from .entries import Declined, Entries, Entry, Found, LeftOut, Request
+from .entries import Declined, Entries, Entry, Found, LeftOut, Request, in_words
 from .inventory import Folder, Inventory
 from .splits import split_of
 
@@ -28,8 +28,8 @@ _MASKS = frozenset(
     "masks mask segmentation segmentations annotations labels groundtruth ground_truth gt trimaps".split()
 )
 _KINGDOMS = frozenset(  # iNaturalist's, above its species
-    """actinopterygii amphibia animalia arachnida aves bacteria chromista fungi insecta mammalia mollusca plantae protozoa
-    reptilia""".split()
+    """actinopterygii amphibia animalia arachnida aves bacteria chromista fungi insecta mammalia mollusca plantae
+    protozoa reptilia""".split()
 )
 
 
@@ -41,7 +41,7 @@ def declines(look: Inventory, ask: Request) -> Declined | None:
     if look.top.classes() or (ask.split == "test" and look.top.photos):
         return None
     others = sum(count for count, _ in look.others.values())
-    loose = f"{look.top.photos:,} photos, but none in a class folder" if look.top.photos else ""
+    loose = f"{in_words(look.top.photos)}, but none in a class folder" if look.top.photos else ""
     return Declined(
         wanted,
         loose or (f"no photos, {others:,} other files" if others else ""),
@@ -79,12 +79,12 @@ def find(look: Inventory, ask: Request) -> Found:
 
 def unwrapped(folder: Folder) -> Folder:
     """Return the folder with the class folders or splits: passes folders that have no photos but in one folder."""
-    while not folder.photos:
-        inside = _without_masks(folder.classes(), [])
-        if len(inside) != 1 or inside[0].photos or split_of(inside[0].name) or not inside[0].classes():
+    place = folder
+    while not place.photos and len(inside := _without_masks(place.classes(), [])) == 1:
+        if inside[0].photos or split_of(inside[0].name) or len(inside[0].name) == 1:
             break
-        folder = inside[0]
-    return folder
+        place = inside[0]
+    return place if any(split_of(one.name) or len(place.classes()) > 1 for one in place.classes()) else folder
 
 
 def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:
@@ -109,6 +109,8 @@ def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:
         return splits
     if ask.class_folders == "top":
         return {}
+    if list(splits) == ["train"] and all(folder.photos for folder in classes):
+        return {}  # a class of locomotives, since a train split without class folders would have no labels
     first = next(iter(splits.values()))
     raise UsageError(
         f"{look.root / first.path}: a class, or the split {split_of(first.name)} without class folders? "
@@ -118,7 +120,7 @@ def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:
 
 
 def _by_split(look: Inventory, splits: dict[str, Folder], ask: Request, found: Found) -> None:
-    tops = {name: _without_doubling(folder) for name, folder in splits.items()}
+    tops = {name: without_doubling(folder) for name, folder in splits.items()}
     train = {folder.name for folder in tops["train"].classes()} if "train" in tops else set()
     loose = {name for name, top in tops.items() if _is_loose(top, train if name != "train" else set())}
     labelled = {name: top for name, top in tops.items() if name not in loose}
@@ -173,7 +175,7 @@ def _flat(look: Inventory, top: Folder, ask: Request, found: Found) -> None:
     found.entries[""] = walk_classes(look, top, found, deep=deep)
 
 
-def _without_doubling(folder: Folder) -> Folder:
+def without_doubling(folder: Folder) -> Folder:
     """Return the folder with the class folders of a split, `train/train`, `val/images`."""
     while not folder.photos:
         inside = folder.classes()
@@ -195,7 +197,7 @@ def _is_loose(top: Folder, train: set[str]) -> bool:
 
 def _no_labels(look: Inventory, top: Folder, count: int) -> UsageError:
     return UsageError(
-        f"{look.root / top.path}: {count:,} photos without a class folder, and so without labels",
+        f"{look.root / top.path}: {in_words(count)} without a class folder, and so without labels",
         f"sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
         f"ILSVRC2012_devkit_t12.tar.gz into {look.root}; or omit them with --split train",
     )
@@ -251,7 +253,7 @@ def _without_masks(folders: list[Folder], masks: list[Folder]) -> list[Folder]:
 
 def add_test(look: Inventory, test: Folder, ask: Request, found: Found) -> None:
     """Add the photos of `test`: with labels from class folders; without labels only if split is `test`."""
-    test = _without_doubling(test)
+    test = without_doubling(test)
     if not _is_loose(test, {"", "."}):
         found.entries["test"] = walk_classes(look, test, found)
         if ask.split == "test":
@@ -275,7 +277,7 @@ def val_photos(look: Inventory, val: Folder, found: Found) -> tuple[Entries, boo
         return walk_classes(look, val, found), False
     if val.classes():
         raise UsageError(
-            f"{look.root / val.path}: {val.photos:,} photos without a class folder, beside class folders",
+            f"{look.root / val.path}: {in_words(val.photos)} without a class folder, beside class folders",
             "sort all of them into class folders, or none",
         )
     return Entries(walk(look, val, "")), True
@@ -291,6 +293,10 @@ def walk_classes(look: Inventory, top: Folder, found: Found, *, deep: bool = Fal
         deep: the classes are the folders with photos of their own, named by their paths, instead of those in `top`.
     """
     entries = Entries()
+    empty = [folder.name for folder in top.folders.values() if not folder.total]
+    if empty and top.classes():
+        more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
+        found.notes.append(f"{look.root / top.path}: no photos in {', '.join(empty[:3])}{more}, beside class folders")
     for folder in _kept(top.classes(), found):
         if not deep:
             entries.extend(walk(look, folder, folder.name, found))

@@ -77,6 +77,16 @@ class Devkit:
             for k, (entry, line) in enumerate(zip(photos, lines, strict=True), 1)
         )
 
+    def name_ids(self, photos: Entries) -> bool:
+        """Replace the class names of photos, if all are ILSVRC IDs, 1 to 1000, by wnids; return whether they are."""
+        names = photos.class_counts()
+        if not names or not all(
+            name.isascii() and name.isdigit() and 0 < int(name) <= len(self.order) for name in names
+        ):
+            return False
+        photos.relabel(self.order[int(entry.class_name) - 1] for entry in photos)
+        return True
+
     def _class(self, line: str, where: str) -> str:
         text = line.strip()
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0

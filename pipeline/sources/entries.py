@@ -120,10 +120,12 @@ class Entries:
         class_name, path, size, archive, offset = self[k]
         return Photo(path, labels[class_name], size, archive, offset)
 
-    def labels(self, order: np.ndarray, labels: dict[str, int]) -> set[int]:
-        """Return the labels of the photos of some numbers."""
-        classes = np.unique(np.frombuffer(self._class, dtype=np.intc)[order]) if len(order) else []
-        return {labels[self._classes.names[number]] for number in classes}
+    def label_counts(self, order: np.ndarray, labels: dict[str, int]) -> dict[int, int]:
+        """Return how many photos of those with some numbers have each label."""
+        if not len(order):
+            return {}
+        numbers, counts = np.unique(np.frombuffer(self._class, dtype=np.intc)[order], return_counts=True)
+        return {labels[self._classes.names[number]]: int(count) for number, count in zip(numbers, counts, strict=True)}
 
     @staticmethod
     def _counts(names: "_Numbered", column: array) -> dict[str, int]:
@@ -183,9 +185,9 @@ class Photos(Sequence[Photo]):
     def __reduce__(self):
         return tuple, (list(self),)
 
-    def labels(self) -> set[int]:
-        """Return the labels that occur."""
-        return self._entries.labels(self._order, self._labels)
+    def class_counts(self) -> dict[int, int]:
+        """Return the number of photos by label."""
+        return self._entries.label_counts(self._order, self._labels)
 
     def take(self, numbers: np.ndarray) -> "Photos":
         """Return the photos of some numbers, int64 (n,), in their order."""
@@ -254,6 +256,11 @@ class Declined:
     wanted: str
     found: str = ""
     hint: str = ""
+
+
+def in_words(photos: int) -> str:
+    """Return a number of photos in words; negative if it is not known."""
+    return "photos" if photos < 0 else f"{photos:,} photo{'s' * (photos != 1)}"
 
 
 @dataclass

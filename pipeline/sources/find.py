@@ -23,7 +23,7 @@ from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
 from .account import Account, account_for
 from .devkit import read_devkit
-from .entries import CLASS_FOLDERS, Declined, Entries, Found, Photos, Request
+from .entries import CLASS_FOLDERS, Declined, Found, Photos, Request
 from .inventory import Inventory, take_inventory
 
 LAYOUTS = {  # module by layout, in the order of detection; each has declines(look, ask) and find(look, ask)
@@ -86,7 +86,7 @@ class PhotoSource:
 
     def classes_without_training(self) -> list[str]:
         """Return the names of classes without training photos, which a net cannot learn."""
-        shown = self.splits["train"].labels() if "train" in self.splits else set()
+        shown = self.splits["train"].class_counts() if "train" in self.splits else {}
         return [name for label, name in enumerate(self.classes) if label not in shown]
 
 
@@ -158,7 +158,7 @@ def _find(root: Path, ask: Request) -> PhotoSource:
         near = [one for one in declined if one.found]
         if not near:
             raise
-        raise UsageError(f"{error.message}\n" + _in_lines(near), error.hint) from None
+        raise UsageError(error.message, error.hint, _in_lines(near)) from None
     return _source(look, found, replace(ask, layout=layout))
 
 
@@ -199,14 +199,14 @@ def _detect(look: Inventory, ask: Request) -> tuple[str, list[Declined]]:
     others = ", ".join(f"{count:,} {ending}" for ending, (count, _) in sorted(look.others.items()))
     there = others or "nothing" if look.source.is_dir() else "a file of another kind"
     raise UsageError(
-        f"{look.source}: no photos in a known layout; there is: {there}\n"
-        + _in_lines([*near, *(one for one in declined if not one.found)]),
+        f"{look.source}: no photos in a known layout; there is: {there}",
         hint,
+        _in_lines([*near, *(one for one in declined if not one.found)]),
     )
 
 
-def _in_lines(declined: list[Declined]) -> str:
-    return "\n".join(f"  not {one.wanted}: {one.found or 'none there'}" for one in declined)
+def _in_lines(declined: list[Declined]) -> list[str]:
+    return [f"not {one.wanted}: {one.found or 'none there'}" for one in declined]
 
 
 def _source(look: Inventory, found: Found, ask: Request) -> PhotoSource:
@@ -293,7 +293,7 @@ def _warnings(root: Path, classes: tuple[str, ...], counts: dict[str, dict[str, 
         if len(unknown) == len(named):
             raise UsageError(
                 f"{root}: {split} has none of the classes of train: {_some(unknown)}; train has {_some(sorted(train))}",
-                f"give both the same names, or build one alone with --split train",
+                "give both the same names, or build one alone with --split train",
             )
         warnings.append(f"{len(unknown):,} of the {len(named):,} classes of {split} are not in train: {_some(unknown)}")
     return warnings

@@ -18,7 +18,8 @@ from .class_folders import read_words, val_photos
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, has_devkit, is_wnid, read_devkit
 from .entries import Declined, Entries, Found, LeftOut, Request
-from .inventory import Inventory
+from .inventory import Folder, Inventory
+from .splits import split_of
 
 KIND = "ImageNet 2012"
 TRAIN, VAL, TEST = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_img_test*.tar"
@@ -36,7 +37,7 @@ def declines(look: Inventory, ask: Request) -> Declined | None:
     if not has_devkit(root, 2012):
         return declined
     names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")}
-    fits = look.at("train").classes() or look.at("val").total or any(map(is_wnid, names))
+    fits = _folder(look, "train").classes() or _folder(look, "val").total or any(map(is_wnid, names))
     return None if fits or names <= {DEVKIT, *FOLDERS[2012]} else replace(declined, found=f"{DEVKIT} alone")
 
 
@@ -55,8 +56,8 @@ def find(look: Inventory, ask: Request) -> Found:
     found = Found(f"{KIND}, {'archives' if packed else 'unpacked'}", {}, words=read_words(root))
     if devkit:
         found.words, found.devkit_order = devkit.words, devkit.order
-    has_train = (root / TRAIN).is_file() or bool(look.at("train").classes())
-    has_val = (root / VAL).is_file() or look.at("val").total > 0
+    has_train = (root / TRAIN).is_file() or bool(_folder(look, "train").classes())
+    has_val = (root / VAL).is_file() or _folder(look, "val").total > 0
     if not (has_train or has_val or _test_tar(root)):
         return _class_folders(look, ask, found)
     if split in (None, "train") and not has_train:
@@ -80,7 +81,7 @@ def _train(look: Inventory, split: str | None, into: str, found: Found) -> set[s
     """Add the training photos, if requested; return the names of all their classes."""
     root = look.root
     if not (root / TRAIN).is_file():
-        found.entries[into], ignored = class_folders.walk_classes(look, look.at("train"), found), 0
+        found.entries[into], ignored = class_folders.walk_classes(look, _folder(look, "train"), found), 0
     elif split in (None, "train"):
         found.entries[into], ignored = training_photos(root, TRAIN)
         _note_twice(look, "train", TRAIN, found)
@@ -101,10 +102,13 @@ def _val(look: Inventory, split: str | None, devkit: Devkit | None, found: Found
         photos, ignored = flat_photos(root, VAL) if split in (None, "val") else (Entries(), 0)
         _note_twice(look, "val", VAL, found)
     else:
-        name = "val"
-        photos, loose = val_photos(look, look.at("val"), found)
+        folder = _folder(look, "val")
+        name = folder.path
+        photos, loose = val_photos(look, folder, found)
     found.ignored += ignored
     if not loose:
+        if devkit and devkit.name_ids(photos):
+            found.notes.append(f"the class folders of {name} are ILSVRC IDs: {devkit.path} names their classes")
         found.entries["val"] = photos
     elif split in (None, "val"):
         if devkit is None:
@@ -123,12 +127,17 @@ def _test(look: Inventory, ask: Request, found: Found) -> None:
     """Add the test photos, which have no labels, if requested."""
     root = look.root
     if not (archive := _test_tar(root)):
-        class_folders.add_test(look, look.at("test"), ask, found)
+        class_folders.add_test(look, _folder(look, "test"), ask, found)
     elif ask.split == "test":
         found.entries["test"], ignored = flat_photos(root, archive)
         found.ignored += ignored
     else:
         found.left_out.append(LeftOut(archive, -1, "without labels (--split test builds them)"))
+    found.left_out += [
+        LeftOut(path.name, -1, f"{archive} corrects it")
+        for path in root.glob(TEST)
+        if path.is_file() and path.name != archive
+    ]
 
 
 def _class_folders(look: Inventory, ask: Request, found: Found) -> Found:
@@ -139,6 +148,13 @@ def _class_folders(look: Inventory, ask: Request, found: Found) -> Found:
     flat = class_folders.find(look, ask)
     flat.devkit_order, flat.words = found.devkit_order, found.words or flat.words
     return flat
+
+
+def _folder(look: Inventory, split: str) -> Folder:
+    """Return the folder of a split: `train`, or one named so, such as `ILSVRC2012_img_train`; without doubling."""
+    folder = look.at(split)
+    named = (one for one in look.top.classes() if split_of(one.name) == split)
+    return class_folders.without_doubling(folder if folder.total else next(named, folder))
 
 
 def _test_tar(root: Path) -> str:

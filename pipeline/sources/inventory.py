@@ -27,12 +27,13 @@ _SYSTEM = frozenset(  # folders that file servers, operating systems and program
     ]
 )
 _KNOWN = frozenset(  # endings of files that are no photos, so that their bytes need not be looked at
-    """.txt .csv .tsv .json .jsonl .ndjson .xml .md .html .htm .pdf .yaml .yml .toml .ini .cfg .log .rst .py .ipynb .sh .m
-    .mat .npy .npz .pkl .pickle .pt .pth .h5 .hdf5 .lmdb .mdb .db .sqlite .bin .idx .arrow .feather .parquet .tfrecord
-    .safetensors .onnx .tar .gz .tgz .bz2 .xz .zst .zip .7z .rar .md5 .sha256 .torrent .mp4 .avi .mov .mkv .webm .wav .mp3
-    .cls .db-wal .lnk .url .bak .tmp .part .crdownload .rtf .doc .docx .xls .xlsx .svg .caffemodel .prototxt""".split()
+    """.txt .csv .tsv .json .jsonl .ndjson .xml .md .html .htm .pdf .yaml .yml .toml .ini .cfg .log .rst .py .ipynb
+    .sh .m .mat .npy .npz .pkl .pickle .pt .pth .h5 .hdf5 .lmdb .mdb .db .sqlite .bin .idx .arrow .feather .parquet .tfrecord
+    .safetensors .onnx .tar .gz .tgz .bz2 .xz .zst .zip .7z .rar .md5 .sha256 .torrent .mp4 .avi .mov .mkv .webm .wav
+    .mp3 .cls .db-wal .lnk .url .bak .tmp .part
+    .crdownload .rtf .doc .docx .xls .xlsx .svg .caffemodel .prototxt""".split()
 )
-_NAMED = 3  # names that are kept of each kind of other files
+NAMED = 3  # names that are kept of each kind of other files
 
 
 class Folder:
@@ -86,7 +87,7 @@ class Inventory:
         source: the path that was asked for, a folder or a file.
         root: the folder that all paths are relative to.
         top: the source's folders and numbers of photos; without any if the source is a file.
-        others: other files by ending: their number and the first few paths.
+        others: other files but archives by ending: their number and the first few paths.
         archives: paths of archives and parquet files.
         skipped: folders that are no part of the photos: left by systems, hidden or ignored on request.
         ignore: patterns of names and paths to ignore.
@@ -113,6 +114,8 @@ class Inventory:
 
     def photos_in(self, folder: Folder, class_name: str) -> Iterator[Entry]:
         """Yield the photos that lie in a folder itself; broken links with 0 bytes, which the build rejects."""
+        if not folder.photos:
+            return
         prefix = f"{folder.path}/" if folder.path else ""
         with os.scandir(self.root / folder.path) as entries:
             for one in entries:
@@ -153,10 +156,10 @@ def _walk(found: Inventory, folder: Folder, above: frozenset) -> None:
             folder.photos += 1
         elif one.name.startswith("."):
             _other(found, "hidden", path)
+        elif one.name.lower().endswith(ARCHIVES):
+            found.archives.append(path)
         else:
             _other(found, ending_of(one.name), path)
-            if one.name.lower().endswith(ARCHIVES):
-                found.archives.append(path)
     if not inside:
         return
     status = place.stat()
@@ -202,9 +205,9 @@ def _looks_like_photo(one: os.DirEntry, folder: Folder) -> bool:
         return False
     if is_photo(one.name):
         return True
-    if ending_of(one.name) in _KNOWN or not one.is_file():
-        return False
     try:
+        if ending_of(one.name) in _KNOWN or not one.is_file():
+            return False
         with open(one.path, "rb", buffering=0) as file:
             if not is_photo_head(file.read(HEAD_BYTES)):
                 return False
@@ -227,7 +230,7 @@ def ending_of(name: str) -> str:
 
 def _other(found: Inventory, ending: str, path: str) -> None:
     count, names = found.others.get(ending, (0, []))
-    found.others[ending] = count + 1, names if len(names) == _NAMED else [*names, path]
+    found.others[ending] = count + 1, names if len(names) == NAMED else [*names, path]
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -45,6 +45,11 @@ def numbers_of(photos: dict[str, list[tuple[str, Path]]]) -> dict[str, int]:
     return {name: k for k, name in enumerate(sorted({name for some in photos.values() for name, _ in some}))}
 
 
+def left_out(source: PhotoSource) -> list[tuple[str, int, str]]:
+    """What a source leaves out: path, number of photos and reason."""
+    return [(one.path, one.photos, one.why) for one in source.account.left_out]
+
+
 def shown(source: PhotoSource) -> list[tuple[str, str, str, bytes]]:
     """Split, class, name without ending and class, and bytes of every photo of a source, in order."""
     rows = []

@@ -11,6 +11,8 @@ import click
 from ...pipeline.prepare.build import build_shards
 from ...pipeline.prepare.options import EXIF, BuildOptions
 from ...pipeline.shards.manifest import ENCODINGS, FITS, SPLITS, ShardSet
+from ...pipeline.sources.account import lines_of
+from ...pipeline.sources.entries import CLASS_FOLDERS
 from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, PhotoSource, find_photos
 from ...pipeline.workers import available_cores, worker_pool
 from .. import console, options
@@ -48,9 +50,8 @@ from .. import console, options
 @click.option(
     "--val-share",
     type=click.FloatRange(0, 0.9),
-    default=0.1,
-    show_default=True,
-    help="Fraction of the photos held out as val if the source has no splits.",
+    help="Fraction of the photos held out as val if the source has no val.  [default: 0.1 without splits or with train "
+    "alone, 0 with train and test]",
 )
 @click.option(
     "--split", type=click.Choice(SPLITS), help="Build only this split; a source without splits goes into it whole."
@@ -58,10 +59,24 @@ from .. import console, options
 @click.option(
     "--label-order",
     type=click.Choice(list(LABEL_ORDERS)),
-    default="sorted",
-    show_default=True,
-    help="Order of the classes: by name, as in torchvision and timm; as in the source; or as in ILSVRC's devkit.",
+    help="Order of the classes: sorted by name, as in torchvision and timm; by number; as in the source; or as in "
+    "ILSVRC's devkit.  [default: sorted, or number if all names are whole numbers]",
 )
+@click.option(
+    "--class-folders",
+    type=click.Choice(list(CLASS_FOLDERS)),
+    default="auto",
+    show_default=True,
+    help="Which folders are classes: auto, if only one reading is possible; top, those directly in SOURCE or in its "
+    "train/ and val/; leaf, those that contain photos.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out files and folders whose name, or path below SOURCE, matches this pattern; repeatable.",
+)
+@options.path("--root", "paths_root", help="Folder that the paths in a list are relative to.")
 @options.seed("Seed of the order and of the photos held out.")
 @click.option(
     "--shard-records", type=click.IntRange(1), help="Photos per shard.  [default: 5000, fewer for small sets]"
@@ -82,7 +97,21 @@ from .. import console, options
 )
 @click.option("--accept-truncated", is_flag=True, help="Accept truncated files, as far as they can be decoded.")
 @click.option("--scheduler", metavar="ADDRESS", help="Build on a Dask cluster, tcp://host:8786 (docs/cluster.md).")
-def build_lmdb(source, out, workers, layout, val_share, split, label_order, scheduler, shard_records, **options):
+def build_lmdb(
+    source,
+    out,
+    workers,
+    layout,
+    val_share,
+    split,
+    label_order,
+    class_folders,
+    ignore,
+    paths_root,
+    scheduler,
+    shard_records,
+    **options,
+):
     """Resize the photos of SOURCE and pack them into LMDB shards of Caffe Datum records.
 
     SOURCE is a folder: class folders, or train/ and val/ with class folders in them; ImageNet's official archives
@@ -99,7 +128,15 @@ def build_lmdb(source, out, workers, layout, val_share, split, label_order, sche
     """
     made = BuildOptions(shard_records=shard_records or 0, **options)
     found = find_photos(
-        source, layout=layout, split=split, val_share=val_share, seed=made.seed, label_order=label_order
+        source,
+        layout=layout,
+        split=split,
+        val_share=val_share,
+        seed=made.seed,
+        label_order=label_order,
+        class_folders=class_folders,
+        ignore=ignore,
+        paths_root=paths_root,
     )
     total = sum(len(photos) for photos in found.splits.values())
     _print_found(found, total)
@@ -115,6 +152,7 @@ def build_lmdb(source, out, workers, layout, val_share, split, label_order, sche
         if fresh
         else "already complete: nothing to do"
     )
+    _print_warnings(found)
 
 
 @contextmanager
@@ -133,17 +171,35 @@ def _executor(scheduler: str | None, found: PhotoSource, out: Path, workers: int
 def _print_found(found: PhotoSource, total: int) -> None:
     parts = ", ".join(f"{name} {len(photos):,}" for name, photos in found.splits.items())
     click.echo(f"{total:,} photos in {len(found.classes):,} classes ({found.kind}: {parts})")
+    for split, photos in found.splits.items():
+        click.echo(f"  {split}: {_classes_in_words(Counter(photos.class_counts()))}")
+    for line in lines_of(found.account):
+        click.echo(f"  {line}")
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
-    if found.ignored:
-        click.echo(f"note: {found.ignored:,} other files ignored", err=True)
+
+
+def _classes_in_words(counts: Counter) -> str:
+    """Return the number of classes and of photos a class, such as `3 classes of 12 to 50 photos`."""
+    labelled = [count for label, count in counts.items() if label >= 0]
+    if not labelled:
+        return "no labels" if counts else "no photos"
+    least, most = min(labelled), max(labelled)
+    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{len(labelled):,} class{'es' * (len(labelled) != 1)} of {each} photo{'s' * (most != 1)}"
+
+
+def _print_warnings(found: PhotoSource) -> None:
+    """Print what is probably wrong, in red and last, where it is read."""
+    warnings = list(found.warnings)
     untrained = found.classes_without_training() if "train" in found.splits else []
     if untrained:
-        click.echo(
-            f"warning: {len(untrained)} of {len(found.classes)} classes have no training photo: "
-            f"{', '.join(untrained[:3])}{', ...' if len(untrained) > 3 else ''}",
-            err=True,
+        warnings.append(
+            f"{len(untrained)} of {len(found.classes)} classes have no training photo: "
+            f"{', '.join(untrained[:3])}{', ...' if len(untrained) > 3 else ''}"
         )
+    for warning in warnings:
+        click.echo(click.style(f"warning: {warning}", fg="red"), err=True)
 
 
 def _print_built(built: ShardSet, total: int) -> None:

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, UsageError
-from alexnet_dali.pipeline.sources.find import WHAT, find_again, find_photos
+from alexnet_dali.pipeline.sources.find import LAYOUTS, WHAT, find_again, find_photos
+from forms import left_out
 
 
 def lay(root, *paths):
@@ -38,7 +39,7 @@ def test_train_and_val(tmp_path):
     }
     assert source.classes == ("n01", "n02") and [photo.label for photo in source.splits["train"]] == [0, 1, 1]
     assert [photo.bytes for photo in source.splits["val"]] == [len("val/n02/v.jpeg")]
-    assert source.kind == "class folders, train and val" and source.ignored == 1 and source.root == tmp_path
+    assert source.kind == "class folders, train and val" and source.account.other_files == 1 and source.root == tmp_path
 
 
 def test_one_split_alone_keeps_the_labels_of_both(tmp_path):
@@ -125,13 +126,16 @@ def test_a_photo_is_known_by_its_suffix_in_any_case(tmp_path):
     lay(tmp_path, *(f"cat/{name}" for name in taken + left))
     source = find_photos(tmp_path, split="train")
     assert [path for path, _ in listed(source)["train"]] == [f"cat/{name}" for name in taken]
-    assert source.ignored == len(left)
+    assert source.account.other_files == len(left)
 
 
 def test_hidden_files_and_folders_are_ignored(tmp_path):
     lay(tmp_path, "cat/1.jpg", "cat/._1.jpg", "cat/.thumbs/2.jpg", ".trash/cat/3.jpg", ".jpg/4.jpg")
     source = find_photos(tmp_path, split="train")
-    assert listed(source) == {"train": [("cat/1.jpg", "cat")]} and source.ignored == 0
+    assert listed(source) == {"train": [("cat/1.jpg", "cat")]} and source.account.others == {
+        "hidden": (1, ["cat/._1.jpg"])
+    }
+    assert left_out(source) == [(".jpg", 1, "hidden"), (".trash", 1, "hidden"), ("cat/.thumbs", 1, "hidden")]
 
 
 def test_a_folder_called_like_a_photo_is_a_folder(tmp_path):
@@ -164,7 +168,8 @@ def test_a_loop_of_links_is_noticed(tmp_path, target):
     with pytest.raises(UsageError) as caught:
         find_photos(tmp_path)
     assert caught.value.message == f"{tmp_path}/cat/deeper/loop: symbolic link to a folder above it"
-    assert caught.value.hint == "remove the link"
+    assert caught.value.hint == "remove the link, or go on without it: --ignore 'cat/deeper/loop'"
+    assert listed(find_photos(tmp_path, split="train", ignore=("loop",))) == {"train": [("cat/deeper/1.jpg", "cat")]}
 
 
 def test_links_to_nothing_and_to_themselves(tmp_path):
@@ -188,12 +193,12 @@ def test_a_pipe_is_ignored_without_hanging(tmp_path):
     code = (
         "import sys; from pathlib import Path; from alexnet_dali.pipeline.sources.find import find_photos\n"
         "source = find_photos(Path(sys.argv[1]), split='train')\n"
-        "print([photo.path for photo in source.splits['train']], source.ignored)"
+        "print([photo.path for photo in source.splits['train']], source.account.other_files)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=20, check=True
     )
-    assert done.stdout == "['cat/1.jpg'] 1\n"
+    assert done.stdout == "['cat/1.jpg'] 2\n"
 
 
 def test_names_that_are_not_utf8(tmp_path):
@@ -264,15 +269,15 @@ def test_the_fingerprint_knows_a_copy_and_every_change(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("missing", f"no such file or folder; {WHAT}"),
-        ("file", f"not a folder, list, parquet file or tar of photos; {WHAT}"),
+        ("missing", "no such file or folder"),
+        ("file", "no photos in a known layout; there is: a file of another kind"),
     ],
 )
 def test_a_source_that_is_no_folder(tmp_path, name, text):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError) as caught:
         find_photos(tmp_path / name)
-    assert str(caught.value) == f"{tmp_path / name}: {text}"
+    assert caught.value.message == f"{tmp_path / name}: {text}" and caught.value.hint == WHAT
 
 
 @pytest.mark.parametrize(
@@ -283,31 +288,53 @@ def test_a_source_without_photos_in_class_folders(tmp_path, paths):
     lay(tmp_path, *paths)
     with pytest.raises(UsageError) as caught:
         find_photos(tmp_path)
-    loose = ", 1 of them photos without a class folder" if "loose.jpg" in paths else ""
-    assert caught.value.message == f"{tmp_path}: no photos in class folders ({len(paths)} other files{loose})"
-    assert caught.value.hint == (
-        f"arrange them as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
-        f"and {tmp_path}/val/CLASS/photo.jpg"
-    )
+    text = [path for path in paths if path.endswith(".txt")]
+    there = f"{len(text)} .txt" if text else "nothing"
+    nearest = "1 photo, but none in a class folder" if "loose.jpg" in paths else f"no photos, {len(text)} other files"
+    assert caught.value.message == f"{tmp_path}: no photos in a known layout; there is: {there}"
+    nearest_line, *others = caught.value.details
+    if paths:
+        assert nearest_line == f"not class folders of photos: CLASS/photo.jpg, or train/CLASS/photo.jpg: {nearest}"
+        assert caught.value.hint.startswith(
+            f"arrange them as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
+            f"and {tmp_path}/val/CLASS/photo.jpg"
+        )
+    assert len(others) == len(LAYOUTS) - 1 and all(line.startswith("not ") for line in others)
 
 
 @pytest.mark.parametrize(
     ("paths", "which"),
-    [(["train/1.jpg", "val/2.jpg"], "train and val"), (["train/1.jpg"], "train"), (["val/1.jpg"], "val")],
+    [(["train/1.jpg", "val/2.jpg"], ("train", "val")), (["train/1.jpg"], ("train",)), (["val/1.jpg"], ("val",))],
 )
 def test_splits_without_class_folders_are_no_classes(tmp_path, paths, which):
     lay(tmp_path, *paths)
     for split in (None, "train", "val"):
         with pytest.raises(UsageError) as caught:
             find_photos(tmp_path, split=split)
-        assert caught.value.message == f"{tmp_path}: {which} would be used as classes"
-        assert caught.value.hint == f"rename them to {tmp_path}/train and {tmp_path}/val, with class folders in them"
+        if split in (None, *which):
+            first = split or which[0]
+            wanted = f"{tmp_path}/{first}: 1 photo without a class folder, and so without labels"
+            assert caught.value.message == wanted and "sort them into class folders" in caught.value.hint
+        else:
+            assert caught.value.message.startswith(f"{tmp_path}: no photos in class folders")
 
 
-def test_other_spellings_of_the_splits_are_no_classes(tmp_path):
-    lay(tmp_path, "Train/cat/1.jpg", "Validation/cat/2.jpg")
-    with pytest.raises(UsageError, match="Train and Validation would be used as classes"):
-        find_photos(tmp_path)
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("Train", "Validation"),
+        ("ILSVRC2012_img_train", "ILSVRC2012_img_val"),
+        ("seg_train/seg_train", "seg_dev/seg_dev"),
+        ("all/train2017", "all/val2017"),
+        ("trainImages", "valImages"),
+    ],
+)
+def test_splits_have_many_spellings(tmp_path, train, val):
+    lay(tmp_path, f"{train}/cat/1.jpg", f"{train}/dog/1.jpg", f"{val}/cat/2.jpg")
+    assert listed(find_photos(tmp_path)) == {
+        "train": [(f"{train}/cat/1.jpg", "cat"), (f"{train}/dog/1.jpg", "dog")],
+        "val": [(f"{val}/cat/2.jpg", "cat")],
+    }
 
 
 def test_loose_training_photos_beside_val_in_class_folders_are_refused(tmp_path):
@@ -320,7 +347,7 @@ def test_loose_training_photos_beside_val_in_class_folders_are_refused(tmp_path)
 
 def test_loose_photos_beside_class_folders_are_counted(tmp_path):
     lay(tmp_path, "train/1.jpg", "train/cat/2.jpg", "val/cat/3.jpg")
-    assert find_photos(tmp_path).ignored == 1
+    assert left_out(find_photos(tmp_path)) == [("train", 1, "in no class folder")]
 
 
 def test_among_others_train_is_a_class_of_locomotives(tmp_path):
@@ -338,7 +365,7 @@ def test_an_unlabelled_test_is_skipped_with_a_line_and_built_by_name(tmp_path):
     lay(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "test/3.jpg", "test/4.jpg")
     source = find_photos(tmp_path)
     assert listed(source) == {"train": [("train/cat/1.jpg", "cat")], "val": [("val/cat/2.jpg", "cat")]}
-    assert source.notes == (f"{tmp_path}/test: 2 photos without labels are skipped (--split test builds them)",)
+    assert left_out(source) == [("test", 2, "without labels (--split test builds them)")]
     by_name = find_photos(tmp_path, split="test")
     assert [(photo.path, photo.label) for photo in by_name.splits["test"]] == [("test/3.jpg", -1), ("test/4.jpg", -1)]
     assert list(by_name.splits) == ["test"]
@@ -354,8 +381,9 @@ def test_a_test_folder_alone(tmp_path, more):
 def test_a_folder_of_loose_photos_is_a_test_split_by_name(tmp_path):
     lay(tmp_path, "1.jpg", "2.jpg")
     assert [photo.label for photo in find_photos(tmp_path, split="test").splits["test"]] == [-1, -1]
-    with pytest.raises(UsageError, match="no photos in class folders"):
+    with pytest.raises(UsageError, match="no photos in a known layout") as caught:
         find_photos(tmp_path, split="train")
+    assert "2 photos, but none in a class folder" in caught.value.details[0]
 
 
 def test_a_labelled_test_has_the_classes_of_training(tmp_path):

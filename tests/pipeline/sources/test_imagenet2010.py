@@ -4,6 +4,7 @@ import ilsvrc
 import pytest
 from alexnet_dali.pipeline.errors import SourceError, UsageError
 from alexnet_dali.pipeline.sources.find import find_photos
+from forms import left_out
 from ilsvrc import GROUPS, ORDER, TEST, TRAIN, VAL, WNIDS, WORDS, everything, tar_bytes, write_tar
 
 TRAIN_TAR, VAL_TAR, TEST_TAR = (f"ILSVRC2010_images_{split}.tar" for split in ("train", "val", "test"))
@@ -93,10 +94,7 @@ def test_without_its_ground_truth_test_is_left_out(archives):
     (archives / TRUTH).unlink()
     source = find_photos(archives)
     assert list(source.splits) == ["train", "val"]
-    assert (
-        source.notes[0]
-        == f"{archives}/{TEST_TAR}: photos are skipped: without {TRUTH} they have no labels (--split test)"
-    )
+    assert left_out(source) == [(TEST_TAR, -1, f"without labels: {TRUTH} is missing (--split test builds them)")]
     photos = find_photos(archives, split="test").splits["test"]
     assert len(photos) == TEST and {photo.label for photo in photos} == {-1}
 

@@ -10,7 +10,10 @@ import pytest
 from alexnet_dali.pipeline.errors import SourceError, UsageError
 from alexnet_dali.pipeline.shards.manifest import SPLITS
 from alexnet_dali.pipeline.sources import imagenet2012
+from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.sources.inventory import take_inventory
+from forms import left_out
 from ilsvrc import GROUPS, ORDER, TRAIN, VAL, WNIDS, WORDS, everything, tar_bytes, write_tar
 
 TRAIN_TAR, VAL_TAR, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -51,7 +54,9 @@ def with_truth(photos, root, lines, end="\n"):
 def test_the_archives_hold_the_photos_of_the_class_folders(photos, archives):
     source, folders = find_photos(archives), find_photos(photos)
     assert everything(source) == everything(folders) and len(everything(source)) == TRAIN + VAL
-    assert source.kind == "ImageNet 2012, archives" and source.notes == () and source.ignored == 0
+    assert (
+        source.kind == "ImageNet 2012, archives" and source.notes == () and source.account.other_files == 1
+    )  # the devkit
     assert source.classes == folders.classes == WNIDS and source.words == dict(zip(WNIDS, WORDS, strict=True))
     first = source.splits["train"][0]
     assert first.path == "ILSVRC2012_img_train.tar/n01440764.tar/n01440764_10026.JPEG" and first.archive == TRAIN_TAR
@@ -87,10 +92,10 @@ def test_an_archive_beside_its_unpacked_folder_is_the_one_that_is_read(photos, a
     shutil.copytree(unpacked / "val", archives / "val")
     source = find_photos(archives)
     assert everything(source) == everything(find_photos(photos))
-    assert source.notes == (
-        f"{archives}/train is ignored: {TRAIN_TAR} contains the same photos",
-        f"{archives}/val is ignored: {VAL_TAR} contains the same photos",
-    )
+    assert left_out(source) == [
+        ("train", TRAIN, f"{TRAIN_TAR} contains the same photos"),
+        ("val", VAL, f"{VAL_TAR} contains the same photos"),
+    ]
 
 
 def test_the_orders_of_the_labels(archives):
@@ -183,9 +188,9 @@ def test_a_devkit_beside_something_else_does_not_claim_it(archives, tmp_path):
     (root / "data").mkdir(parents=True)
     shutil.copy(archives / DEVKIT, root)
     (root / "data/train-00000-of-00001.parquet").write_bytes(b"PAR1")
-    assert not imagenet2012.looks_like(root) and not imagenet2012.looks_like(root / DEVKIT)
+    assert all(imagenet2012.declines(take_inventory(path), Request()) for path in (root, root / DEVKIT))
     (root / WNIDS[0]).mkdir()
-    assert imagenet2012.looks_like(root)
+    assert imagenet2012.declines(take_inventory(root), Request()) is None
 
 
 def test_other_files_beside_the_archives_do_not_matter(archives):
@@ -198,7 +203,7 @@ def test_other_members_are_counted(photos, archives):
     tars = [(f"train/{wnid}.tar", tar_bytes([(f"{wnid}_1.JPEG", b"x"), ("notes.txt", b"")])) for wnid in WNIDS]
     write_tar(archives / TRAIN_TAR, [*tars, ("readme.txt", b"read"), ("._n01440764.tar", b"mac")])
     source = find_photos(archives)
-    assert source.ignored == 5 and [photo.path for photo in source.splits["train"]] == [
+    assert source.account.members == 5 and [photo.path for photo in source.splits["train"]] == [
         f"{TRAIN_TAR}/train/{wnid}.tar/{wnid}_1.JPEG" for wnid in WNIDS
     ]
 
@@ -206,8 +211,11 @@ def test_other_members_are_counted(photos, archives):
 def test_the_test_archive(archives):
     write_tar(archives / TEST_TAR, [(f"test/ILSVRC2012_test_{k:08d}.JPEG", b"t" * k) for k in (2, 1)])
     write_tar(archives / "ILSVRC2012_img_test.tar", [("ILSVRC2012_test_00000001.JPEG", b"blank")])
-    note = f"{archives}/{TEST_TAR}: photos without labels are skipped (--split test builds them)"
-    assert find_photos(archives).notes == (note,) and list(find_photos(archives).splits) == ["train", "val"]
+    assert left_out(find_photos(archives)) == [
+        ("ILSVRC2012_img_test.tar", -1, f"{TEST_TAR} corrects it"),
+        (TEST_TAR, -1, "without labels (--split test builds them)"),
+    ]
+    assert list(find_photos(archives).splits) == ["train", "val"]
     source = find_photos(archives, split="test")
     assert everything(source) == [
         ("test", WNIDS[-1], "ILSVRC2012_test_00000001.JPEG", b"t"),
@@ -226,7 +234,7 @@ def test_unpacked_test_photos(unpacked):
     assert error.message == f"{unpacked}: no test photos: ILSVRC2012_img_test*.tar is missing"
     (unpacked / "test/test").mkdir(parents=True)  # as the archive of 2019 unpacks
     (unpacked / "test/test/ILSVRC2012_test_00000001.JPEG").write_bytes(b"t")
-    assert "1 photos without labels are skipped" in find_photos(unpacked).notes[0]
+    assert left_out(find_photos(unpacked)) == [("test/test", 1, "without labels (--split test builds them)")]
     assert [photo.label for photo in find_photos(unpacked, split="test").splits["test"]] == [-1]
 
 
@@ -280,7 +288,7 @@ def test_links_devices_and_strange_names_lead_nowhere(archives, tmp_path):
     source = find_photos(archives, split="train")
     found = [(name, data) for _, wnid, name, data in everything(source) if wnid == WNIDS[0]]
     assert found == [("2.JPEG", b"new"), ("root.JPEG", b"r"), ("up.JPEG", b"u")]
-    assert source.ignored == len(odd) and sorted(tmp_path.rglob("*")) == before
+    assert source.account.members == len(odd) and sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_class_of_another_set(archives):

@@ -6,6 +6,7 @@ import ilsvrc
 import pytest
 from alexnet_dali.pipeline.errors import SourceError, UsageError
 from alexnet_dali.pipeline.sources.find import find_photos
+from forms import left_out
 from ilsvrc import ORDER, TRAIN, VAL, WNIDS, WORDS, everything
 
 SOLUTION = "LOC_val_solution.csv"
@@ -69,7 +70,7 @@ def test_val_in_class_folders_needs_no_table(photos, root):
     (root / SOLUTION).unlink()
     assert everything(find_photos(root)) == everything(find_photos(photos))
     (root / TOP / "val/loose.JPEG").write_bytes(b"?")
-    assert "1 photos without a class folder, beside class folders" in refused(root, UsageError).message
+    assert "1 photo without a class folder, beside class folders" in refused(root, UsageError).message
 
 
 def test_without_the_table(root):
@@ -182,7 +183,8 @@ def test_test_photos_only_where_they_are_asked_for(root):
     test.mkdir()
     (test / "ILSVRC2012_test_00000001.JPEG").write_bytes(b"t")
     source = find_photos(root)
-    assert list(source.splits) == ["train", "val"] and "1 photos without labels are skipped" in source.notes[0]
+    assert list(source.splits) == ["train", "val"]
+    assert left_out(source) == [(f"{TOP}/test", 1, "without labels (--split test builds them)")]
     assert [photo.label for photo in find_photos(root, split="test").splits["test"]] == [-1]
 
 
