@@ -1,10 +1,11 @@
 """Photos in parquet files, as in Hugging Face's image data sets.
 
     data/train-00000-of-00294.parquet    image: struct{bytes, path}, label: int64
-    train/0000.parquet                   the split in the folder's name
+    train/0000.parquet                   the split in the folder's name; or in a column of the table
     x.parquet                            (flat: find.py holds out a seeded share)
 
-In:  a folder, or one file.  Out: Found; `read_rows` reads the photos of a file in order.
+In:  an Inventory.  Out: Found; `read_rows` reads the photos of a file in order.  Which files: `parquet_files.py`; which
+columns: `parquet_columns.py`.
 Finding photos reads labels and names only. A photo's size is then unknown: Entry.bytes is the row group's size divided
 by its rows, which keeps the sum correct, so that photos of other sizes usually give another fingerprint.
 """
@@ -19,70 +20,107 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import SourceError, UsageError
-from ..shards.datum import NO_LABEL
+from ..shards.manifest import SPLITS
 from .class_folders import read_words
 from .entries import Declined, Found, Request
 from .inventory import Inventory
 from .label_names import Row, find_classes
-from .photo import PARQUET
-from .splits import files_by_split, first_file
+from .parquet_columns import Agreement, Columns, columns_of, has_label, number_and_name, paths_only, splits_of_rows
+from .parquet_files import files_by_split, notes_on, parquet_sets
+from .splits import flat_if_train_alone
 
 KIND = "parquet"
-IMAGES = ("image", "img", "jpg", "jpeg", "png")
-LABELS = ("label", "labels", "fine_label", "cls")
 _ROWS_AT_ONCE = 16  # photos decoded together: a few MB
 _AGAIN = "copy or download it again"
 _FEWEST_BYTES = 512  # per row; fewer suggest paths instead of photos
 _BUFFER_BYTES = 1 << 20  # read at a time, instead of a row group's whole column
 
 
-class Columns(NamedTuple):
-    """Names of a file's columns: image, its fields with bytes and path, and label; empty if missing."""
+class _Table(NamedTuple):
+    """A file: its rows, the split of each or None, its class names by number, its columns and notes on them."""
 
-    image: str
-    bytes: str
-    path: str
-    label: str
+    rows: list[Row]
+    splits: list[str] | None
+    names: tuple[str, ...]
+    columns: Columns
+    notes: list[str]
 
 
 def declines(look: Inventory, ask: Request) -> Declined | None:
-    """Return None if the path is a parquet file, or a folder with some in it or one level below."""
-    return None if first_file(look.source, PARQUET) else Declined("parquet files, in SOURCE, its data/ or train/, val/")
+    """Return None if the path is a parquet file, or a folder with some in it or in folders of splits or sets."""
+    if parquet_sets(look):
+        return None
+    files = [path for path in look.archives if path.lower().endswith(".parquet")]
+    return Declined(
+        "parquet files, in SOURCE, its data/ or train/, val/",
+        f"{len(files):,} of them in folders of photos, such as {files[0]}" if files else "",
+        "choose the folder of the parquet files" if files else "",
+    )
 
 
 def find(look: Inventory, ask: Request) -> Found:
     """List the photos in the files.
 
     Raises:
-        UsageError: pyarrow is not installed, there are no files, or their names do not determine the splits.
+        UsageError: pyarrow is not installed, there are no files, or names or columns do not determine the splits.
         SourceError: a file is damaged, has no photos or labels, or its labels are inconsistent with the others'.
     """
     _pyarrow()
-    root, split = look.source, ask.split
-    folder = root.parent if root.is_file() else root
-    files = files_by_split(root, PARQUET)
-    if not files:
-        raise UsageError(f"{root}: no parquet files", "put them into the folder itself, its data/, or train/ and val/")
+    folder = look.root
+    files = files_by_split(look)
+    notes = notes_on(look, files)
     rows: dict[str, list[Row]] = {}
     names: tuple[str, ...] = ()
-    named_by = ""
+    named_by, unlabelled = "", ""
+    agreement = Agreement()
     for name, paths in files.items():
-        rows[name] = []
         for path in paths:
-            inside, its_names = _rows(folder, path)
-            rows[name] += inside
-            if its_names and names and its_names != names:
+            try:
+                table = _table(folder, path, agreement)
+            except SourceError as error:
+                other = error.hint != _AGAIN and look.source.is_dir()  # it may be another table than photos
+                go_on = f"; or go on without the file: --ignore '{path}'" if other else ""
+                raise SourceError(error.message, error.hint + go_on) from None
+            _sort_rows(folder / path, name, table, rows)
+            notes += [note for note in table.notes if note not in notes]
+            unlabelled = unlabelled or ("" if table.columns.label else path)
+            if table.names and names and table.names != names:
                 raise SourceError(
                     f"{folder / path}: class names differ from those of {folder / named_by}",
                     "check that all files are of the same data set",
                 )
-            names, named_by = its_names or names, path
+            names, named_by = table.names or names, path
     if not any(rows.values()):
-        raise UsageError(f"{root}: {sum(map(len, files.values()))} parquet files without rows", "are these all files?")
-    found = find_classes(KIND, rows, split, lambda _, row: f"{folder / row.archive}: row {row.offset}", names)
+        count = sum(map(len, files.values()))
+        raise UsageError(f"{look.source}: {count} parquet files without rows", "are these all files?")
+    rows = flat_if_train_alone({split: rows[split] for split in ("", *SPLITS) if split in rows})
+    try:
+        found = find_classes(KIND, rows, ask.split, lambda _, row: f"{folder / row.archive}: row {row.offset}", names)
+    except SourceError as error:
+        if not unlabelled or not error.message.startswith(f"{folder / unlabelled}: row"):
+            raise
+        raise SourceError(f"{error.message}; no column is named label, labels, class, ...", error.hint) from None
     found.root, found.words = folder, read_words(folder) | found.words
-    found.notes = [*_absent(files), *found.notes]
+    used = {archive for entries in found.entries.values() for archive in entries.archives()}
+    for left in found.left_out:
+        if left.path in used or not look.source.is_dir():  # the account is of whole files
+            notes.append(f"{left.path}: {left.photos:,} photos are left out: {left.why}")
+    found.notes = [*notes, *found.notes]
     return found
+
+
+def _sort_rows(path: Path, split: str, table: _Table, rows: dict[str, list[Row]]) -> None:
+    """Add the rows of a file to their splits, by the file's name or by its column of splits."""
+    if table.splits is None:
+        rows.setdefault(split, []).extend(table.rows)
+        return
+    for row, named in zip(table.rows, table.splits, strict=True):
+        if split not in ("", named):
+            raise SourceError(
+                f"{path}: row {row.offset}: the column {table.columns.split} says {named}, the file's name {split}",
+                "rename the file, or save it without that column",
+            )
+        rows.setdefault(named, []).append(row)
 
 
 def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
@@ -105,7 +143,7 @@ def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
             raise SourceError(
                 f"{path}: no row {rows[-1]}: the file has {count:,} rows", "the file was replaced: build the set again"
             )
-        columns = _columns(path, file)
+        columns = columns_of(path, file.schema_arrow)
         start = 0
         for group in range(file.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
@@ -130,76 +168,56 @@ def _rows_of_group(
     raise SourceError(f"{path}: ends before row {wanted[place]}", _AGAIN)
 
 
-def _rows(folder: Path, path: str) -> tuple[list[Row], tuple[str, ...]]:
-    """Return the photos of a file, and its list of class names."""
+def _table(folder: Path, path: str, agreement: Agreement) -> _Table:
+    """Read what a file says about its photos."""
     with _opened(folder / path) as file:
-        columns = _columns(folder / path, file)
+        columns = columns_of(folder / path, file.schema_arrow)
         count = file.metadata.num_rows
         in_groups = sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
-        labels = names = [None] * (count if count == in_groups else 0)
-        if columns.label and count:
-            labels = file.read([columns.label], use_threads=False).column(0).to_pylist()
+        nothing = [None] * (count if count == in_groups else 0)
+        labels = _values(file, columns.label) if columns.label and count else nothing
+        names = words = nothing
         if columns.path and count:
-            table = file.read([columns.path], use_threads=False)
-            names = _compute().struct_field(table.column(columns.image), "path").to_pylist()
-        if not count == len(labels) == len(names):
+            names = _values(file, columns.image, "path")
+        splits = _values(file, columns.split) if columns.split and count else nothing
+        others = [_values(file, name) if count else nothing for name in columns.more_labels]
+        if any(len(column) != count for column in (labels, names, splits, *others)):
             raise SourceError(f"{folder / path}: columns have different lengths", _AGAIN)
+        for name, values in zip(columns.more_labels, others, strict=True):
+            agreement.check(folder / path, columns.label, name, labels, values)
+            if words is nothing and not any(isinstance(value, (int, float)) for value in values):
+                words = values
         sizes = _sizes(folder / path, file, columns)
         classes = _class_names(file, columns.label)
     rows = []
     taken: set[str] = set()
-    for k, (label, name) in enumerate(zip(labels, names, strict=True)):
+    for k, (label, name, word) in enumerate(zip(labels, names, words, strict=True)):
         called = _file_name(name) or f"row-{k:07d}"
         if called in taken:
             called = f"row-{k:07d}/{called}"
         taken.add(called)
-        rows.append(Row(*_number_and_name(label), f"{path}/{called}", sizes[k], path, k))
-    return rows, classes
+        its_words = word if word and word != label and has_label(label) else ""
+        rows.append(Row(*number_and_name(label), f"{path}/{called}", sizes[k], path, k, words=its_words))
+    by_row = splits_of_rows(folder / path, columns.split, splits) if columns.split and count else None
+    return _Table(rows, by_row, classes, columns, _notes(columns, by_row is not None))
 
 
-def _number_and_name(label: int | str | None) -> tuple[int | None, str]:
-    if isinstance(label, str):
-        return None, label
-    return (NO_LABEL if label is None else label), ""
+def _values(file: Any, column: str, field: str = "") -> list:
+    values = file.read([f"{column}.{field}" if field else column], use_threads=False).column(0)
+    return (_compute().struct_field(values, field) if field else values).to_pylist()
 
 
-def _columns(path: Path, file: Any) -> Columns:
-    """Determine the columns from the schema.
-
-    Raises:
-        SourceError: there are no photos, or labels are of an unsupported type.
-    """
-    types = _pyarrow().types
-    schema = file.schema_arrow
-    image = next((name for name in IMAGES if name in schema.names), "")
-    label = next((name for name in LABELS if name in schema.names), "")
-    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    if not image:
-        names = ", ".join(IMAGES)
-        raise SourceError(f"{path}: no column is named {names}; columns: {columns}", "rename the column of the photos")
-    kind = schema.field(image).type
-    fields = {field.name: field.type for field in kind} if types.is_struct(kind) else {}
-    if types.is_string(kind) or types.is_large_string(kind) or (set(fields) == {"path"}):
-        raise _paths_only(path, image)
-    binary = fields.get("bytes", kind)
-    if not (types.is_binary(binary) or types.is_large_binary(binary)):
-        raise SourceError(
-            f"{path}: the column {image} is {kind}; photos must be binary or struct{{bytes: binary, path: string}}",
-            "save the encoded files of the photos",
+def _notes(columns: Columns, by_row: bool) -> list[str]:
+    notes = []
+    if columns.coarse:
+        notes.append(f"the labels are those of the column {columns.label}; {', '.join(columns.coarse)}: not used")
+    if columns.more_labels:
+        notes.append(
+            f"the labels are those of the column {columns.label}; the same say {', '.join(columns.more_labels)}"
         )
-    if label and not _is_label(types, schema.field(label).type):
-        raise SourceError(
-            f"{path}: the column {label} is {schema.field(label).type}; labels must be integers or class names",
-            "save one label per photo",
-        )
-    has_path = "path" in fields and (types.is_string(fields["path"]) or types.is_large_string(fields["path"]))
-    return Columns(image, f"{image}.bytes" if fields else image, f"{image}.path" if has_path else "", label)
-
-
-def _is_label(types: Any, kind: Any) -> bool:
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    return types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)
+    if by_row:
+        notes.append(f"the splits are those of the column {columns.split}")
+    return notes
 
 
 def _sizes(path: Path, file: Any, columns: Columns) -> list[int]:
@@ -216,7 +234,7 @@ def _sizes(path: Path, file: Any, columns: Columns) -> list[int]:
     if sizes and sum(sizes) < _FEWEST_BYTES * len(sizes):
         column = file.read([columns.bytes], use_threads=False).column(0)
         if all(len(photos) == photos.null_count for photos in map(partial(_photos, columns), column.chunks)):
-            raise _paths_only(path, columns.image)
+            raise paths_only(path, columns.image)
     return sizes
 
 
@@ -239,25 +257,6 @@ def _file_name(path: str | None) -> str:
     return "" if name in (".", "..") else name
 
 
-def _absent(files: dict[str, list[str]]) -> list[str]:
-    """Return notes on incomplete downloads, by names such as `train-00003-of-00294`."""
-    notes = []
-    for paths in files.values():
-        totals = {path.removesuffix(PARQUET).rpartition("-of-")[2] for path in paths if "-of-" in path}
-        total = totals.pop() if len(totals) == 1 else ""
-        if total.isdecimal() and len(paths) < int(total):
-            notes.append(f"only {len(paths):,} of {int(total):,} files such as {paths[0]} exist")
-    return notes
-
-
-def _paths_only(path: Path, column: str) -> SourceError:
-    return SourceError(
-        f"{path}: the column {column} has paths of photos, not their bytes",
-        "save the photos in the file (datasets: dataset.cast_column, then to_parquet), "
-        "or use a list of lines `path label`",
-    )
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open a parquet file; all its errors become SourceError."""
@@ -267,6 +266,12 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True) as file:
             yield file
+    except pyarrow.ArrowNotImplementedError as error:
+        message, now = str(error).partition("\n")[0], pyarrow.__version__
+        raise SourceError(
+            f"{path}: pyarrow {now} cannot read its columns: {message}",
+            "save the photos as binary, their names as string, labels as int64; or update pyarrow",
+        ) from None
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise SourceError(f"{path}: not a complete parquet file: {message}", _AGAIN) from None

@@ -14,7 +14,9 @@ import pyarrow.parquet
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError, SourceError, UsageError
 from alexnet_dali.pipeline.sources import parquet
+from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.sources.inventory import take_inventory
 from alexnet_dali.pipeline.sources.photo import Photo
 from conftest import build_set
 
@@ -36,6 +38,10 @@ def refused(path, **options):
     with pytest.raises(AlexnetError) as caught:
         find_photos(path, layout="parquet", **options)
     return caught.value
+
+
+def fits(path):
+    return parquet.declines(take_inventory(path), Request()) is None
 
 
 def image(data=b"x", path=None):
@@ -102,15 +108,103 @@ def test_files_that_do_not_say_their_split_are_flat(tmp_path):
 def test_two_sets_in_one_folder(tmp_path):
     for name in ("cifar10", "cifar100"):
         forms.write_parquet(tmp_path / name / "train.parquet", rows_of(0))
-    assert refused(tmp_path).message == f"{tmp_path}: cifar10 and cifar100 both contain .parquet files"
-    assert parquet.looks_like(tmp_path)
+    assert fits(tmp_path)
+    error = refused(tmp_path)
+    assert error.message == f"{tmp_path}: cifar10 and cifar100 both contain .parquet files" and error.exit_code == 2
+    assert error.hint == (
+        f"choose one of these folders: {tmp_path}/cifar10; or go on without the others: --ignore 'cifar100'"
+    )
+    for source in (find_photos(tmp_path / "cifar10", split="train"), find_photos(tmp_path, ignore=("cifar100",))):
+        assert sum(map(len, source.splits.values())) == 1 and not any(
+            "cifar100" in photo.path for photos in source.splits.values() for photo in photos
+        )
+
+
+def test_configurations_of_hugging_face(tmp_path):
+    """plain_text/ and default/ hold the same photos twice; data/ beside files of the folder itself, too."""
+    for name in ("plain_text/train-00000-of-00001", "default/train/0000", "default/test/0000"):
+        forms.write_parquet(tmp_path / "one" / f"{name}.parquet", rows_of(0, 1, 2))
+    error = refused(tmp_path / "one")
+    assert error.message == f"{tmp_path}/one: default and plain_text both contain .parquet files"
+    found = find_photos(tmp_path / "one", ignore=("plain_text",), val_share=0)
+    assert {name: len(some) for name, some in found.splits.items()} == {"train": 3, "test": 3}
+    assert [left.path for left in found.account.left_out] == ["plain_text"]
+    for name in ("train", "data/test", "more/train"):
+        forms.write_parquet(tmp_path / "two" / f"{name}.parquet", rows_of(0))
+    error = refused(tmp_path / "two")
+    assert error.message == (
+        f"{tmp_path}/two: the folder itself and data both contain .parquet files, and so do 1 more folders"
+    )
+    assert error.hint.endswith("go on without the others: --ignore 'data' --ignore 'more'")
+    assert len(find_photos(tmp_path / "two", ignore=("data", "more"), split="train").splits["train"]) == 1
+
+
+def test_a_part_of_train_is_train(tmp_path):
+    """Hugging Face's own conversion of a set above 5 GB."""
+    forms.write_parquet(tmp_path / "default/partial-train/0000.parquet", rows_of(*[0, 1, 2] * 4))
+    forms.write_parquet(tmp_path / "default/validation/0000.parquet", rows_of(0, 1, 2))
+    source = find_photos(tmp_path)
+    assert {name: len(some) for name, some in source.splits.items()} == {"train": 12, "val": 3}
+    assert source.notes[0] == (
+        "default/partial-train: by its name only a part of train, not the whole of the published set"
+    )
+    for photo in source.splits["train"]:
+        [(_, data)] = parquet.read_rows(tmp_path / photo.archive, [photo.offset])
+        assert int(data) % 3 == int(source.classes[photo.label]) and photo.archive.startswith("default/partial-train/")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["train/0.parquet", "partial-train/0.parquet"], "partial-train and train both hold files of train"),
+        (["train.parquet", "training/0.parquet"], "the folder itself and training both hold files of train"),
+        (["train/test-0.parquet"], "/train/test-0.parquet: the folder says train, the file's name test"),
+        (
+            ["train-00000-of-00001.parquet", "train-00001-of-00002.parquet"],
+            "train-00000-of-00001.parquet and train-00001-of-00002.parquet are of two versions of the set",
+        ),
+    ],
+)
+def test_names_that_contradict_each_other(tmp_path, files, message):
+    for name in files:
+        forms.write_parquet(tmp_path / name, rows_of(0, 1))
+    error = refused(tmp_path)
+    assert error.message.endswith(message) and error.hint and isinstance(error, UsageError)
+
+
+def test_files_among_photos_are_named_and_can_be_ignored(tree, tmp_path):
+    forms.write_parquet(tree / "train/n01440764/x.parquet", rows_of(0))
+    with pytest.raises(UsageError, match=r"no part of the layout .*x\.parquet"):
+        find_photos(tree)
+    assert find_photos(tree, ignore=("x.parquet",)).kind.startswith("class folders")
+    declined = parquet.declines(take_inventory(tree), Request())
+    assert declined.found == "1 of them in folders of photos, such as train/n01440764/x.parquet"
+    forms.write_parquet(tmp_path / "cats/metadata.parquet", [("a.jpg", 0)], image=TEXT, label=INT)
+    (tmp_path / "cats/cat").mkdir()
+    (tmp_path / "cats/cat/a.jpg").write_bytes(b"\xff\xd8")
+    error = refused(tmp_path / "cats")
+    assert error.hint.endswith("; or go on without the file: --ignore 'metadata.parquet'")
+    assert find_photos(tmp_path / "cats", ignore=("metadata.parquet",), split="train").classes == ("cat",)
+
+
+def test_ignored_files_are_not_read(tmp_path):
+    for name, labels in (("train-0", [0, 1]), ("train-1", [2]), ("val-0", [0])):
+        forms.write_parquet(tmp_path / f"{name}.parquet", rows_of(*labels))
+    (tmp_path / "train-1.parquet").write_bytes(b"damaged")
+    assert refused(tmp_path).hint == "copy or download it again"
+    source = find_photos(tmp_path, ignore=("*-1.parquet",))
+    assert source.classes == ("0", "1") and [len(some) for some in source.splits.values()] == [2, 1]
 
 
 def test_what_looks_like_parquet(tree, tmp_path):
-    assert not parquet.looks_like(tree) and not parquet.looks_like(tree / "train/n01440764/x.JPEG")
+    assert not fits(tree) and not fits(tree / "train/n01440764/x.JPEG")
     assert "no parquet files" in refused(tree).message
     forms.write_parquet(tree / "train/n01440764/deep/x.parquet", rows_of(0))
-    assert not parquet.looks_like(tree)
+    assert not fits(tree)
+    forms.write_parquet(tmp_path / "deep/a/b/c/train.parquet", rows_of(0))  # nothing else is there
+    assert fits(tmp_path / "deep") and find_photos(tmp_path / "deep", split="train").classes == ("0",)
+    os.mkfifo(tmp_path / "x.parquet")
+    assert not fits(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +280,9 @@ def test_a_test_split_without_labels_is_built_by_name_only(tmp_path):
         forms.write_parquet(tmp_path / "test-0.parquet", rows, **types)
         source = find_photos(tmp_path)
         assert list(source.splits) == ["train"]
-        assert source.notes == ("test: 2 photos without labels are skipped (--split test builds them)",)
+        assert [(left.path, left.photos, left.why) for left in source.account.left_out] == [
+            ("test-0.parquet", 2, "test, without labels (--split test builds them)")
+        ]
         test = find_photos(tmp_path, split="test").splits["test"]
         assert [(photo.path, photo.label) for photo in test] == [
             ("test-0.parquet/0.jpg", -1),
@@ -196,9 +292,9 @@ def test_a_test_split_without_labels_is_built_by_name_only(tmp_path):
 
 def test_a_download_that_is_not_whole_is_told(tmp_path):
     forms.write_parquet(tmp_path / "data/train-00000-of-00294.parquet", rows_of(0, 1))
-    assert find_photos(tmp_path, val_share=0).notes == (
-        "only 1 of 294 files such as data/train-00000-of-00294.parquet exist",
-    )
+    notes = find_photos(tmp_path, val_share=0).notes
+    assert notes[0] == "only 1 of 294 files such as data/train-00000-of-00294.parquet exist"
+    assert len(notes) == 2 and notes[1].startswith("all class names are whole numbers: labels follow the numbers")
 
 
 def test_finding_reads_no_photo_and_sizes_add_up(tmp_path, monkeypatch):
@@ -302,7 +398,13 @@ INT, TEXT, BINARY = pyarrow.int64(), pyarrow.string(), pyarrow.binary()
             "the column image has paths of photos, not their bytes",
         ),
         ([(b"", 0.5)], {"image": BINARY, "label": pyarrow.float64()}, "the column label is double; labels must be int"),
-        ([(b"", [1])], {"image": BINARY, "labels": pyarrow.list_(INT)}, "the column labels is list<element: int64>;"),
+        (
+            [(b"", [1])],
+            {"image": BINARY, "labels": pyarrow.list_(INT)},
+            "the column labels is list<element: int64>; labels must be integers or class names, one a photo, and a "
+            "list may have several",
+        ),
+        ([(b"",), (b"",)], {"image": BINARY}, "row 0: no label; 2 of 2 photos have none; no column is named label, "),
         ([(b"", True)], {"image": BINARY, "label": pyarrow.bool_()}, "the column label is bool; labels must be integ"),
         ([(b"",)], {"image": BINARY}, "row 0: no label"),
         (rows_of(0, None, -1, 1), {}, "row 1: no label; 2 of 4 photos have none"),
@@ -314,6 +416,117 @@ def test_columns_that_cannot_be_meant(tmp_path, rows, types, message):
     path = forms.write_parquet(tmp_path / "train-0.parquet", rows, **types)
     error = refused(tmp_path)
     assert error.message.startswith(f"{path}: {message}") and error.hint and error.exit_code == 1
+
+
+VIEW, TEXT_VIEW = pyarrow.binary_view(), pyarrow.string_view()
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        VIEW,
+        pyarrow.large_binary(),
+        pyarrow.dictionary(pyarrow.int32(), BINARY),
+        pyarrow.struct([("bytes", VIEW), ("path", TEXT_VIEW)]),
+        pyarrow.struct([("path", pyarrow.large_string()), ("bytes", pyarrow.large_binary())]),
+        pyarrow.struct(
+            [("bytes", pyarrow.dictionary(INT, BINARY)), ("path", pyarrow.dictionary(pyarrow.int8(), TEXT))]
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "label",
+    [INT, TEXT, TEXT_VIEW, pyarrow.large_string(), pyarrow.dictionary(pyarrow.int8(), pyarrow.large_string())],
+)
+def test_types_of_other_writers(tmp_path, photo, label):
+    """Polars writes views; and labels that are digits as text are in the order of numbers."""
+    rows = []
+    for k in range(24):
+        data = b"%d" % (k % 12)
+        said = k % 12 if label == INT else str(k % 12)
+        rows.append((image(data, f"{k}.jpg") if pyarrow.types.is_struct(photo) else data, said))
+    group = 7 if "struct" not in str(photo) else 100  # pyarrow cannot slice structs of views, nor join dictionaries
+    path = forms.write_parquet(tmp_path / "train.parquet", rows, group=group, image=photo, label=label)
+    source = find_photos(tmp_path, split="train")
+    assert source.classes == tuple(map(str, range(12))) and source.label_order == "class names as whole numbers"
+    photos = sorted(source.splits["train"], key=lambda photo: photo.offset)
+    assert [(photo.offset, b"%d" % photo.label) for photo in photos] == list(parquet.read_rows(path, range(24)))
+    named = [photo.path.rpartition("/")[2] for photo in photos]
+    assert named == [f"{k}.jpg" if pyarrow.types.is_struct(photo) else f"row-{k:07d}" for k in range(24)]
+
+
+def test_what_pyarrow_cannot_read_is_not_called_damaged(tmp_path):
+    kind = pyarrow.struct([("bytes", BINARY), ("path", pyarrow.dictionary(pyarrow.int8(), TEXT))])
+    path = forms.write_parquet(tmp_path / "train.parquet", rows_of(*range(9)), group=3, image=kind, label=INT)
+    try:
+        assert len(find_photos(tmp_path, split="train").splits["train"]) == 9  # a later pyarrow may
+    except SourceError as error:
+        assert error.message.startswith(f"{path}: pyarrow {pyarrow.__version__} cannot read its columns: ")
+        assert error.hint.startswith("save the photos as binary")
+
+
+def test_no_label_as_text(tmp_path):
+    forms.write_parquet(tmp_path / "train.parquet", [(b"", "1"), (b"", "0")], image=BINARY, label=TEXT)
+    forms.write_parquet(tmp_path / "test.parquet", [(b"", "-1")], image=BINARY, label=TEXT)
+    source = find_photos(tmp_path)
+    assert source.classes == ("0", "1") and "test" not in source.splits
+    assert [photo.label for photo in find_photos(tmp_path, split="test").splits["test"]] == [-1]
+
+
+def test_several_columns_of_labels(tmp_path):
+    """CIFAR-100's coarse labels are not used, which is said; names of numbers become their words."""
+    rows = [(b"", k, k // 2, None) for k in range(4)]
+    types = {"img": BINARY, "fine_label": INT, "coarse_label": INT, "labels": pyarrow.list_(INT)}
+    forms.write_parquet(tmp_path / "a/train.parquet", rows, **types)
+    source = find_photos(tmp_path / "a", split="train")
+    assert source.classes == ("0", "1", "2", "3")
+    assert source.notes[0] == "the labels are those of the column fine_label; coarse_label, labels: not used"
+    rows = [(b"", k % 3, ["cat", "dog", "fox"][k % 3]) for k in range(6)] + [(b"", -1, "unknown"), (b"", None, "?")]
+    types = {"image": BINARY, "label": INT, "label_name": TEXT}
+    forms.write_parquet(tmp_path / "b/train-0.parquet", rows[:6], **types)
+    forms.write_parquet(tmp_path / "b/test-0.parquet", rows[6:], **types)
+    source = find_photos(tmp_path / "b")
+    assert source.words == {"0": "cat", "1": "dog", "2": "fox"} and len(source.splits["train"]) == 6
+    assert source.notes[0] == "the labels are those of the column label; the same say label_name"
+
+
+@pytest.mark.parametrize("second", [(2, "cat"), (0, "fox")])
+def test_columns_of_labels_that_are_two_labels(tmp_path, second):
+    types = {"image": BINARY, "label": INT, "class_name": TEXT}
+    forms.write_parquet(tmp_path / "train-0.parquet", [(b"", 0, "cat"), (b"", 1, "dog")], **types)
+    path = forms.write_parquet(tmp_path / "val-0.parquet", [(b"", 1, "dog"), (b"", *second)], **types)
+    error = refused(tmp_path)
+    assert error.message == (
+        f"{path}: row 1: label is {second[0]} and class_name is {second[1]!r}, unlike in earlier rows: "
+        "the columns are two different labels"
+    )
+    assert error.hint.startswith("save the file without the column that is not the label, label or class_name")
+
+
+def test_a_column_of_splits(tmp_path):
+    """A photo of test is never in train: the column is read, whatever it is called; another meaning is left alone."""
+    types = {"image": BINARY, "label": INT, "subset": TEXT}
+    named = ["train", "testing", "Valid", "train", "test"]
+    rows = [(b"%d" % k, k % 2, name) for k, name in enumerate(named)]
+    forms.write_parquet(tmp_path / "x.parquet", rows, **types)
+    source = find_photos(tmp_path)
+    assert {name: sorted(photo.offset for photo in some) for name, some in source.splits.items()} == {
+        "train": [0, 3],
+        "val": [2],
+        "test": [1, 4],
+    }
+    assert "the splits are those of the column subset" in source.notes
+    path = forms.write_parquet(tmp_path / "x.parquet", [(b"", 0, "train"), (b"", 1, "north")], **types)
+    assert refused(tmp_path).message == f"{path}: row 1: the column subset is 'north', which names no split"
+    forms.write_parquet(tmp_path / "x.parquet", [(b"", 0, "south"), (b"", 1, "north")], **types)
+    assert len(find_photos(tmp_path, split="train").splits["train"]) == 2
+    rows = [(b"", 0, "train"), (b"", 1, "train"), (b"", -1, "test")]
+    path = forms.write_parquet(tmp_path / "x.parquet", rows, **types)
+    source = find_photos(tmp_path, val_share=0)
+    assert "x.parquet: 1 photos are left out: test, without labels (--split test builds them)" in source.notes
+    path = path.rename(tmp_path / "train.parquet")
+    error = refused(tmp_path)
+    assert error.message == f"{path}: row 2: the column subset says test, the file's name train"
 
 
 def test_a_label_beyond_the_names(tmp_path):
