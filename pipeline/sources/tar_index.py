@@ -1,28 +1,32 @@
 """Where the members of a tar lie, so that they can be read in place; nothing is unpacked.
 
 In:  a tar, or a tar within a tar, which is a window of the outer file.  Out: name, offset and size of every regular
-file in it.  Reads headers only, one block of 512 bytes per member: 14 us and 200 bytes of memory per member.
+file in it.  Reads headers only, one block of 512 bytes per member, in 5 us; of a gzipped tar all, in order.
 
-Headers are parsed by Python's `tarfile`, but the iteration is our own: at a damaged header `tarfile` stops as if the
-archive ended there, and the photos after it would be lost silently. Here a tar without a valid end is an error.
+At a damaged header Python's `tarfile` stops as if the archive ended there, and the photos after it would be lost
+silently. Here a tar without a valid end is an error.
 """
 
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SourceError
+from .photo import TAR_GZ
+from .sequential import Stream
+from .tar_header import BLOCK, Header, parse_header
 
 MD5SUMS = {  # of the originals of 2012
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
     "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
     "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf",
 }
-_BLOCK = 512
-_ZEROS = bytes(_BLOCK)
+_ZEROS = bytes(BLOCK)
+_UNKNOWN_END = 1 << 62  # of a gzipped tar
 _LONGEST_EXTENSION = 1 << 20  # bytes of a long name; real ones have hundreds
 _MOST_PADDING = 128 << 10  # bytes from the end marker on; tar pads to 10 KiB, with --blocking-factor to more
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -70,39 +74,88 @@ class _Extension(NamedTuple):
     size: int | None = None
 
 
-def members(
-    path: Path, *, offset: int = 0, size: int | None = None, inner: str = "", skipped: list[str] | None = None
-) -> list[Member]:
-    """List the regular files of a tar; of several with one name the last, as extracting would leave on disk.
+class Archive:
+    """An open tar. A gzipped one, `x.tar.gz`, passes once: what lies before the last member read cannot be read."""
 
-    Hidden files, such as the `._` twins that macOS adds, are left out.
+    def __init__(self, path: Path, read: _Read, end: int):
+        """Initialize; `open_tar` opens a file."""
+        self._path, self._read, self._end = path, read, end
 
-    Args:
-        path: the file that is, or contains, the tar.
-        offset, size: the tar's window in the file, in bytes; by default the whole file. Offsets of members count
-            from the beginning of the file.
-        inner: name of the window, for error messages.
-        skipped: receives the names of links, folders and devices, which are not followed.
+    def members(self, inside: Member | None = None, skipped: list[str] | None = None) -> Iterator[Member]:
+        """Yield the regular files of the tar, or of a tar in it; hidden ones, as macOS's `._` twins, are left out.
+
+        Of several with one name, the last is what extracting would leave on disk.
+
+        Args:
+            inside: the member that is a tar; None for the archive itself. A member's offset counts from the beginning
+                of the archive.
+            skipped: receives the names of links, folders and devices, which are not followed.
+        Raises:
+            SourceError: the file cannot be read, is not a tar, is compressed, truncated or damaged.
+        """
+        start, end = (inside.offset, inside.offset + inside.bytes) if inside else (0, self._end)
+        return _regular_files(_Tar(self._read, start, end, self._path, inside.name if inside else ""), skipped)
+
+    def read(self, member: Member, most: int) -> bytes:
+        """Return a member's bytes, at most `most`.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        return self._read(member.offset, min(member.bytes, most))
+
+
+@contextmanager
+def open_tar(path: Path) -> Iterator[Archive]:
+    """Open a tar, gzipped if it is called so.
+
     Raises:
-        SourceError: the file cannot be read, is not a tar, is compressed, truncated or damaged.
+        SourceError: the file cannot be opened.
     """
+    if path.name.lower().endswith(TAR_GZ):
+        stream = Stream(path)
+        try:
+            yield Archive(path, stream.read, _UNKNOWN_END)
+        finally:
+            stream.close()
+        return
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}", "make the archives readable, or choose another folder") from None
+
+    def read(offset: int, count: int) -> bytes:
+        try:
+            return os.pread(handle, count, offset)
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}", "when it can be read again, run the same command") from None
+
     try:
-        end = os.fstat(handle).st_size if size is None else offset + size
-        tar = _Tar(lambda start, count: os.pread(handle, count, start), offset, end, path, inner)
-        return _regular_files(tar, skipped)
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}", "when it can be read again, run the same command") from None
+        yield Archive(path, read, os.fstat(handle).st_size)
     finally:
         os.close(handle)
 
 
+def members(
+    path: Path, *, offset: int = 0, size: int | None = None, inner: str = "", skipped: list[str] | None = None
+) -> list[Member]:
+    """List the regular files of a tar as `Archive.members` does, but of several with one name only the last.
+
+    Args:
+        path: the file that is, or contains, the tar.
+        offset, size: the tar's window in the file, in bytes; by default the whole file.
+        inner: name of the window, for error messages.
+        skipped: receives the names of links, folders and devices.
+    Raises:
+        SourceError: as `Archive.members`.
+    """
+    with open_tar(path) as tar:
+        return _last_of_each_name(tar.members(None if size is None else Member(inner, offset, size), skipped))
+
+
 def members_in_memory(data: bytes, path: Path) -> list[Member]:
     """List the regular files of a tar in memory, as `members`; `path` is its name in error messages."""
-    return _regular_files(_Tar(lambda start, count: data[start : start + count], 0, len(data), path), None)
+    return _last_of_each_name(Archive(path, lambda start, count: data[start : start + count], len(data)).members())
 
 
 def original_hint(path: Path) -> str:
@@ -112,8 +165,15 @@ def original_hint(path: Path) -> str:
     return f"{compare}  (the original: {known})" if known else compare
 
 
-def _regular_files(tar: _Tar, skipped: list[str] | None) -> list[Member]:
+def _last_of_each_name(some: Iterator[Member]) -> list[Member]:
     found: dict[str, Member] = {}
+    for member in some:
+        found.pop(member.name, None)
+        found[member.name] = member
+    return list(found.values())
+
+
+def _regular_files(tar: _Tar, skipped: list[str] | None) -> Iterator[Member]:
     for member, kind in _entries(tar):
         if kind == tarfile.GNUTYPE_SPARSE:
             _refuse_sparse(f"{tar.where}: {member.name}")
@@ -121,9 +181,7 @@ def _regular_files(tar: _Tar, skipped: list[str] | None) -> list[Member]:
             if skipped is not None:
                 skipped.append(member.name)
         elif not member.name.rsplit("/", 1)[-1].startswith("."):
-            found.pop(member.name, None)
-            found[member.name] = member
-    return list(found.values())
+            yield member
 
 
 def _entries(tar: _Tar) -> Iterator[tuple[Member, bytes]]:
@@ -131,14 +189,14 @@ def _entries(tar: _Tar) -> Iterator[tuple[Member, bytes]]:
     place = tar.start
     extension = _Extension()
     previous = ""
-    while (block := tar.read(place, max(0, min(_BLOCK, tar.end - place)))) != _ZEROS:
-        info = _header(block)
+    while (block := tar.read(place, max(0, min(BLOCK, tar.end - place)))) != _ZEROS:
+        info = parse_header(block)
         if info is None or info.size < 0:
             if place == tar.start:
                 _refuse(block, tar)
-            what = "is damaged" if len(block) == _BLOCK else "is truncated: no end marker"
+            what = "is damaged" if len(block) == BLOCK else "is truncated: no end marker"
             raise tar.error(f"{what} at byte {place:,}, after {previous or 'a header'}")
-        data = place + _BLOCK
+        data = place + BLOCK
         name = extension.name or info.name
         if info.type in _EXTENSIONS:
             place = _end_of_data(tar, name, data, info.size)
@@ -161,10 +219,10 @@ def _end_of_data(tar: _Tar, name: str, data: int, size: int) -> int:
             f"is truncated within {name}: it has {size:,} bytes from byte {data:,} on, "
             f"but the archive ends at byte {tar.end:,}"
         )
-    return data + -(-size // _BLOCK) * _BLOCK
+    return data + -(-size // BLOCK) * BLOCK
 
 
-def _extended(tar: _Tar, extension: _Extension, info: tarfile.TarInfo, data: int) -> _Extension:
+def _extended(tar: _Tar, extension: _Extension, info: Header, data: int) -> _Extension:
     """Return what the next member gets from this extension header and those before it."""
     if info.size > _LONGEST_EXTENSION:
         raise tar.error(f"is damaged: a name of {info.size:,} bytes at byte {data:,}")
@@ -175,19 +233,16 @@ def _extended(tar: _Tar, extension: _Extension, info: tarfile.TarInfo, data: int
     return extension
 
 
-def _header(block: bytes) -> tarfile.TarInfo | None:
-    try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError):
-        return None
-
-
 def _check_end(tar: _Tar, place: int) -> None:
     """Check that only padding follows the end marker: a hole left by an interrupted download looks like one."""
     rest = tar.end - place
+    if tar.end == _UNKNOWN_END:
+        rest = BLOCK + len(padding := tar.read(place + BLOCK, _MOST_PADDING))
+    elif rest <= _MOST_PADDING:
+        padding = tar.read(place + BLOCK, rest - BLOCK)
     if rest > _MOST_PADDING:
         raise tar.error(f"is damaged: zeros at byte {place:,}, but {rest:,} bytes follow")
-    if tar.read(place, rest).strip(b"\0"):
+    if padding.strip(b"\0"):
         raise tar.error(f"is damaged: more data after the end marker at byte {place:,}")
 
 
