@@ -1,6 +1,8 @@
 """Photos to shards, in the order of the data:
 
 pillow_settings.py    Pillow's global settings, for the decoding threads only
+bare.py               a photo without its metadata, for decoders that stumble over them
+depth.py              samples of more than 8 bits, or floats, to 8 bits, by what the file says
 decode.py             a photo's bytes to pixels, by content
 area.py               a window of a photo, shrunk by area averaging in exact integers; _area.c, its inner loops
 resize.py             short side 256, central crop 256x256, encode

@@ -2,24 +2,28 @@
 
 In:  a photo's bytes.  Out: uint8 RGB pixels, and a description of the format.  No files, no lmdb.
 Regular JPEGs are decoded by libjpeg-turbo; all others by Pillow, which distinguishes stray bytes from truncation.
+A photo that Pillow rejects is tried again without its metadata, which are no concern of the pixels.
 Orientation tags are applied on request only; the tools that prepared ImageNet ignored them.
 """
 
 import io
 import re
 import zlib
+from contextlib import suppress
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
+from ..sources.magic import DECODED, other_format, photo_format
+from .bare import png_chunks, sum_is_right, without_metadata
+from .depth import eight_bits, largest_sample
 from .pillow_settings import pillow_settings
 
 MAX_PIXELS = 100_000_000  # ImageNet's largest photo has 69 million; a bomb of 65,500 x 65,500 would take 13 GB
 MAX_SCANS = 100  # of a JPEG: encoders write about 10, and each is a pass over the whole picture
 _MOST_UNZIPPED = 1 << 26  # bytes; ImageNet's largest photo has 15 MB
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # Pillow's other formats are rejected
 
 _PLAIN = {"YCbCr": "JPEG", "Gray": "JPEG grey"}  # colour spaces that simplejpeg converts as Pillow does
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan FF is followed by 00 or a restart's D0..D7
@@ -42,14 +46,19 @@ class PhotoError(Exception):
     """A photo is rejected; the message is the reason in rejected.csv."""
 
 
+class _PillowError(PhotoError):
+    """Pillow cannot read it; perhaps without its metadata."""
+
+
 def decode(
     photo: bytes, *, exif: str = "ignore", max_pixels: int = MAX_PIXELS, accept_truncated: bool = False
 ) -> np.ndarray:
     """Decode a photo to uint8 (height, width, 3) RGB, 0..255.
 
     Args:
-        photo: the file's bytes, in any of FORMATS, or gzipped; of an animation the first picture is decoded.
+        photo: the file's bytes, in any format of `magic.DECODED`, or gzipped; of an animation, the first picture.
         exif: `ignore` the orientation tag, or `apply` it: rotate and mirror the picture. Invalid tags are ignored.
+            An AVIF's rotation is no tag but a part of the picture, as every viewer shows it.
         max_pixels: pixels of the largest accepted photo, checked by its header before decoding.
         accept_truncated: accept a truncated file with at least one decodable pixel, the rest being grey or black.
             Complete photos give the same pixels with and without.
@@ -107,25 +116,56 @@ def _decode_either_way(photo: bytes, exif: str, max_pixels: int, truncated: bool
 
 def _decode_with_pillow(photo: bytes, exif: str, max_pixels: int, truncated: bool) -> tuple[np.ndarray, str]:
     try:
-        with pillow_settings(truncated=truncated), Image.open(io.BytesIO(photo), formats=FORMATS) as image:
+        return _opened_with_pillow(photo, exif, max_pixels, truncated)
+    except _PillowError:
+        bare = without_metadata(photo, exif == "apply")
+        if bare != photo:
+            with suppress(_PillowError):
+                return _opened_with_pillow(bare, exif, max_pixels, truncated)
+        raise
+
+
+def _opened_with_pillow(photo: bytes, exif: str, max_pixels: int, truncated: bool) -> tuple[np.ndarray, str]:
+    try:
+        with pillow_settings(truncated=truncated), Image.open(io.BytesIO(photo), formats=DECODED) as image:
             _check_pixels(image.width, image.height, max_pixels)
             kind = image.format or ""
             form = describe_format(kind, image.mode, _raw_mode(image), ycck=image.info.get("adobe_transform") == 2)
             before = _orientation(image) if kind == "TIFF" else 1
+            largest = largest_sample(image, photo)
+            if kind == "PNG" and not truncated:
+                _check_png(photo)
             image.load()
-            if image.mode[0] == "I":  # 16-bit grey; convert("RGB") would clip it at 255
-                grey = (np.clip(np.asarray(image), 0, 65535) // 256).astype(np.uint8)
-                pixels = np.repeat(grey[:, :, None], 3, axis=2)
-            else:
-                pixels = np.array(image.convert("RGB"))
-            if exif == "apply":
+            pixels = eight_bits(image, photo, largest)
+            if exif == "apply" or kind == "AVIF":
                 return _turned(pixels, _orientation(image)), form
             return _turned(pixels, {6: 8, 8: 6}.get(before, before)), form  # Pillow has rotated it on loading
     except PhotoError:
         raise
     except Exception as error:  # Pillow's plugins raise errors of any type on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise PhotoError("not a photo in a known format" if "cannot identify" in reason else reason) from None
+        raise _PillowError(_unknown(photo) if "cannot identify" in reason else reason) from None
+
+
+def _check_png(photo: bytes) -> None:
+    """Check the checksums of the pixels, as libpng does and Pillow does not."""
+    if not all(sum_is_right(photo, *place) for name, *place in png_chunks(photo) if name == b"IDAT"):
+        raise PhotoError("broken PNG file (bad checksum of the pixels)")
+
+
+def _unknown(photo: bytes) -> str:
+    """Return why Pillow recognises no format, and what can be done about it."""
+    name, other = photo_format(photo), other_format(photo)
+    if name in DECODED:
+        return f"{name}, but damaged or of an unknown kind: if it can be viewed, save it as an 8-bit JPEG or PNG"
+    if name:
+        return f"{name} is not supported: convert it to JPEG"
+    if other == "XML" and b"<svg" in photo[:4096]:
+        other = "SVG"
+    if other:
+        advice = {"HTML": ": download it again", "film": ""}.get(other, ": convert it to JPEG")
+        return f"not a photo but {other}{advice}"
+    return "not a photo in a known format"
 
 
 def _scans(photo: bytes) -> int:
@@ -157,8 +197,9 @@ def _orientation_of_jpeg(photo: bytes) -> int:
     try:
         with pillow_settings(truncated=False), Image.open(io.BytesIO(photo), formats=("JPEG",)) as image:
             return _orientation(image)
-    except Exception:  # libjpeg has decoded the pixels: only metadata is damaged
-        return 1
+    except Exception:  # libjpeg has decoded the pixels: only metadata is damaged, perhaps other than the orientation
+        bare = without_metadata(photo, exif=True)
+        return _orientation_of_jpeg(bare) if bare != photo else 1
 
 
 def _orientation(image: Image.Image) -> int:

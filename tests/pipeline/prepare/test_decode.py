@@ -28,7 +28,7 @@ from alexnet_dali.pipeline.prepare.resize import prepare
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import noise, opened, saved, scene
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 
 def test_a_plain_jpeg_is_decoded_as_pillow_and_opencv_do():
@@ -333,6 +333,9 @@ def test_threads_that_overlap_leave_pillow_as_it_was():
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
 
 
+DAMAGED = ", but damaged or of an unknown kind: if it can be viewed, save it as an 8-bit JPEG or PNG"
+
+
 @pytest.mark.parametrize("missing", [1, 2, 40])
 def test_a_jpeg_without_its_last_bytes_is_rejected(missing):
     with pytest.raises(PhotoError, match="truncated"):
@@ -345,17 +348,55 @@ def test_a_jpeg_without_its_last_bytes_is_rejected(missing):
         (b"", "the file is empty"),
         (b"x", "not a photo in a known format"),
         (b"Dear reader,\nthis is no photo.\n", "not a photo in a known format"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo in a known format"),
         (b"\xff\xd8", "not a photo in a known format"),
-        (b"\xff\xd8\xff\xe0" + bytes(100), "not a photo in a known format"),
-        (saved(COLOURS, "PDF"), "not a photo in a known format"),  # Pillow's other formats stay shut
-        (saved(COLOURS, "ICO", sizes=[(16, 16)]), "not a photo in a known format"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), f"JPEG{DAMAGED}"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), f"PNG{DAMAGED}"),
+        (saved(COLOURS, "TIFF").replace(b"\x06\x01\3\0\1\0\0\0\2\0", b"\x06\x01\3\0\1\0\0\0\x63\0"), f"TIFF{DAMAGED}"),
+        (saved(COLOURS, "JPEG2000"), "JPEG 2000 is not supported: convert it to JPEG"),
+        (b"\xff\x0a\xfa\x1f\1" + bytes(30), "JPEG XL is not supported: convert it to JPEG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(30), "HEIC is not supported: convert it to JPEG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(30), "HEIC is not supported: convert it to JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo but SVG: convert it to JPEG"),
+        (b"<?xml version='1.0'?>\n<!-- a drawing -->\n<svg/>", "not a photo but SVG: convert it to JPEG"),
+        (b"<?xml version='1.0'?><feed/>", "not a photo but XML: convert it to JPEG"),
+        (b"<!DOCTYPE html>\n<title>Not found</title>", "not a photo but HTML: download it again"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41" + bytes(30), "not a photo but film"),
+        (saved(COLOURS, "PDF"), "not a photo but PDF: convert it to JPEG"),  # Pillow's other formats stay shut
+        (saved(COLOURS, "ICO", sizes=[(16, 16)]), "not a photo but icon: convert it to JPEG"),
     ],
 )
 def test_what_is_no_photo_is_rejected_with_its_reason(photo, reason):
     with pytest.raises(PhotoError) as caught:
         prepare(photo)
     assert str(caught.value) == reason
+
+
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+
+
+@needs_avif
+@pytest.mark.parametrize("exif", ["ignore", "apply"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_avif_is_turned_as_every_viewer_shows_it(orientation, exif):
+    """Its rotation is a part of the picture: Pillow writes the tag so, and reads it back as a tag."""
+    about = Image.Exif()
+    about[0x0112] = orientation
+    photo = saved(COLOURS, "AVIF", quality=100, subsampling="4:4:4", exif=about)
+    stored = Image.fromarray(COLOURS)
+    stored.getexif()[0x0112] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.abs(decode(photo, exif=exif).astype(int) - upright).max() <= 8
+    assert prepare(photo).form == "AVIF"
+
+
+@needs_avif
+def test_a_torn_or_oversized_avif_is_rejected():
+    photo = saved(COLOURS, "AVIF")
+    for tenth in range(1, 10):
+        with pytest.raises(PhotoError):
+            decode(photo[: len(photo) * tenth // 10])
+    with pytest.raises(PhotoError, match="120x80 is more than 9,599 pixels"):
+        decode(photo, max_pixels=9599)
 
 
 @pytest.mark.parametrize(

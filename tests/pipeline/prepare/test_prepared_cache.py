@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import forms
 import ilsvrc
+import numpy as np
 import pytest
 from alexnet_dali.pipeline.errors import ShardError, SourceError
 from alexnet_dali.pipeline.prepare import prepared_cache
@@ -16,6 +17,7 @@ from alexnet_dali.pipeline.prepare.prepared_cache import Spool, SpoolJob, spool
 from alexnet_dali.pipeline.sources import parquet
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.sources.photo import Photo
+from pictures import saved
 
 SMALL = BuildOptions(size=24, shard_records=5)
 
@@ -143,3 +145,28 @@ def test_a_picture_that_is_not_in_the_spool(table, tmp_path):
     job.path.write_bytes(b"")
     with pytest.raises(ShardError, match="x is not in the cache"):
         Spool(tmp_path / "out").picture(Photo("x", 0, 0, archive, 4))
+
+
+def test_a_picture_that_shows_nothing_is_noted_in_the_cache(photos, tmp_path):
+    photos = shutil.copytree(photos, tmp_path / "photos")
+    for photo in (photos / "train").rglob("*.JPEG"):
+        photo.write_bytes(saved(np.zeros((30, 40, 3), np.uint8)))
+    table = forms.make_parquet(photos, tmp_path / "table")
+    (tmp_path / "out/.build").mkdir(parents=True)
+    for split, empty in (("train", "one colour"), ("val", "")):
+        archive = "data/" + next((table / "data").glob(f"{split}*-00000*")).name
+        spool(SpoolJob(table, tmp_path / "out", archive, (0, 1), SMALL))
+        pictures = [Spool(tmp_path / "out").picture(Photo("x", 0, 0, archive, row)) for row in (0, 1)]
+        assert [picture.empty for picture in pictures] == [empty, empty]
+
+
+def test_a_cache_of_a_version_that_noted_less_is_read_again(table, tmp_path):
+    archive = "data/" + next((table / "data").glob("train-00000*")).name
+    (tmp_path / "out/.build").mkdir(parents=True)
+    job = SpoolJob(table, tmp_path / "out", archive, (1, 4), SMALL)
+    spool(job)
+    index = np.load(job.path.with_suffix(".npy"))
+    np.save(job.path.with_suffix(".npy"), index[[name for name in index.dtype.names if name != "empty"]])
+    assert not job.is_done()
+    spool(job)
+    assert job.is_done() and Spool(tmp_path / "out").picture(Photo("x", 0, 0, archive, 4)).empty == ""

@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from alexnet_dali.pipeline.prepare.decode import PhotoError
-from alexnet_dali.pipeline.prepare.resize import encode_jpeg, fit_pixels, fitted_sides, prepare
+from alexnet_dali.pipeline.prepare.resize import encode_jpeg, fit_pixels, fitted_sides, prepare, why_empty
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import noise, opened, saved, scene
@@ -166,3 +166,48 @@ def test_a_picture_longer_than_a_jpeg_can_be_is_rejected(encoding):
     with pytest.raises(PhotoError, match="aspect ratio too large: 76800x256 after resizing"):
         prepare(photo, fit="short-side", encoding=encoding)
     assert prepare(photo, encoding=encoding).width == 256  # cut, it is as any other
+
+
+def levels(*numbers):
+    """A picture with these levels in each channel."""
+    return np.resize(np.array(numbers, np.uint8), (256, 256, 1)).repeat(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "empty"),
+    [
+        (levels(0), "one colour"),
+        (levels(255), "one colour"),
+        (np.full((256, 256, 3), (200, 10, 30), np.uint8), "one colour"),
+        (levels(0, 255), "fewer than 8 levels"),  # black and white
+        (levels(0, 1, 2, 3, 4, 5, 6), "fewer than 8 levels"),
+        (levels(*range(0, 245, 35)), "fewer than 8 levels"),
+        (levels(*range(8)), ""),
+        (scene(256, 256), ""),
+        (noise(256, 256), ""),
+    ],
+)
+def test_a_picture_that_shows_nothing_is_noticed(pixels, empty):
+    for kind in ("PNG", "BMP"):
+        for encoding in ("jpeg", "raw"):
+            assert prepare(saved(pixels, kind), encoding=encoding).empty == empty
+
+
+@pytest.mark.parametrize("channel", range(3))
+@pytest.mark.parametrize("place", [(0, 0), (1, 1), (255, 255), (100, 17)])
+def test_one_channel_or_a_corner_that_shows_something_is_enough(channel, place):
+    pixels = np.full((256, 256, 3), 99, np.uint8)
+    top, left = min(place[0], 253), min(place[1], 253)
+    pixels[top : top + 3, left : left + 3, channel] = np.arange(9).reshape(3, 3)
+    assert prepare(saved(pixels, "PNG")).empty == ""
+    pixels[top : top + 3, left : left + 3, channel] //= 2  # 5 levels, and 99
+    assert prepare(saved(pixels, "PNG")).empty == "fewer than 8 levels"
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1 << 30))
+def test_a_picture_is_empty_by_the_count_of_its_levels(height, width, most, seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (most, 3), dtype=np.uint8)[rng.integers(0, most, (height, width))]
+    counts = [len(np.unique(pixels[:, :, channel])) for channel in range(3)]
+    expected = "one colour" if max(counts) == 1 else "fewer than 8 levels" if max(counts) < 8 else ""
+    assert why_empty(pixels) == expected
