@@ -228,6 +228,11 @@ def ending_of(name: str) -> str:
     return ending if re.fullmatch(r"\.[\w-]{1,12}", ending) else "no ending"
 
 
+def is_known(name: str) -> bool:
+    """Return whether a file's ending says that it is no photo, so that its bytes need not be looked at."""
+    return ending_of(name) in _KNOWN
+
+
 def _other(found: Inventory, ending: str, path: str) -> None:
     count, names = found.others.get(ending, (0, []))
     found.others[ending] = count + 1, names if len(names) == NAMED else [*names, path]

@@ -34,12 +34,18 @@ def split_of(name: str) -> str:
     return named.pop() if len(named) == 1 else ""
 
 
-def files_by_split(root: Path, suffix: str) -> dict[str, list[str]]:
+def files_by_split(
+    root: Path, suffix: str | tuple[str, ...], ignored: Callable[[str], bool] = lambda path: False
+) -> dict[str, list[str]]:
     """List the large files of a layout in a folder, or `root` alone if it is a file.
 
     They are in the folder itself, in its `data/`, or in the only other folder that has any; there also in folders
     named like a split.
 
+    Args:
+        root: the folder or file.
+        suffix: ending of the files' names, or several.
+        ignored: whether to leave out a file, by its path relative to root.
     Returns:
         Sorted paths relative to root by split; under "" if no name has a split, or all are train; empty if there are
         no files.
@@ -48,14 +54,15 @@ def files_by_split(root: Path, suffix: str) -> dict[str, list[str]]:
     """
     if root.is_file():
         return flat_if_train_alone({split_of(root.stem): [root.name]} if has_suffix(root.name, suffix) else {})
-    groups = _groups(root, suffix)
+    groups = _groups(root, suffix, ignored)
     if len(groups) > 1:
         one, two = list(groups)[:2]
-        raise UsageError(f"{root}: {one} and {two} both contain {suffix} files", "choose one of these folders")
+        kind = suffix if isinstance(suffix, str) else suffix[0]
+        raise UsageError(f"{root}: {one} and {two} both contain {kind} files", "choose one of these folders")
     found: dict[str, list[str]] = {}
     for path in next(iter(groups.values()), []):
         folder, name = os.path.split(path)
-        split = split_of(os.path.basename(folder)) or split_of(name.removesuffix(suffix))
+        split = split_of(os.path.basename(folder)) or split_of(name)
         found.setdefault(split, []).append(path)
     if "" in found and len(found) > 1:
         other = next(paths[0] for split, paths in found.items() if split)
@@ -71,39 +78,42 @@ def flat_if_train_alone(splits: dict) -> dict:
     return {"": splits["train"]} if set(splits) == {"train"} else splits
 
 
-def first_file(root: Path, suffix: str) -> str:
+def first_file(
+    root: Path, suffix: str | tuple[str, ...], ignored: Callable[[str], bool] = lambda path: False
+) -> str:
     """Return one of the files of `files_by_split`, relative to root; empty if there are none."""
     if root.is_file():
         return root.name if has_suffix(root.name, suffix) else ""
-    return next((path for group in _groups(root, suffix).values() for path in group), "")
+    return next((path for group in _groups(root, suffix, ignored).values() for path in group), "")
 
 
-def has_suffix(name: str, suffix: str) -> bool:
-    """Return whether a file has the suffix, in any case, and is not hidden, like the `._a.tar` of macOS."""
+def has_suffix(name: str, suffix: str | tuple[str, ...]) -> bool:
+    """Return whether a file has the suffix, or one of them, in any case, and is not hidden, like the `._a.tar` of macOS."""
     return name.lower().endswith(suffix) and not name.startswith(".")
 
 
-def _groups(root: Path, suffix: str) -> dict[str, list[str]]:
+def _groups(root: Path, suffix: str | tuple[str, ...], ignored: Callable[[str], bool]) -> dict[str, list[str]]:
     """Return the files by the folder that contains them or the splits' folders; with several it is ambiguous."""
     for folder in ("", "data"):
-        if found := _files_at(root, folder, suffix):
+        if found := _files_at(root, folder, suffix, ignored):
             return {folder: found}
     folders = _names(root, _is_folder)
     if len(folders) > _MOST_FOLDERS:
         return {}
-    return {folder: found for folder in folders if (found := _files_at(root, folder, suffix))}
+    return {folder: found for folder in folders if (found := _files_at(root, folder, suffix, ignored))}
 
 
-def _files_at(root: Path, folder: str, suffix: str) -> list[str]:
+def _files_at(root: Path, folder: str, suffix: str | tuple[str, ...], ignored: Callable[[str], bool]) -> list[str]:
     """Return the files in a folder and in its folders that are named like a split."""
     top = root / folder
     inside = ["", *(name for name in _names(top, _is_folder) if split_of(name))]
-    return [
+    paths = (
         os.path.join(folder, place, name)
         for place in inside
         for name in _names(top / place, _is_file)
         if has_suffix(name, suffix)
-    ]
+    )
+    return [path for path in paths if not ignored(path)]
 
 
 def _names(top: Path, wanted: Callable[[os.DirEntry], bool]) -> list[str]:

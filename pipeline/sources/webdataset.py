@@ -1,15 +1,15 @@
 """Photos in WebDataset's tar files, where a photo and its label are members with the same key.
 
     imagenet1k-train-0000.tar     n01440764_10026.jpg, n01440764_10026.cls (the label as text), .json (metadata)
-    train/000012.tar              the split in the folder's name
+    train/000012.tar.gz           the split in the folder's name; gzipped
 
 In:  a folder of tars, or one tar.  Out: Found.  The key is the member's path up to the first dot of its file name.
+A key has one photo, KEY.jpg or the only KEY.NAME.jpg, and one label, KEY.cls or the only KEY.NAME.cls.
 Reads headers and the small members with labels; unpacks nothing.
 """
 
 import json
-import os
-import tarfile
+import re
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,18 +18,19 @@ from ..errors import SourceError, UsageError
 from ..shards.datum import NO_LABEL
 from .class_folders import read_words
 from .entries import Declined, Found, Request
-from .inventory import Inventory
+from .inventory import Inventory, is_known
 from .label_names import Row, find_classes
-from .photo import SUFFIXES
+from .magic import HEAD_BYTES, is_photo_head
+from .photo import SUFFIXES, TAR_GZ
 from .splits import files_by_split, first_file
-from .tar_index import Member, members
+from .tar_index import Archive, Member, open_tar
 
 KIND = "WebDataset"
-TAR = ".tar"
+TARS = (".tar", *TAR_GZ)
 LABELS = ("cls", "cls.txt", "json")
 NUMBERS_IN_JSON = ("label", "cls", "class", "class_id", "class_index")
 NAMES_IN_JSON = ("wnid", "class", "class_name", "label", "cls")
-_FIRST = 12  # members read to detect the layout
+_FIRST = 1000  # members read to detect the layout, in 10 ms; photos and labels are beside each other
 _MOST_BYTES = {"cls": 64, "cls.txt": 64, "json": 1 << 20}
 
 
@@ -41,25 +42,56 @@ class About(NamedTuple):
     words: str
 
 
+class _Part(NamedTuple):
+    """A member with a key: whether it is a photo; for a label, which of LABELS, and its text, None if it is too long."""
+
+    member: Member
+    is_photo: bool = False
+    label: str = ""
+    text: bytes | None = None
+
+
 def declines(look: Inventory, ask: Request) -> Declined | None:
     """Return None if the path is a tar, or a folder of tars, whose first one begins with photos and labels."""
     root, wanted = look.source, "WebDataset tars: KEY.jpg with KEY.cls or KEY.json"
-    first = first_file(root, TAR)
-    if not first or os.path.basename(first).startswith("ILSVRC20"):
+    first = first_file(root, TARS, look.ignores)
+    if not first or first.rpartition("/")[2].startswith("ILSVRC20"):
         return Declined(wanted)
     path = root if root.is_file() else root / first
     try:
-        with tarfile.open(path, "r:") as archive:
-            names = [member.name for member in islice(archive, _FIRST)]
-    except (tarfile.TarError, OSError):
+        names = _names_without_labels(path)
+    except SourceError:
         return Declined(wanted, f"{first}, a damaged tar") if look.top.classes() else None  # find reports the damage
-    keys: dict[str, set[str]] = {}
-    for name in names:
-        key, ending = _split(name)
-        keys.setdefault(key, set()).add(ending)
-    if any(_is_photo(one) and endings & {*LABELS} for endings in keys.values() for one in endings):
+    if not names:
         return None
-    return Declined(wanted, f"{first}, which begins with {', '.join(names[:3]) or 'nothing'}")
+    without = f"without labels in their first {_FIRST:,} members" if len(names) == _FIRST else "without labels"
+    return Declined(wanted, f"{first}, {without}: {', '.join(names[:3])}".rstrip(": "))
+
+
+def _names_without_labels(path: Path) -> list[str]:
+    """Return the names of a tar's first members; empty if a photo with a label is among them."""
+    keys: dict[str, dict[str, _Part]] = {}
+    names: list[str] = []
+    with open_tar(path) as tar:
+        for member in islice(tar.members(), _FIRST):
+            names.append(member.name)
+            if member.name.endswith(".tar"):
+                break
+            key, ending = _split(member.name)
+            beside = keys.setdefault(key, {})
+            beside[ending] = _part(tar, member, ending)
+            if any(one.is_photo for one in beside.values()) and _has_label(path, key, beside):
+                return []
+    return names or [""]
+
+
+def _has_label(path: Path, key: str, beside: dict[str, _Part]) -> bool:
+    if not any(one.label for one in beside.values()):
+        return False
+    if any(one.label != "json" for one in beside.values() if one.label):
+        return True
+    about = _about(path, key, beside)
+    return about.number != NO_LABEL or bool(about.name)
 
 
 def find(look: Inventory, ask: Request) -> Found:
@@ -67,11 +99,11 @@ def find(look: Inventory, ask: Request) -> Found:
 
     Raises:
         UsageError: there are no tars, or their names do not determine the splits.
-        SourceError: a tar is damaged, a photo has no label or an invalid one, or a key has two photos.
+        SourceError: a tar is damaged, a photo has no label or an invalid one, or a key has two photos or labels.
     """
     root, split = look.source, ask.split
     folder = root.parent if root.is_file() else root
-    files = files_by_split(root, TAR)
+    files = files_by_split(root, TARS, look.ignores)
     if not files:
         raise UsageError(f"{root}: no tar files", "put them into the folder itself, its data/, or train/ and val/")
     rows: dict[str, list[Row]] = {}
@@ -95,22 +127,18 @@ def _rows(folder: Path, path: str) -> tuple[list[Row], int]:
     """Return the photos of a tar, and the number of members that belong to none."""
     rows: list[Row] = []
     ignored = 0
-    keys: dict[str, dict[str, Member]] = {}
-    for member in members(folder / path):
-        key, ending = _split(member.name)
-        keys.setdefault(key, {})[ending] = member
-    with open(folder / path, "rb") as file:
-        for key, beside in keys.items():
-            photo = _photo(folder / path, key, beside)
-            if photo is None:
-                ignored += len(beside)
-                continue
-            about = _about(folder / path, file.fileno(), beside)
-            rows.append(
-                Row(
-                    about.number, about.name, f"{path}/{photo.name}", photo.bytes, path, photo.offset, words=about.words
-                )
-            )
+    keys: dict[str, dict[str, _Part]] = {}
+    with open_tar(folder / path) as tar:
+        for member in tar.members():
+            key, ending = _split(member.name)
+            keys.setdefault(key, {})[ending] = _part(tar, member, ending)
+    for key, beside in keys.items():
+        photo = _photo(folder / path, key, beside)
+        if photo is None:
+            ignored += len(beside)
+            continue
+        number, name, words = _about(folder / path, key, beside)
+        rows.append(Row(number, name, f"{path}/{photo.name}", photo.bytes, path, photo.offset, words=words))
     return rows, ignored
 
 
@@ -121,42 +149,68 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{base}", ending.lower()
 
 
-def _is_photo(ending: str) -> bool:
-    return f".{ending}" in SUFFIXES
+def _part(tar: Archive, member: Member, ending: str) -> _Part:
+    """Look at a member when it passes: a gzipped tar can only be read in order."""
+    if f".{ending.rpartition('.')[2]}" in SUFFIXES:
+        return _Part(member, is_photo=True)
+    for label in LABELS:
+        if ending == label or ending.endswith(f".{label}"):
+            most = _MOST_BYTES[label]
+            return _Part(member, label=label, text=tar.read(member, most) if member.bytes <= most else None)
+    known = is_known(member.name)
+    return _Part(member, is_photo=not known and is_photo_head(tar.read(member, HEAD_BYTES)))
 
 
-def _photo(path: Path, key: str, beside: dict[str, Member]) -> Member | None:
+def _photo(path: Path, key: str, beside: dict[str, _Part]) -> Member | None:
     """Return the photo of a key: `1.jpg`, or else `1.image.jpg` if it is the only one."""
-    for endings in (
-        [ending for ending in beside if _is_photo(ending)],
-        [ending for ending in beside if _is_photo(ending.rpartition(".")[2])],
-    ):
-        if len(endings) > 1:
+    ending = _only(path, key, beside, "photos", {ending for ending, one in beside.items() if one.is_photo})
+    return beside[ending].member if ending is not None else None
+
+
+def _only(path: Path, key: str, beside: dict[str, _Part], what: str, endings: set[str]) -> str | None:
+    """Return the one of some endings that is without a dot, or else the only one; None if there is none.
+
+    Raises:
+        SourceError: there are several.
+    """
+    for some in ([one for one in endings if one.removesuffix(".txt").count(".") == 0], [*endings]):
+        if len(some) > 1:
+            names = sorted(beside[ending].member.name for ending in some)
             raise SourceError(
-                f"{path}: the key {key.lstrip('/')} has {len(endings)} photos: "
-                + " and ".join(beside[ending].name for ending in endings[:2]),
+                f"{path}: the key {key.lstrip('/')} has {len(some)} {what}: " + " and ".join(names[:2]),
                 "remove one of them, or rename it",
             )
-        if endings:
-            return beside[endings[0]]
+        if some:
+            return some[0]
     return None
 
 
-def _about(path: Path, handle: int, beside: dict[str, Member]) -> About:
+def _about(path: Path, key: str, beside: dict[str, _Part]) -> About:
     """Read the members with labels; a number in `.cls` takes precedence over one in `.json`."""
     number: int | None = None
     name = words = ""
-    if member := beside.get("cls") or beside.get("cls.txt"):
-        number = _number(path, member, _small(path, handle, member, _MOST_BYTES["cls"]))
-    if member := beside.get("json"):
-        about = _json(path, member, _small(path, handle, member, _MOST_BYTES["json"]))
+    labels = {ending for ending, one in beside.items() if one.label.startswith("cls")}
+    if labels and (ending := _only(path, key, beside, "labels", labels)) is not None:
+        number = _number(path, beside[ending].member, _small(path, beside[ending]))
+    tables = [ending for ending, one in beside.items() if one.label == "json"]
+    if "json" in beside or len(tables) == 1:
+        part = beside.get("json") or beside[tables[0]]
+        about = _json(path, part.member, _small(path, part))
         if number is None:
-            number = next((about[key] for key in NUMBERS_IN_JSON if type(about.get(key)) is int), None)
-        name = next((about[key] for key in NAMES_IN_JSON if isinstance(about.get(key), str)), "")
+            number = next((_whole(about[one]) for one in NUMBERS_IN_JSON if _whole(about.get(one)) is not None), None)
+        names = [one for one in NAMES_IN_JSON if isinstance(about.get(one), str)]
+        name = next((about[one] for one in names if one not in NUMBERS_IN_JSON or _whole(about[one]) is None), "")
         words = about["words"] if isinstance(about.get("words"), str) else ""
     if number is None and not name:
         number = NO_LABEL
     return About(number, name, words)
+
+
+def _whole(value: object) -> int | None:
+    """Return a whole number, also one that is written as text, `"3"`; else None."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _number(path: Path, member: Member, text: bytes) -> int:
@@ -179,9 +233,10 @@ def _json(path: Path, member: Member, text: bytes) -> dict:
     return about
 
 
-def _small(path: Path, handle: int, member: Member, most: int) -> bytes:
-    if member.bytes > most:
+def _small(path: Path, part: _Part) -> bytes:
+    if part.text is None:
         raise SourceError(
-            f"{path}: {member.name}: a label of {member.bytes:,} bytes", f"a label may have {most:,} bytes"
+            f"{path}: {part.member.name}: a label of {part.member.bytes:,} bytes",
+            f"a label may have {_MOST_BYTES[part.label]:,} bytes",
         )
-    return os.pread(handle, member.bytes, member.offset)
+    return part.text

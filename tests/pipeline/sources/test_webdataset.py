@@ -11,7 +11,9 @@ from alexnet_dali.pipeline.errors import AlexnetError, SourceError
 from alexnet_dali.pipeline.files import read_csv
 from alexnet_dali.pipeline.shards.export import export_shards
 from alexnet_dali.pipeline.sources import webdataset
+from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.sources.inventory import take_inventory
 from conftest import build_set
 
 
@@ -32,6 +34,11 @@ def refused(path, **options):
     return caught.value
 
 
+def fits(path):
+    """Whether the layout is detected."""
+    return webdataset.declines(take_inventory(path), Request()) is None
+
+
 def samples(**labels):
     """Content of a tar: for each key a photo that holds it, and its label."""
     return {
@@ -50,7 +57,7 @@ def tree(tmp_path):
 def test_the_same_photos_as_in_class_folders(tree, tmp_path, shards):
     folders = find_photos(tree)
     found = find_photos(forms.make_webdataset(tree, tmp_path / "wds", shards))
-    assert found.kind == "WebDataset, train and val" and found.ignored == 0 and found.notes == ()
+    assert found.kind == "WebDataset, train and val" and found.account.other_files == 0 and found.notes == ()
     assert found.classes == folders.classes and forms.shown(found) == forms.shown(folders)
     sizes = {split: [photo.bytes for photo in photos] for split, photos in folders.splits.items()}
     assert {split: [photo.bytes for photo in photos] for split, photos in found.splits.items()} == sizes
@@ -154,7 +161,7 @@ def test_keys_and_labels(tmp_path, content, found):
 
 def test_members_that_belong_to_no_photo_are_counted(tmp_path):
     forms.write_tar(tmp_path / "x.tar", {**samples(a=0, b=1), "c.cls": b"1", "c.json": b"?", "readme": b""})
-    assert find_photos(tmp_path).ignored == 3
+    assert find_photos(tmp_path).account.members == 3
 
 
 def test_of_two_members_with_one_name_the_last_counts(tmp_path):
@@ -239,14 +246,14 @@ def test_a_tar_that_ends_within_a_photo_when_it_is_read(tmp_path):
 
 
 def test_what_looks_like_webdataset(tree, tmp_path):
-    assert not webdataset.looks_like(tree)
+    assert not fits(tree)
     forms.write_tar(tree / "backup.tar", {"train/n01/a.jpg": b"", "train/n01/b.jpg": b""})
-    assert not webdataset.looks_like(tree)  # photos alone
+    assert not fits(tree)  # photos alone
     (tree / "backup.tar").write_bytes(b"damaged")
-    assert not webdataset.looks_like(tree)
+    assert not fits(tree)
     for name, yes in (("ILSVRC2012_img_val.tar", False), ("n01440764.tar", False), ("0.tar", True)):
         folder = tmp_path / name
         forms.write_tar(folder / name, samples(a=0) if yes else {"ILSVRC2012_val_00000001.JPEG": b""})
-        assert webdataset.looks_like(folder) is yes and webdataset.looks_like(folder / name) is yes
+        assert fits(folder) is yes and fits(folder / name) is yes
     (tmp_path / "0.tar/0.tar").write_bytes(b"damaged")
-    assert webdataset.looks_like(tmp_path / "0.tar")  # and is then refused by name
+    assert fits(tmp_path / "0.tar")  # and is then refused by name
