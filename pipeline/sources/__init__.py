@@ -14,8 +14,15 @@
     devkit.py          ILSVRC's classes by number, and ground truth; meta.mat
     imagenet2012.py    the official archives of 2012, packed or unpacked, and their devkit
     imagenet2010.py    those of 2010, with patch_images.tar and the labels of the test photos
+    photo_tables.py    tables that name photos and their classes, and where a set may be below a source
+    named_sets.py      Tiny ImageNet, CUB-200, Stanford Dogs, Oxford's pets and flowers, with their own tables
+    cifar.py           CIFAR-10 and CIFAR-100: raw pixels in place
+    json_stream.py     the arrays of a large JSON file, element by element
+    coco.py            JSON files in COCO's style with one category a photo, as iNaturalist's
     kaggle.py          ILSVRC/Data/CLS-LOC with LOC_val_solution.csv
     parquet.py         Hugging Face's tables that contain the photos
+    parquet_files.py   which of them are a set, and their splits
+    parquet_columns.py their photos, labels and splits, by the names of columns
     webdataset.py      tars of KEY.jpg with KEY.cls or KEY.json
     account.py         which photos are used, which are left out and why
     find.py            detect the layout; labels, splits and order of its photos

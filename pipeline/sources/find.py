@@ -30,8 +30,12 @@ LAYOUTS = {  # module by layout, in the order of detection; each has declines(lo
     "kaggle": "kaggle",
     "imagenet2012": "imagenet2012",
     "imagenet2010": "imagenet2010",
+    "named": "named_sets",
+    "cifar": "cifar",
+    "coco": "coco",
     "parquet": "parquet",
     "webdataset": "webdataset",
+    "tars": "tars",
     "list": "image_list",
     "folders": "class_folders",
 }

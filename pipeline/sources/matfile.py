@@ -1,4 +1,4 @@
-"""Read an array of structs from a MATLAB file of version 5 to 7.2, such as the devkits' `meta.mat`.
+"""Read an array of structs, of numbers or of strings from a MATLAB file of version 5 to 7.2, such as `meta.mat`.
 
 In:  bytes.  Out: strings and numbers.  SciPy's reader (1.17) can crash the interpreter on a file with one flipped bit.
 Here every length is checked before use, damaged files raise MatError, values of other types (functions, objects) are
@@ -48,14 +48,35 @@ def read_structs(data: bytes, name: str, fields: tuple[str, ...], most_bytes: in
     Raises:
         MatError: the file is damaged, of another version or too large, or lacks the variable or a field.
     """
+    reader, array = _variable(data, name, most_bytes)
+    structs = reader.arrays(array) if array.kind == _CELL else iter([array])
+    return [row for struct in structs for row in reader.rows(struct, fields)]
+
+
+def read_numbers(data: bytes, name: str, most_bytes: int) -> list[float]:
+    """Read an array of numbers, in the order of the file; otherwise as `read_structs`."""
+    reader, array = _variable(data, name, most_bytes)
+    return reader.numbers(array, name)
+
+
+def read_texts(data: bytes, name: str, most_bytes: int) -> list[str]:
+    """Read a cell array of strings, in the order of the file; otherwise as `read_structs`."""
+    reader, array = _variable(data, name, most_bytes)
+    cells = list(reader.arrays(array)) if array.kind == _CELL else []
+    if array.kind != _CELL or any(cell.kind != _CHAR for cell in cells):
+        raise MatError(f"{name} is not a cell array of strings")
+    return [reader.text(cell) if cell.size else "" for cell in cells]
+
+
+def _variable(data: bytes, name: str, most_bytes: int) -> "tuple[_Reader, _Array]":
+    """Return a variable of a file, and the reader for its parts."""
     if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
         raise MatError("not a MATLAB file of version 5")
     reader = _Reader("little" if data[126:128] == b"IM" else "big")
     if int.from_bytes(data[124:126], reader.order) != 0x0100:
         raise MatError("not a MATLAB file of version 5, but of another")
     for array in reader.variables(memoryview(data)[128:], name, most_bytes):
-        structs = reader.arrays(array) if array.kind == _CELL else iter([array])
-        return [row for struct in structs for row in reader.rows(struct, fields)]
+        return reader, array
     raise MatError(f"no variable {name}")
 
 
@@ -122,11 +143,19 @@ class _Reader:
             return self.text(array)
         if not _DOUBLE <= array.kind <= _UINT64 or array.size != 1:
             raise MatError(f"the field {field} is neither a string nor a single number")
+        return self.numbers(array, field)[0]
+
+    def numbers(self, array: _Array, name: str) -> list[float]:
+        """Return an array of numbers."""
+        if not _DOUBLE <= array.kind <= _UINT64:
+            raise MatError(f"{name} is not an array of numbers")
         kind, data, _ = self.element(array.data, array.place)
         number = np.dtype(self.prefix + _NUMBERS[kind]) if kind in _NUMBERS else None
-        if number is None or len(data) != number.itemsize:
-            raise MatError(f"the number in {field} is damaged")
-        return float(np.frombuffer(data, number)[0])
+        if number is None or len(data) != number.itemsize * array.size:
+            raise MatError(
+                f"the number{'s' * (array.size != 1)} in {name} {'is' if array.size == 1 else 'are'} damaged"
+            )
+        return np.frombuffer(data, number).astype(float).tolist()
 
     def text(self, array: _Array) -> str:
         """Return a character array of one row as a string."""

@@ -1,6 +1,7 @@
 """A photo's name and location, and reading its bytes.
 
-In:  a Photo.  Out: its bytes, read in place from its file or from a tar by offset; nothing is unpacked.
+In:  a Photo.  Out: its bytes, read in place from its file or from a tar by offset; nothing is unpacked. Raw pixels of
+CIFAR become a PPM file.
 """
 
 import errno
@@ -18,6 +19,8 @@ SUFFIXES = frozenset(
     .jxl""".split()
 )
 PARQUET = ".parquet"
+PLANES = ".planes"  # ending of the path of a picture of CIFAR: 32x32 pixels, first all of red, then green, then blue
+PLANES_BYTES = 3 * 32 * 32
 TAR_GZ = (".tar.gz", ".tgz")
 LOST_ALONE = frozenset(  # errors of a single photo on a working disk
     [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENXIO]
@@ -79,7 +82,15 @@ def read_photo(root: Path, photo: Photo) -> bytes:
         ) from None
     if len(data) != photo.bytes:
         raise SourceError(f"{path}: ends within {photo.path}", "copy the archive again: it is shorter than it was")
-    return data
+    return _as_ppm(data) if photo.path.endswith(PLANES) else data
+
+
+def _as_ppm(planes: bytes) -> bytes:
+    """Return a picture of PLANES_BYTES bytes as a PPM file."""
+    pixels = bytearray(PLANES_BYTES)
+    for channel in range(3):
+        pixels[channel::3] = planes[channel * 1024 : (channel + 1) * 1024]
+    return b"P6 32 32 255\n" + bytes(pixels)
 
 
 def _whole(path: str) -> bytes:

@@ -77,7 +77,7 @@ def test_the_set_of_2010(tmp_path):
 
 def test_every_layout_is_tried_here():
     assert Counter(kind.split("-")[0].replace("unpacked2012", "imagenet2012") for kind in KINDS).keys() == (
-        LAYOUTS.keys() - {"imagenet2010"}
+        LAYOUTS.keys() - {"imagenet2010", "named", "cifar", "coco"}  # sets of their own: tested in files of their names
     )
 
 
