@@ -67,6 +67,7 @@ def account_for(look: Inventory, found: Found, ask: Request) -> Account:
     left_out = [LeftOut(path, count, why) for (path, why), count in lines.items()]
     archives = {archive for entries in found.entries.values() for archive in entries.archives()}
     used = {os.path.normpath(os.path.join(prefix, archive)) for archive in archives}
+    left_out += [one for one in found.left_out if used.intersection(_upwards(one.path))]  # within archives
     for path in look.archives:
         if path in used:
             continue

@@ -66,6 +66,12 @@ class Entries:
         self._classes = _Numbered()
         self._class = array("i", (self._classes.number(name) for name in class_names))
 
+    def rename(self, names: dict[str, str]) -> None:
+        """Replace class names by others; several may become one."""
+        old, self._classes = self._classes.names, _Numbered()
+        numbers = np.array([self._classes.number(names.get(name, name)) for name in old], dtype=np.intc)
+        self._class = array("i", numbers[np.frombuffer(self._class, dtype=np.intc)].tobytes())
+
     def move(self, k: int, entry: Entry) -> None:
         """Replace the archive, the offset and the size of photo `k` by those of an entry."""
         self._archive[k] = self._archives.number(entry.archive)

@@ -146,7 +146,7 @@ def _walk(found: Inventory, folder: Folder, above: frozenset) -> None:
     for one in _entries_of(place, folder.path):
         path = prefix + one.name
         if _is_folder(one):
-            if why := _no_part(one.name, path, found):
+            if why := no_part(one.name, path, found):
                 found.skipped.append(LeftOut(path, _count(Path(one.path)), why))
             else:
                 inside.append(one.name)
@@ -186,7 +186,7 @@ def _entries_of(place: Path, path: str) -> list[os.DirEntry]:
         ) from None
 
 
-def _no_part(name: str, path: str, found: Inventory) -> str:
+def no_part(name: str, path: str, found: Inventory) -> str:
     """Return why a folder is no part of the photos; empty if it may be."""
     if found.ignores(path):
         return "ignored, as requested"
