@@ -81,10 +81,11 @@ def unwrapped(folder: Folder) -> Folder:
     """Return the folder with the class folders or splits: passes folders that have no photos but in one folder."""
     place = folder
     while not place.photos and len(inside := _without_masks(place.classes(), [])) == 1:
-        if inside[0].photos or split_of(inside[0].name) or len(inside[0].name) == 1:
+        if inside[0].photos or split_of(inside[0].name) or _is_letter(inside[0]):
             break
         place = inside[0]
-    return place if any(split_of(one.name) or len(place.classes()) > 1 for one in place.classes()) else folder
+    inside = place.classes()
+    return place if len(inside) > 1 or any(split_of(one.name) or _is_letter(one) for one in inside) else folder
 
 
 def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:
@@ -177,14 +178,17 @@ def _flat(look: Inventory, top: Folder, ask: Request, found: Found) -> None:
 
 def without_doubling(folder: Folder) -> Folder:
     """Return the folder with the class folders of a split, `train/train`, `val/images`."""
-    while not folder.photos:
-        inside = folder.classes()
-        if len(inside) != 1 or not (inside[0].classes() or split_of(inside[0].name) == split_of(folder.name)):
-            break
-        if inside[0].photos and inside[0].classes():
+    while not folder.photos and len(inside := folder.classes()) == 1 and not _is_letter(inside[0]):
+        doubled = split_of(inside[0].name) == split_of(folder.name) != ""
+        if not doubled and (inside[0].photos or len(inside[0].classes()) < 2):
             break
         folder = inside[0]
     return folder
+
+
+def _is_letter(folder: Folder) -> bool:
+    """Return whether a folder only sorts classes by their first letter."""
+    return len(folder.name) == 1 and folder.name.isalpha() and not folder.photos
 
 
 def _is_loose(top: Folder, train: set[str]) -> bool:
@@ -216,6 +220,10 @@ def _leaves_are_classes(look: Inventory, tops: list[Folder], ask: Request, found
         for folder in _without_masks(top.classes(), []):
             inside = below.setdefault(folder.name, set())
             inside.update(leaf.path[len(folder.path) :] for leaf in _leaves(folder))
+    lower = sorted(name + path for name, paths in below.items() for path in paths)
+    letters = all(len(name) == 1 and name.isalpha() and "" not in paths for name, paths in below.items())
+    if letters and (len(below) == 1 or len({frozenset(paths) for paths in below.values()}) > 1):
+        return True  # not A/images, B/images
     questioned = {name for name, paths in below.items() if "" not in paths and len(paths) > 1}
     if not questioned:
         deeper = sorted(name for name, paths in below.items() if paths - {""} and "" in paths)
@@ -225,10 +233,9 @@ def _leaves_are_classes(look: Inventory, tops: list[Folder], ask: Request, found
                 f"{deeper[0]}{min(below[deeper[0]] - {''})}"
             )
         return False
-    if all(len(name) == 1 for name in below) or {name.lower() for name in below} <= _KINGDOMS:
+    if letters or {name.lower() for name in below} <= _KINGDOMS:
         return True
     first = min(questioned)
-    lower = sorted(name + path for name, paths in below.items() for path in paths)
     shown = [path for path in lower if path.startswith(f"{first}/")][:2]
     raise UsageError(
         f"{look.root / tops[0].path}: {first} has no photos of its own, but {len(below[first]):,} folders that have. "
