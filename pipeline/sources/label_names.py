@@ -89,7 +89,7 @@ def find_classes(
 
 
 def _in_words(splits: list[str]) -> str:
-    named = [name for name in splits if name != "test"] or splits
+    named = splits if len(splits) == 2 else [name for name in splits if name != "test"] or splits
     return " and ".join(named) if len(named) > 1 else f"all {named[0]}" if named[0] else "flat"
 
 

@@ -7,7 +7,9 @@ import forms
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError, SourceError, UsageError
 from alexnet_dali.pipeline.sources import image_list
+from alexnet_dali.pipeline.sources.entries import LeftOut, Request
 from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.sources.inventory import take_inventory
 from conftest import build_set
 
 
@@ -30,6 +32,11 @@ def listed(source):
         split: [(photo.path, source.classes[photo.label] if photo.label >= 0 else "") for photo in photos]
         for split, photos in source.splits.items()
     }
+
+
+def fits(path):
+    """Whether the layout is detected."""
+    return image_list.declines(take_inventory(path), Request()) is None
 
 
 def refused(path, **options):
@@ -89,11 +96,13 @@ def test_builds_the_same_records(photos, shards, tmp_path):
 def test_every_way_of_writing_a_list(folder, text):
     source = find_photos(write(folder / "list.txt", text), split="train")
     assert listed(source) == {"train": FOUND} and source.classes == ("n01", "n02", "n03")
+    unused = (f"{folder}/list.txt: columns that are not used: width",) if "width" in str(text) else ()
     assert source.root == folder and source.notes == (
+        *unused,
         "labels follow the sorted class names, not the source's numbers (see --label-order source)",
     )
     kept = find_photos(folder / "list.txt", split="train", label_order="source")
-    assert kept.classes == ("n03", "n01", "n02") and kept.notes == ()
+    assert kept.classes == ("n03", "n01", "n02") and kept.notes == unused
 
 
 def test_names_with_blanks_after_a_tab_and_in_a_csv(folder):
@@ -136,7 +145,10 @@ def test_labels_that_the_folders_do_not_name_are_their_own_names(tmp_path):
     lay(tmp_path, *(f"all/{k}.jpg" for k in range(12)))
     write(tmp_path / "list.txt", "\n".join(f"all/{k}.jpg {k}" for k in range(12)))
     source = find_photos(tmp_path / "list.txt", split="train")
-    assert source.classes == tuple(str(k) for k in range(12)) and source.notes == ()
+    assert source.classes == tuple(str(k) for k in range(12))
+    assert source.notes == (
+        "all class names are whole numbers: labels follow the numbers, 2 before 10 (--label-order)",
+    )
 
 
 def test_flat_validation_photos_are_named_by_the_training_ones(tmp_path):
@@ -211,8 +223,10 @@ def test_lists_whose_photos_are_all_missing(tmp_path):
     (tmp_path / "train").mkdir()
     error = refused(tmp_path)
     assert error.message == f"{tmp_path}/train.txt: line 1: a.JPEG: no such file (2 of 2 photos are missing)"
-    assert error.hint == f"remove these lines, or add the photos below {tmp_path} or {tmp_path}/train"
-    assert image_list.looks_like(tmp_path)
+    assert error.hint == (
+        f"remove these lines, or add the photos below {tmp_path} or {tmp_path}/train; if they are elsewhere: --root DIR"
+    )
+    assert fits(tmp_path)
     lay(tmp_path, "train/cat/1.jpg")
     assert find_photos(tmp_path).kind == "class folders, flat"
 
@@ -223,7 +237,7 @@ def test_lists_whose_photos_are_all_missing(tmp_path):
         ("", "contains no photos"),
         ("# nothing\n", "contains no photos"),
         (b"\x89PNG\0\0", "not a text file"),
-        ('path,label\n"a.JPEG,0\n', "invalid CSV: unexpected end of data"),
+        ('path,label\n"a.JPEG,0\n', "line 2: invalid CSV: unexpected end of data"),
         (",0\nn03/c.JPEG,0\n", "line 1: an empty path: no such file (1 of 2 photos are missing)"),
         ("a\0b.JPEG 0\n", "not a text file"),
     ],
@@ -233,7 +247,7 @@ def test_files_that_are_no_lists(folder, text, message):
 
 
 def test_a_folder_without_lists(folder):
-    assert refused(folder).message == f"{folder}: no train.txt, val.txt or test.txt"
+    assert refused(folder).message == f"{folder}: no train.txt, val.txt or test.txt, and no table of photos"
     (folder / "train.txt").mkdir()
     assert refused(folder).exit_code == 2
 
@@ -247,7 +261,8 @@ def test_a_test_list_without_labels_is_built_by_name_only(folder, label):
     write(folder / "test.txt", "".join(f"{path}{label}\n" for path in photos))
     source = find_photos(folder)
     assert list(source.splits) == ["train", "val"] and source.kind == "list, train and val"
-    assert "test: 4 photos without labels are skipped (--split test builds them)" in source.notes
+    why = "test, without labels (--split test builds them)"
+    assert source.account.left_out == (LeftOut("test", 4, why),)
     assert ("test: all 4 labels are 0 and are ignored" in source.notes) == (label == " 0")
     assert listed(find_photos(folder, split="test")) == {"test": [(path, "") for path in photos]}
 
@@ -283,12 +298,12 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 def test_what_looks_like_lists(folder):
-    assert not image_list.looks_like(folder)
+    assert not fits(folder)
     write(folder / "train.txt", "\n".join(LINES))
-    assert not image_list.looks_like(folder) and image_list.looks_like(folder / "train.txt")  # val may lie elsewhere
+    assert not fits(folder) and fits(folder / "train.txt")  # val may lie elsewhere
     for text, yes in [("2008_000008\n", False), ("a.JPEG\n", False), ("Photos of cats\n", False), (LINES[0], True)]:
         write(folder / "val.txt", text)
-        assert image_list.looks_like(folder) is yes
-    assert not image_list.looks_like(write(folder / "empty", ""))
-    assert not image_list.looks_like(write(folder / "tar", b"a.JPEG 0\0\n"))
-    assert image_list.looks_like(write(folder / "long.txt", f"{LINES[0]}\n" * 10_000))
+        assert fits(folder) is yes
+    assert not fits(write(folder / "empty", ""))
+    assert not fits(write(folder / "tar", b"a.JPEG 0\0\n"))
+    assert fits(write(folder / "long.txt", f"{LINES[0]}\n" * 10_000))
