@@ -14,6 +14,7 @@ import os
 import pickletools
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import SourceError, UsageError
 from .devkit import read_small
@@ -157,11 +158,12 @@ def _outline(path: Path) -> _Outline:
     current: list[int | str] = []
     order = ""
     try:
+        value: Any
         for code, value, place in pickletools.genops(_whole(path)):
             if code.name in _BYTES and len(value) >= PLANES_BYTES:
                 if order != "NEWFALSE":  # an array's state ends with the order of its axes and its bytes
                     raise ValueError("its pixels are not an array of rows")
-                outline.pixels.append((place + _BYTES[code.name], len(value)))
+                outline.pixels.append(((place or 0) + _BYTES[code.name], len(value)))
             elif code.name in _INTS or code.name in _TEXTS or code.name in _BYTES:
                 since_mark.append(value.decode("latin-1") if isinstance(value, (bytes, bytearray)) else value)
             elif code.name == "EMPTY_LIST" and since_mark:

@@ -62,7 +62,7 @@ def find(look: Inventory, ask: Request) -> Found:
         UsageError: photos lack labels that the split needs, there are no photos, or there are several readings.
     """
     found = Found(KIND, {}, words=read_words(look.root))
-    top = unwrapped(look.top)
+    top = unwrapped(look.top, found)
     splits = _splits(look, top, ask)
     if not splits:
         _flat(look, top, ask, found)
@@ -77,15 +77,18 @@ def find(look: Inventory, ask: Request) -> Found:
     return found
 
 
-def unwrapped(folder: Folder) -> Folder:
+def unwrapped(folder: Folder, found: Found) -> Folder:
     """Return the folder with the class folders or splits: passes folders that have no photos but in one folder."""
-    place = folder
-    while not place.photos and len(inside := _without_masks(place.classes(), [])) == 1:
+    place, masks = folder, list[Folder]()
+    while not place.photos and len(inside := _without_masks(place.classes(), masks)) == 1:
         if inside[0].photos or split_of(inside[0].name) or _is_letter(inside[0]):
             break
         place = inside[0]
     inside = place.classes()
-    return place if len(inside) > 1 or any(split_of(one.name) or _is_letter(one) for one in inside) else folder
+    if len(inside) <= 1 and not any(split_of(one.name) or _is_letter(one) for one in inside):
+        return folder
+    found.left_out += [LeftOut(one.path, -1, "masks beside photos") for one in masks]
+    return place
 
 
 def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:

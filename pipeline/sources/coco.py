@@ -136,6 +136,10 @@ def _read(look: Inventory, file: str) -> Table:
     if look.top.classes():
         hint += "; if the folders are the classes: --layout folders"
     for key, one in elements(path):
+        if key not in ("images", "annotations", "categories"):
+            continue
+        if not isinstance(one, dict):
+            raise SourceError(f"{path}: {json.dumps(one)[:80]} is not one of {key}", "use a file in COCO's format")
         if key == "images":
             number, name = _id(path, one, "id"), one.get("file_name")
             if not isinstance(name, str) or number in table.names:
@@ -152,17 +156,18 @@ def _read(look: Inventory, file: str) -> Table:
                 raise UsageError(
                     f"{path}: image {number} has several categories, {table.labels[number]} and {label}", hint
                 )
-        elif key == "categories":
+        else:
             words = (one.get(name) for name in ("name", "image_dir_name"))
             name, folder = (word.strip() if isinstance(word, str) else "" for word in words)
             table.categories[_id(path, one, "id")] = name, folder
     return table
 
 
-def _id(path: Path, one: object, key: str) -> Id:
-    if not isinstance(one, dict) or not isinstance(one.get(key), (int, str)):
+def _id(path: Path, one: dict, key: str) -> Id:
+    value = one.get(key)
+    if not isinstance(value, (int, str)):
         raise SourceError(f"{path}: {json.dumps(one)[:80]} has no {key}", "use a file in COCO's format")
-    return one[key]
+    return value
 
 
 def _check(tables: dict[str, Table]) -> None:

@@ -12,6 +12,7 @@ correspond: a photo that a table names but that is missing is an error, as are t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
 from .class_folders import add_test, read_words, walk_classes
@@ -56,27 +57,29 @@ class NamedSet:
 
 
 def declines(look: Inventory, ask: Request) -> Declined | None:
-    """Return None if a folder has all tables and the photos of one of SETS."""
-    if places := _places_of_sets(look):
-        near = [missing for _, _, missing in places if missing]
-        if len(near) < len(places):
-            return None
-        return Declined(_wanted(), near[0], "complete the set; its folders alone can be read with --layout folders")
-    return Declined(_wanted())
+    """Return None if a folder has all tables and photos of a set; or some tables, which `find` refuses."""
+    near = _places_of_sets(look)
+    if any(one.complete or one.lacks_table for one in near):
+        return None
+    return Declined(_wanted(), near[0].missing if near else "")
 
 
 def find(look: Inventory, ask: Request) -> Found:
     """List the photos of the set.
 
     Raises:
-        UsageError: there is no such set, or two.
+        UsageError: there is no such set, an incomplete one, or two.
         SourceError: photos and tables are inconsistent, or a table cannot be read.
     """
-    complete = [(base, one) for base, one, missing in _places_of_sets(look) if not missing]
+    near = sorted(_places_of_sets(look), key=lambda one: not one.lacks_table)
+    complete = [(one.base, one.named) for one in near if one.complete]
+    if near and not complete:
+        raise UsageError(
+            f"{look.root / near[0].base}: {near[0].missing}: {near[0].named.name} is incomplete",
+            "unpack the rest of the set; or, if the folders are the classes, read them alone: --layout folders",
+        )
     if not complete:
-        declined = declines(look, ask)
-        message = (declined and declined.found) or f"not {_wanted()}"
-        raise UsageError(f"{look.source}: {message}", "choose the folder that the archive was unpacked to")
+        raise UsageError(f"{look.source}: not {_wanted()}", "choose the folder that the archive was unpacked to")
     if len(complete) > 1:
         (one, _), (two, _) = complete[:2]
         raise UsageError(
@@ -100,18 +103,32 @@ def _wanted() -> str:
     return f"{', '.join(one.name for one in SETS[:-1])} or {SETS[-1].name}: photos with these sets' own tables"
 
 
-def _places_of_sets(look: Inventory) -> list[tuple[str, NamedSet, str]]:
-    """Return the folders that have some table of a set, the set, and what is missing; nothing if it is complete."""
+class _Place(NamedTuple):
+    """A folder with tables of a set, and what is missing there in words; empty if it is complete."""
+
+    base: str
+    named: NamedSet
+    missing: str
+    lacks_table: bool
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+
+def _places_of_sets(look: Inventory) -> list[_Place]:
+    """Return the folders that have most tables of a set."""
     found = []
     for base in places(look):
         for one in SETS:
             there = [next((name for name in names if has_file(look, base, name)), "") for names in one.tables]
-            missing = [names[0] for names, name in zip(one.tables, there, strict=True) if not name]
-            if missing and len(missing) >= len(one.tables) - 1:  # a single one of several may be anybody's
+            lacks = [names[0] for names, name in zip(one.tables, there, strict=True) if not name]
+            if len(lacks) > len(there) // 2:
                 continue
-            if not missing and not look.at(below(base, one.photos)).total:
-                missing = [f"photos in {one.photos}"]
-            found.append((base, one, f"{', '.join(filter(None, there))}, but no {missing[0]}" if missing else ""))
+            no_photos = not look.at(below(base, one.photos)).total
+            missing = lacks[0] if lacks else f"photos in {one.photos}" if no_photos else ""
+            words = f"{', '.join(filter(None, there))}, but no {missing}" if missing else ""
+            found.append(_Place(base, one, words, bool(lacks)))
     return found
 
 
@@ -144,11 +161,11 @@ def _cub(look: Inventory, base: str, ask: Request, found: Found) -> None:
         folder / name for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt")
     )
     paths, label_of, is_train = (pairs_of(path) for path in (images, labels, splits))
-    for path, pairs in ((labels, label_of), (splits, is_train)):
+    for table, pairs in ((labels, label_of), (splits, is_train)):
         if other := sorted(paths.keys() ^ pairs.keys()):
             missing = other[0] in paths
             wrong = f"no line for the photo {other[0]}" if missing else f"{other[0]} is no photo"
-            raise SourceError(f"{path}: {wrong} of images.txt", COMPLETE)
+            raise SourceError(f"{table}: {wrong} of images.txt", COMPLETE)
     rows = []
     for number, path in paths.items():
         if is_train[number] not in ("0", "1"):

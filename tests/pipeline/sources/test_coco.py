@@ -192,6 +192,9 @@ def test_sets_for_other_tasks_are_refused(tmp_path, change, message):
         (lambda c: c["annotations"][0].update(category_id=5), "category 5 is not among the categories"),
         (lambda c: c["categories"][0].update(name="other"), "category 0 has another name than in the other files"),
         (lambda c: c.update(images=[]), "lists no images"),
+        (lambda c: c["categories"].append(7), "7 is not one of categories"),
+        (lambda c: c["categories"].append({"name": "x"}), "has no id"),
+        (lambda c: c["annotations"][0].update(category_id=1.5), "has no category_id"),
     ],
 )
 def test_files_that_are_inconsistent(tmp_path, change, message):

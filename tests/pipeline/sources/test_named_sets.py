@@ -223,8 +223,17 @@ def test_a_listed_photo_that_is_ignored(tmp_path):
 
 def test_cub_without_a_table_says_which(tmp_path):
     (birds(tmp_path) / "train_test_split.txt").unlink()
-    error = refused(tmp_path, UsageError, layout="named").message
-    assert error == f"{tmp_path}: images.txt, image_class_labels.txt, but no train_test_split.txt"
+    error = refused(tmp_path, UsageError)
+    tables = "images.txt, image_class_labels.txt, but no train_test_split.txt"
+    assert error.message == f"{tmp_path}: {tables}: CUB-200-2011 is incomplete" and "--layout folders" in error.hint
+    source = find_photos(tmp_path, layout="folders", val_share=0)
+    assert counted(source, CUB)["train"] == dict.fromkeys(BIRDS, 4)
+
+
+def test_a_named_set_that_is_not_there(tmp_path):
+    lay(tmp_path, {"cat/1.jpg": 1, "dog/2.jpg": 2}, {"images.txt": "1 cat/1.jpg\n"})
+    assert f"{tmp_path}: not Tiny ImageNet, " in refused(tmp_path, UsageError, layout="named").message
+    assert find_photos(tmp_path, split="train").kind == "class folders, all train"
 
 
 def test_two_sets_are_not_mixed(tmp_path):
@@ -342,6 +351,12 @@ def test_stanfords_dogs_without_lists_are_class_folders(tmp_path):
     shutil.move(tmp_path / "a/Annotation", tmp_path / "b/annotations/Annotation")
     source = find_photos(tmp_path / "b", val_share=0)
     assert counted(source, {name: c for c, name in enumerate(DOGS)})["train"] == dict.fromkeys(DOGS, 3)
+
+
+def test_stanfords_dogs_with_one_list_are_incomplete(tmp_path):
+    (dogs(tmp_path) / "lists/test_list.mat").unlink()
+    message = f"{tmp_path}: lists/train_list.mat, but no test_list.mat: Stanford Dogs is incomplete"
+    assert refused(tmp_path, UsageError).message == message
 
 
 def test_imagenet_v2_is_numbered_by_number(tmp_path):
