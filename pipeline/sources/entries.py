@@ -113,10 +113,14 @@ class Entries:
         """Return the photos' numbers in the order of `Entry.place`, int64 (n,): class by class, to save memory."""
         classes = np.frombuffer(self._class, dtype=np.intc)
         order = np.argsort(classes, kind="stable")
-        bounds = np.searchsorted(classes[order], np.arange(len(self._classes.names) + 1))
-        by_name = sorted(range(len(self._classes.names)), key=self._classes.names.__getitem__)
-        parts = [order[bounds[number] : bounds[number + 1]] for number in by_name]
-        return np.concatenate([sorted(part.tolist(), key=self._place) for part in parts] or [[]]).astype(np.int64)
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(classes, minlength=len(self._classes.names)))])
+        found = np.empty(len(order), dtype=np.int64)
+        done = 0
+        for number in sorted(range(len(self._classes.names)), key=self._classes.names.__getitem__):
+            part = sorted(order[bounds[number] : bounds[number + 1]].tolist(), key=self._place)
+            found[done : done + len(part)] = part
+            done += len(part)
+        return found
 
     def _place(self, k: int) -> tuple:
         return self[k].place()

@@ -244,14 +244,13 @@ def _speaks_of_photos(name: str) -> str:
 
 def _replaced(photos: Entries, hashes: array) -> set[int]:
     """Return the numbers of photos after which another has the same path; compares 8 bytes a photo, then paths."""
-    values = np.frombuffer(hashes, dtype=np.int64)
-    order = np.argsort(values, kind="stable")
-    values = values[order]
-    alike = values[1:] == values[:-1]
+    values = np.sort(np.frombuffer(hashes, dtype=np.int64))
+    alike = values[1:][values[1:] == values[:-1]]
     last: dict[str, int] = {}
     found: set[int] = set()
-    for k in sorted({*order[1:][alike].tolist(), *order[:-1][alike].tolist()}):
-        if (before := last.get(photos.path(k))) is not None:
-            found.add(before)
-        last[photos.path(k)] = k
+    for k in np.flatnonzero(np.isin(np.frombuffer(hashes, dtype=np.int64), alike)).tolist() if len(alike) else ():
+        path = photos.path(k)
+        if path in last:
+            found.add(last[path])
+        last[path] = k
     return found
