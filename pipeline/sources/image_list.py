@@ -17,7 +17,7 @@ from ..errors import SourceError, UsageError
 from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
 from .class_folders import read_words
-from .entries import Declined, Found, LeftOut, Request
+from .entries import Declined, Entries, Found, LeftOut, Request
 from .inventory import Inventory
 from .label_names import Row, find_classes
 from .list_files import Lists, find_lists
@@ -29,7 +29,10 @@ from .table import Line, Table, several_labels
 KIND = "list"
 _NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_UNLABELLED = "without labels: in none of the lists"
+_UNLABELLED = {
+    "": "without labels: in none of the lists",
+    "test": "without labels: in none of the lists (--split test builds them)",
+}
 
 
 def declines(look: Inventory, ask: Request) -> Declined | None:
@@ -67,13 +70,13 @@ def find(look: Inventory, ask: Request) -> Found:
             raise table.problem
     notes = [note for table in lists.tables.values() for note in table.notes]
     if lists.unused:
-        notes.append(f"not read: {', '.join(lists.unused)}, since {lists.names()} say the splits")
+        notes.append(f"not read: {', '.join(lists.unused)}; the photos are those of {lists.names()}")
     rows: dict[str, list[Row]] = {}
     for name, table in lists.tables.items():
         for split, some in _by_split(name, _rows(table, name, lists.lookups[name], notes), ask, notes).items():
             rows.setdefault(split, []).extend(some)
     rows = {name: rows[name] for name in ("", *SPLITS) if name in rows}
-    _check_splits(rows, look)
+    rows = _train_beside_test(rows, lists)
     rows = flat_if_train_alone(rows)
     _name_by_folders(rows, notes)
     _name_by_categories(rows, lists)
@@ -87,7 +90,7 @@ def find(look: Inventory, ask: Request) -> Found:
     found.notes = notes + found.notes
     if not look.source.is_file() and not {"", "train"} & rows.keys():
         add_train_folders(look, ask, found)
-    _leave_out(look, found, rows)
+    _leave_out(look, ask, found, rows)
     if ask.layout == "auto" and lists.caffe and look.source.is_dir():
         refuse_conflict(look, ask, found, lists.names())
     return found
@@ -181,12 +184,18 @@ def _by_split(name: str, rows: list[tuple[str, Row]], ask: Request, notes: list[
     return by_split
 
 
-def _check_splits(rows: dict[str, list[Row]], look: Inventory) -> None:
-    if "" in rows and len(rows) > 1:
+def _train_beside_test(rows: dict[str, list[Row]], lists: Lists) -> dict[str, list[Row]]:
+    """Rename the photos of a table that does not say the split to train, where another has those of test."""
+    if "" not in rows or len(rows) == 1:
+        return rows
+    test = {row.path for row in rows["test"]}
+    twice = [row.path for row in rows[""] if row.path in test]
+    if twice:
         raise UsageError(
-            f"{look.source}: one list says the splits of its photos and another does not",
-            "choose one of them, or leave one out: --ignore 'labels.csv'",
+            f"{lists.names()} both list {len(twice):,} photos, first {twice[0]}, and only one of them says the split",
+            f"leave one out: --ignore '{lists.of('test').path.name}'",
         )
+    return {"train": rows[""], **{name: some for name, some in rows.items() if name}}
 
 
 def _name_by_folders(rows: dict[str, list[Row]], notes: list[str]) -> None:
@@ -220,19 +229,25 @@ def _forget_zeros(rows: dict[str, list[Row]], notes: list[str]) -> None:
         notes.append(f"test: all {len(test):,} labels are 0 and are ignored")
 
 
-def _leave_out(look: Inventory, found: Found, rows: dict[str, list[Row]]) -> None:
-    """Say why photos below the source are in no split."""
+def _leave_out(look: Inventory, ask: Request, found: Found, rows: dict[str, list[Row]]) -> None:
+    """Say why photos below the source are in no split; add those of a test folder in no list, if they are asked for."""
     omitted = next((one.why for one in found.left_out if "test" in rows and one.path == ""), "")
     found.left_out = [one for one in found.left_out if one.path]
+    loose = [folder for folder in look.top.classes() if split_of(folder.name) and not folder.classes()]
     prefix = os.path.relpath(found.root or look.root, look.root)
     used = {_place(prefix, folder) for entries in found.entries.values() for folder in entries.folder_counts()}
     if omitted and look.source.is_dir():
         folders = {_place(prefix, row.path.rpartition("/")[0]) for row in rows["test"]}
         found.left_out += [LeftOut(folder, -1, omitted) for folder in sorted(folders - used - {""})]
     told = {one.path for one in found.left_out}
-    for folder in look.top.classes():
-        if split_of(folder.name) and not any(f"{path}/".startswith(f"{folder.path}/") for path in used | told):
-            found.left_out.append(LeftOut(folder.path, -1, _UNLABELLED))
+    for folder in loose:
+        if any(f"{path}/".startswith(f"{folder.path}/") for path in used | told):
+            continue
+        if ask.split == split_of(folder.name) == "test" and "test" not in found.entries and found.root == look.root:
+            found.entries = {name or "train": entries for name, entries in found.entries.items()}
+            found.entries["test"] = Entries(look.photos_in(folder, ""))
+        else:
+            found.left_out.append(LeftOut(folder.path, -1, _UNLABELLED.get(split_of(folder.name), _UNLABELLED[""])))
     mixed = bool(omitted) and not any(one.why == omitted for one in found.left_out)
     found.left_out.append(LeftOut("", -1, omitted if mixed else "in none of the lists"))
 

@@ -5,6 +5,7 @@ a list of the source's photos if one of its first photos is there.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,10 +72,15 @@ def find_lists(look: Inventory, ask: Request) -> Lists | None:
     if root.is_file():
         return _one_file(look, ask)
     for place in ("", *LIST_FOLDERS):
-        if (root / place).is_dir() and (lists := _in_folder(look, ask, place)):
+        if (root / place).is_dir() and (lists := _caffe(look, ask, place) or _tables_in(look, ask, place)):
             _read_categories(lists, root / place)
-            return lists
-    return _in_split_folders(look, ask)
+            break
+    else:
+        lists = _in_split_folders(look, ask)
+    exact = _exact(look, "")
+    if ask.layout != "auto" and exact and (lists is None or lists.why):
+        return _at_home(look, ask, root, "", exact)
+    return lists
 
 
 def _one_file(look: Inventory, ask: Request) -> Lists | None:
@@ -89,25 +95,26 @@ def _one_file(look: Inventory, ask: Request) -> Lists | None:
     return lists
 
 
-def _in_folder(look: Inventory, ask: Request, place: str) -> Lists | None:
-    """Return the lists in a folder of the source, `place`."""
-    folder = look.source / place
-    exact = {name: folder / f"{name}.txt" for name in SPLITS if (folder / f"{name}.txt").is_file()}
-    exact = {name: path for name, path in exact.items() if not look.ignores(os.path.join(place, path.name))}
-    chosen = ask.layout != "auto" and exact and place == ""
-    if chosen or {"train", "val"} <= exact.keys():
-        heads = [head_of(exact[name]).lines for name in ("train", "val") if name in exact]
-        good = all(some and all(is_photo(line.path) and line.label for line in some) for some in heads)
-        if chosen or good:
-            lists = _at_home(look, ask, look.source, place, exact)
-            lists.caffe = place == "" and {"train", "val"} <= exact.keys()
-            first = next(iter(lists.tables))
-            classes = look.at("train").classes()
-            if not chosen and not _there(lists, first) and (classes or place):
-                lists.why = f"{os.path.join(place, 'train.txt')}, whose photos are not there"
-                lists.hint = "say where they are: --root DIR"
-            return lists
-    return _tables_in(look, ask, place)
+def _exact(look: Inventory, place: str) -> dict[str, Path]:
+    """Return the lists in a folder that are called `train.txt`, `val.txt`, `test.txt`."""
+    paths = {name: look.source / place / f"{name}.txt" for name in SPLITS}
+    kept = (name for name, path in paths.items() if path.is_file() and not look.ignores(os.path.join(place, path.name)))
+    return {name: paths[name] for name in kept}
+
+
+def _caffe(look: Inventory, ask: Request, place: str) -> Lists | None:
+    """Return Caffe's lists, `train.txt` and `val.txt`, whose lines have photos and labels."""
+    exact = _exact(look, place)
+    heads = [head_of(exact[name]).lines for name in ("train", "val") if name in exact]
+    good = all(some and all(is_photo(line.path) and line.label for line in some) for some in heads)
+    if len(heads) < 2 or not good:
+        return None
+    lists = _at_home(look, ask, look.source, place, exact)
+    lists.caffe = place == ""
+    if not _there(lists, "train") and (look.at("train").classes() or place):
+        lists.why = f"{os.path.join(place, 'train.txt')}, whose photos are not there"
+        lists.hint = "say where they are: --root DIR"
+    return lists
 
 
 def _tables_in(look: Inventory, ask: Request, place: str) -> Lists | None:
@@ -124,20 +131,25 @@ def _tables_in(look: Inventory, ask: Request, place: str) -> Lists | None:
         elif there is not None and path.suffix.lower() in _TABLES:
             away = away or os.path.join(place, path.name)
     by_split = {name: found[name] for name in SPLITS if name in found}
-    if not by_split or ("" in found and not {"train", "val"} & by_split.keys()):
-        by_split = {"": found.get("", [])} if "" in found else by_split
+    if "" in found and not {"train", "val"} & by_split.keys():
+        by_split = {"": found[""], **by_split}
     if not by_split:
         hint = "say where they are: --root DIR"
         return Lists(look.source, why=f"{away}, whose photos are not there", hint=hint) if away else None
     for name, paths in by_split.items():
-        if len(paths) > 1:
+        exact = [path for path in paths if path.name == f"{name}.txt"]
+        by_split[name] = exact or paths
+        if len(paths) > 1 and not exact:
             names = " and ".join(os.path.join(place, path.name) for path in paths)
             raise UsageError(
                 f"{look.source}: {names} both list the photos of {name or 'all splits'}",
                 f"choose one of these files, or leave one out: --ignore '{os.path.join(place, paths[1].name)}'",
             )
     lists = _at_home(look, ask, look.source, place, {name: paths[0] for name, paths in by_split.items()})
-    lists.unused = sorted(path.name for name, paths in found.items() if name not in by_split for path in paths)
+    if "" in lists.tables and any(line.split for line in lists.tables[""].lines):
+        lists.tables, lists.lookups = {"": lists.tables[""]}, {"": lists.lookups[""]}
+    used = {table.path for table in lists.tables.values()}
+    lists.unused = sorted(path.name for paths in found.values() for path in paths if path not in used)
     return lists
 
 
@@ -219,11 +231,7 @@ def _at_home(look: Inventory, ask: Request, folder: Path, place: str, paths: dic
         lists = Lists(home)
         for split, path in paths.items():
             probe = _lookup(home, inside, path, look, ask, None)
-            table = read_table(
-                path,
-                lambda cell, probe=probe, split=split: probe.has(cell, split) or is_photo(cell),
-                guess=split != "test",
-            )
+            table = read_table(path, _fits(probe, split), guess=split != "test")
             lists.tables[split] = table
             lists.lookups[split] = _lookup(home, inside, path, look, ask, table)
     for home, inside in _homes(look, ask, folder, place):
@@ -232,6 +240,11 @@ def _at_home(look: Inventory, ask: Request, folder: Path, place: str, paths: dic
         if any(_there(tried, split) for split in paths):
             return tried
     return lists
+
+
+def _fits(lookup: Lookup, split: str) -> Callable[[str], bool]:
+    """Return a function that says whether a cell of a table names a photo that is there."""
+    return lambda cell: lookup.has(cell, split)
 
 
 def _read_categories(lists: Lists, folder: Path) -> None:

@@ -16,8 +16,8 @@ from .splits import split_of
 
 PATHS = frozenset(  # as `plain` writes them: file_name, Image Path
     """path paths file files filename filenames filepath filepaths fname fpath image images imagepath imagepaths
-    imagename imagenames imagefile imagefilename imagefilepath img imgs imgpath imgname imgfile imname relpath relativepath
-    fullpath pathname photo photopath picture gcsfilepath imagegcsuri""".split()
+    imagename imagenames imagefile imagefilename imagefilepath img imgs imgpath imgname imgfile imname relpath
+    relativepath fullpath pathname photo photopath picture gcsfilepath imagegcsuri""".split()
 )
 IDS = frozenset("id imageid imgid idcode isicid fileid photoid pictureid key uid uuid".split())
 LABELS = frozenset(
@@ -129,13 +129,11 @@ def _set_split(path: Path, header: list[str], names: list[str], rows: Rows, colu
                 "write train, val or test in a column named split",
             )
     for (k, one), (m, other) in pairwise(found):
-        wrong = next((number for number, cells in rows if one[cells[k]] != other[cells[m]]), None)
-        if wrong and not columns.problem:
+        differs = next((number for number, cells in rows if one[cells[k]] != other[cells[m]]), 0)
+        if differs and not columns.problem:
+            names_of = f"{header[k]} and {header[m]}" if header else f"{k + 1} and {m + 1}"
             columns.problem = SourceError(
-                f"{path}: line {wrong}: the columns {header[k]} and {header[m]} say different splits"
-                if header
-                else f"{path}: line {wrong}: the columns {k + 1} and {m + 1} say different splits",
-                "remove all of them but one",
+                f"{path}: line {differs}: the columns {names_of} say different splits", "remove all of them but one"
             )
     if found:
         columns.split, columns.splits = found[0]

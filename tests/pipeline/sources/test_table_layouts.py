@@ -7,11 +7,12 @@ import os
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError, SourceError, UsageError
 from alexnet_dali.pipeline.sources.entries import LeftOut
-from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.sources.find import find_again, find_photos
 from alexnet_dali.pipeline.sources.photo import read_photo
 from PIL import Image
 
 NAMES = ("cat", "dog")
+UNLABELLED = "without labels: in none of the lists (--split test builds them)"
 
 
 def draw(path, number):
@@ -116,7 +117,9 @@ def test_kaggles_dog_breeds(tmp_path):
     write(tmp_path / "sample_submission.csv", "id,cat,dog", *(f"f{k:07x},0.5,0.5" for k in range(3)))
     source = find_photos(tmp_path, val_share=0.5)
     check(source, NAMES, train=3, val=3)
-    assert source.account.left_out == (LeftOut("test", 3, "without labels: in none of the lists"),)
+    assert source.account.left_out == (LeftOut("test", 3, UNLABELLED),)
+    assert {photo.label for photo in find_photos(tmp_path, split="test").splits["test"]} == {-1}
+    assert find_photos(tmp_path, split="test").classes == NAMES
 
 
 def test_kaggles_cassava(tmp_path):
@@ -133,7 +136,7 @@ def test_kaggles_cifar(tmp_path):
     write(tmp_path / "trainLabels.csv", "id,label", *(f"{k},{NAMES[k % 2]}" for k in range(6)))
     source = find_photos(tmp_path, val_share=0)
     check(source, NAMES, train=6, val=0)
-    assert source.account.left_out == (LeftOut("test", 6, "without labels: in none of the lists"),)
+    assert source.account.left_out == (LeftOut("test", 6, UNLABELLED),)
     (tmp_path / "trainLabels.csv").rename(tmp_path / "labels.csv")  # of which photos? train/0.png or test/0.png
     error = refused(tmp_path)
     assert error.message == f"{tmp_path}/labels.csv: line 2: 0 may be test/0.png or train/0.png"
@@ -152,7 +155,7 @@ def test_gtsrb_as_kaggle_has_it(tmp_path):
     write(tmp_path / "Meta.csv", "Path,ClassId,ShapeId", *(f"Meta/{k}.png,{k},1" for k in range(2)))
     source = find_photos(tmp_path)
     check(source, ("0", "1"), train=6, test=4)
-    assert "not read: Meta.csv, since Train.csv and Test.csv say the splits" in source.notes
+    assert "not read: Meta.csv; the photos are those of Train.csv and Test.csv" in source.notes
     assert source.account.left_out == (LeftOut("", 2, "in none of the lists"),)
 
 
@@ -437,6 +440,29 @@ def test_two_tables_of_the_same_photos(tmp_path):
         write(tmp_path / name, "file,label", *(f"{k}.jpg,{NAMES[k % 2]}" for k in range(6)))
     assert "one.csv and two.csv both list the photos" in refused(tmp_path).message
     check(find_photos(tmp_path, ignore=("two.csv",), split="train"), NAMES, train=6)
+
+
+def test_a_table_of_test_beside_one_without_a_split(tmp_path):
+    draw_all(tmp_path, "images/{}.jpg", 10)
+    table = write(tmp_path / "labels.csv", "id,label", *(f"{k},{NAMES[k % 2]}" for k in range(6)))
+    write(tmp_path / "test.csv", "id,label", *(f"{k},{NAMES[k % 2]}" for k in range(6, 10)))
+    source = find_photos(tmp_path)
+    check(source, NAMES, train=6, test=4)
+    write(table, "id,label", *(f"{k},{NAMES[k % 2]}" for k in range(7)))
+    assert "labels.csv and test.csv both list 1 photos, first images/6.jpg" in refused(tmp_path).message
+    write(table, "id,label,split", *(f"{k},{NAMES[k % 2]},{'test' if k > 5 else 'train'}" for k in range(10)))
+    source = find_photos(tmp_path)
+    check(source, NAMES, train=6, test=4)
+    assert "not read: test.csv; the photos are those of labels.csv" in source.notes
+
+
+def test_the_same_lists_are_found_again(tmp_path):
+    draw_all(tmp_path, "images/{}.jpg")
+    write(tmp_path / "train.txt", "something else")
+    write(tmp_path / "labels.csv", "id,label", *(f"{k},{NAMES[k % 2]}" for k in range(6)))
+    source = find_photos(tmp_path)
+    again = find_again({"source": {"path": str(tmp_path), "request": source.request}})
+    assert again.fingerprint() == source.fingerprint() and again.request["layout"] == "list"
 
 
 def test_a_table_whose_photos_are_elsewhere(tmp_path):
