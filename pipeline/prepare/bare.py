@@ -68,11 +68,12 @@ def sum_is_right(photo: bytes, begin: int, end: int) -> bool:
 
 
 def _bare_png(photo: bytes, exif: bool) -> bytes:
+    used = (b"sBIT", b"eXIf") if exif else (b"sBIT",)  # how many bits of each sample are significant
     kept, rest = [PNG], len(PNG)
     for name, begin, end in png_chunks(photo):
         rest = end + 4
         critical = name[:1].isupper()
-        if critical or (exif and name == b"eXIf" and sum_is_right(photo, begin, end)):
+        if critical or (name in used and sum_is_right(photo, begin, end)):
             kept.append(photo[begin - 8 : rest])
     return b"".join([*kept, photo[rest:]])  # the rest is no chunk, or torn
 

@@ -164,7 +164,7 @@ def _unknown(photo: bytes) -> str:
         other = "SVG"
     if other:
         advice = {"HTML": ": download it again", "film": ""}.get(other, ": convert it to JPEG")
-        return f"not a photo but {other}{advice}"
+        return f"not a photo in a known format but {other}{advice}"
     return "not a photo in a known format"
 
 

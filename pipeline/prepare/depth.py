@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL.ImageFile import ImageFile
 
-from .bare import png_chunks, sum_is_right, without_metadata
+from .bare import png_chunks, without_metadata
 
 FULL = 65535  # the largest sample of 16 bits
 _BITS, _KIND, _PHOTOMETRIC, _SUBFILE, _SUBIFDS, _DNG = 258, 339, 262, 254, 330, 50706  # tags of TIFF
@@ -21,7 +21,7 @@ _SMALLEST, _LARGEST = (340, 280), (341, 281)  # sample values, SMin and SMax bef
 _KINDS = {1: "unsigned integer", 2: "signed integer", 3: "float"}
 
 
-def largest_sample(image: Image.Image, photo: bytes) -> float:
+def largest_sample(image: ImageFile, photo: bytes) -> float:
     """Return the sample value that is white, as the file states it; FULL for 16 bits, and for all of 8 bits.
 
     Args:
@@ -30,21 +30,20 @@ def largest_sample(image: Image.Image, photo: bytes) -> float:
     Raises:
         ValueError: the file does not state it, or is a raw photo's preview.
     """
-    decoder, _, _, arguments = image.tile[0] if image.tile else ("", None, 0, None)
-    if image.format == "PNG" and photo[24:25] == b"\x10":
-        return _of_png(photo)
+    if image.format == "PNG":
+        return _of_png(photo) if photo[24:25] == b"\x10" else FULL
+    decoder, _, _, arguments = image.tile[0] if image.tile else ("", None, 0, ("",))
+    rawmode, *more = arguments if isinstance(arguments, tuple) else (arguments,)
     if image.format == "TIFF":
-        if decoder == "libtiff" and arguments[0] in ("F;32BF", "I;32BS", "I;16BS"):  # Pillow swaps their bytes twice
-            raise ValueError(
-                "compressed TIFF of big-endian samples that are no unsigned integers: convert it to 8 bits"
-            )
-        return _of_tiff(image.tag_v2)
+        if decoder == "libtiff" and rawmode in ("F;32BF", "I;32BS", "I;16BS"):  # Pillow swaps their bytes twice
+            raise ValueError("compressed TIFF of big-endian floats or signed integers: convert it to 8 bits")
+        return _of_tiff(_tags(image))
     if image.mode == "F":
         raise ValueError("PFM, whose samples do not say their range: convert it to 8 bits")
-    return arguments[1] if image.mode == "I" and isinstance(arguments, tuple) else FULL  # a PGM's maximum
+    return float(more[0]) if image.mode == "I" and more else FULL  # a PGM's maximum
 
 
-def eight_bits(image: Image.Image, photo: bytes, largest: float) -> np.ndarray:
+def eight_bits(image: ImageFile, photo: bytes, largest: float) -> np.ndarray:
     """Return the pixels of a loaded image as uint8 (height, width, 3) RGB, 0..255.
 
     Args:
@@ -58,7 +57,7 @@ def eight_bits(image: Image.Image, photo: bytes, largest: float) -> np.ndarray:
         if image.format == "PPM":
             samples = samples * (largest / FULL)  # Pillow has scaled them up
         grey = _scaled(samples, largest)
-        if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow leaves so
+        if image.format == "TIFF" and _tags(image).get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow leaves so
             grey = 255 - grey
         return np.repeat(grey[:, :, None], 3, axis=2)
     if largest < FULL:  # Pillow has only the upper 8 bits of colour
@@ -95,10 +94,14 @@ def _of_png(photo: bytes) -> float:
     for name, begin, end in png_chunks(photo):
         if name == b"IDAT":
             break
-        if name == b"sBIT" and sum_is_right(photo, begin, end):
+        if name == b"sBIT":  # its checksum is right, or Pillow would have rejected it
             bits = max(photo[begin : min(end, begin + channels)], default=16)
             return (1 << bits) - 1 if 1 <= bits <= 16 else FULL
     return FULL
+
+
+def _tags(image: ImageFile) -> Mapping:
+    return getattr(image, "tag_v2", {})
 
 
 def _of_tiff(tags: Mapping) -> float:

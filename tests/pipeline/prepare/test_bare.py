@@ -112,6 +112,18 @@ def test_every_kind_of_png_has_the_pixels_of_the_plain_one(mode):
     np.testing.assert_array_equal(decode(bytes(wrong)), decode(plain))
 
 
+def test_the_significant_bits_are_kept():
+    """They scale the samples, whatever happened to the metadata beside them."""
+    samples = PIXELS[:, :, 0].astype(np.uint16) * 16
+    info = PngImagePlugin.PngInfo()
+    info.add(b"sBIT", b"\x0c")
+    plain = saved(Image.fromarray(samples), "PNG", pnginfo=info, dpi=(72, 72))
+    wrong = bytearray(plain)
+    wrong[wrong.index(b"pHYs") + 13] ^= 0xFF
+    assert decode(plain).max() > 200
+    np.testing.assert_array_equal(decode(bytes(wrong)), decode(plain))
+
+
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"IDAT"])
 def test_a_wrong_checksum_of_the_pixels_rejects(name):
     photo = bytearray(saved(PICTURE.quantize(9), "PNG", dpi=(72, 72)))
@@ -143,6 +155,7 @@ SEGMENTS = {
     "a profile of three parts, one there": segment(0xE2, b"ICC_PROFILE\0\1\3abc"),
     "Photoshop's, torn": segment(0xED, b"Photoshop 3.0\x008BIM\3\xed"),
     "JFIF, torn": segment(0xE0, b"JFIF"),
+    "JFIF, torn later": segment(0xE0, b"JFIF\0"),
     "Adobe's, torn": segment(0xEE, b"Adobe"),
     "previews, torn": segment(0xE2, b"MPF\0II*\0\x08\0\0\0"),
     "two previews that are not there": segment(0xE2, b"MPF\0II*\0\x08\0\0\0\1\0\1\xb0\4\0\1\0\0\0\2\0\0\0\0\0\0\0"),

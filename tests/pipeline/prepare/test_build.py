@@ -222,7 +222,7 @@ ODD = {
     b"empty.jpg": (b"", "the file is empty"),
     b'comma, "quote"\nand line.png': (b"no photo", "not a photo in a known format"),
     b"return\r.jpg": (b"no photo either", "not a photo in a known format"),
-    b"caf\xe9.jpg": (b"GIF89a", "not a photo in a known format"),
+    b"caf\xe9.jpg": (b"GIF89", "not a photo in a known format"),
 }
 
 

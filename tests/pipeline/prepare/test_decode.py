@@ -356,13 +356,19 @@ def test_a_jpeg_without_its_last_bytes_is_rejected(missing):
         (b"\xff\x0a\xfa\x1f\1" + bytes(30), "JPEG XL is not supported: convert it to JPEG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(30), "HEIC is not supported: convert it to JPEG"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(30), "HEIC is not supported: convert it to JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo but SVG: convert it to JPEG"),
-        (b"<?xml version='1.0'?>\n<!-- a drawing -->\n<svg/>", "not a photo but SVG: convert it to JPEG"),
-        (b"<?xml version='1.0'?><feed/>", "not a photo but XML: convert it to JPEG"),
-        (b"<!DOCTYPE html>\n<title>Not found</title>", "not a photo but HTML: download it again"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41" + bytes(30), "not a photo but film"),
-        (saved(COLOURS, "PDF"), "not a photo but PDF: convert it to JPEG"),  # Pillow's other formats stay shut
-        (saved(COLOURS, "ICO", sizes=[(16, 16)]), "not a photo but icon: convert it to JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo in a known format but SVG: convert it to JPEG"),
+        (
+            b"<?xml version='1.0'?>\n<!-- a drawing -->\n<svg/>",
+            "not a photo in a known format but SVG: convert it to JPEG",
+        ),
+        (b"<?xml version='1.0'?><feed/>", "not a photo in a known format but XML: convert it to JPEG"),
+        (b"<!DOCTYPE html>\n<title>Not found</title>", "not a photo in a known format but HTML: download it again"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41" + bytes(30), "not a photo in a known format but film"),
+        (
+            saved(COLOURS, "PDF"),
+            "not a photo in a known format but PDF: convert it to JPEG",
+        ),  # Pillow's other formats stay shut
+        (saved(COLOURS, "ICO", sizes=[(16, 16)]), "not a photo in a known format but icon: convert it to JPEG"),
     ],
 )
 def test_what_is_no_photo_is_rejected_with_its_reason(photo, reason):

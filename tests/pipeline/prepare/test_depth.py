@@ -139,6 +139,7 @@ def test_a_tiff_that_states_its_range(order):
 def test_16_bits_of_a_tiff(order):
     same(tiff(GREY.astype(np.uint16) * 257, order=order), GREY)
     same(tiff(GREY.astype(np.uint16) * 257, (281, 4095), order=order), GREY)  # not true: samples are larger
+    same(tiff(GREY.astype(np.uint16) * 16, (281, 4080), order=order), GREY // 16)  # this photo's brightest
     same(tiff(COLOURS.astype(np.uint16) * 257, order=order, photometric="rgb"), COLOURS)
 
 
@@ -162,6 +163,7 @@ def test_white_may_be_zero():
     [
         ((GREY / 255).astype(np.float32), [], f"TIFF of 32-bit float {SILENT}"),
         ((GREY / 255).astype(np.float32), [(341, 0.93)], f"TIFF of 32-bit float {SILENT}"),  # this photo's brightest
+        (GREY.astype(np.float32), [(341, 200.0)], f"TIFF of 32-bit float {SILENT}"),
         ((GREY / 255).astype(np.float32), [(341, np.inf)], f"TIFF of 32-bit float {SILENT}"),
         ((GREY / 255).astype(np.float32), [(340, -1.0), (341, 1.0)], f"TIFF of 32-bit float {SILENT}"),
         (GREY.astype(np.float32), [], f"TIFF of 32-bit float {SILENT}"),
