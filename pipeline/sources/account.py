@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import UsageError
+from .devkit import ARCHIVES
 from .entries import Found, LeftOut, Request, in_words
 from .inventory import NAMED, Inventory, ending_of, unused
 from .photo import PARQUET, is_photo
@@ -66,7 +67,8 @@ def account_for(look: Inventory, found: Found, ask: Request) -> Account:
     others = dict(look.others)
     left_out = [LeftOut(path, count, why) for (path, why), count in lines.items()]
     archives = {archive for entries in found.entries.values() for archive in entries.archives()}
-    used = {os.path.normpath(os.path.join(prefix, archive)) for archive in archives}
+    # Devkits are read in memory, whatever else they contain.
+    used = {*ARCHIVES.values()} | {os.path.normpath(os.path.join(prefix, archive)) for archive in archives}
     left_out += [one for one in found.left_out if used.intersection(_upwards(one.path))]  # within archives
     for path in look.archives:
         if path in used:

@@ -193,7 +193,7 @@ def _print_warnings(found: PhotoSource) -> None:
     """Print what is probably wrong, in red and last, where it is read."""
     warnings = list(found.warnings)
     untrained = found.classes_without_training() if "train" in found.splits else []
-    if untrained:
+    if untrained and not warnings:
         warnings.append(
             f"{len(untrained)} of {len(found.classes)} classes have no training photo: "
             f"{', '.join(untrained[:3])}{', ...' if len(untrained) > 3 else ''}"

@@ -17,7 +17,7 @@ import pytest
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
-from alexnet_dali.pipeline.sources.find import WHAT
+from alexnet_dali.pipeline.sources.find import LAYOUTS, WHAT
 from alexnet_dali.tools.prep.cli import COMMANDS, prep
 from alexnet_dali.tools.prep.sample_photos import make_photos
 
@@ -63,8 +63,10 @@ def times(folder):
 def test_a_build_says_what_it_did(call, tiny, tmp_path):
     out = tmp_path / "out"
     code, said, aside = call("build-lmdb", tiny, "--out", out, *SMALL, "--workers", 1)
-    first, second, forms, third = said.splitlines()
+    first, train, val, other, second, forms, third = said.splitlines()
     assert (code, aside) == (0, "")
+    assert (train, val) == ("  train: 2 classes of 7 photos", "  val: 2 classes of 3 photos")
+    assert other == "  other files: 1 .json (sample.json)"
     assert first == "20 photos in 2 classes (class folders, train and val: train 14, val 6)"
     counts = ": 20 photos in = 20 records + 0 rejected; 6 shards, "
     assert re.fullmatch(re.escape(f"{out}{counts}") + r"\d+\.\d kB", second)
@@ -122,9 +124,9 @@ def test_what_is_odd_is_noted_aside(call, tiny, tmp_path):
     code, said, aside = call("build-lmdb", photos, "--out", out, *SMALL)
     assert code == 0
     assert aside.splitlines() == [
-        "note: 1 other files ignored",
-        "warning: 4 of 6 classes have no training photo: w, x, y, ...",
+        "warning: 4 of the 6 classes of val are not in train: w, x, y and 1 more",
     ]
+    assert "\n  other files: 1 .txt (train/checker/notes.txt)\n" in said
     assert f"\n{out}: 25 photos in = 24 records + 1 rejected (see {out}/rejected.csv); 7 shards, " in said
     assert (out / "rejected.csv").read_text() == "source_path,reason\ntrain/checker/empty.jpg,the file is empty\n"
 
@@ -163,13 +165,11 @@ def test_a_missing_source(call, tmp_path):
 
 
 def test_an_empty_source(call, tmp_path):
-    refused(
-        call("build-lmdb", tmp_path, "--out", tmp_path / "out"),
-        2,
-        f"{tmp_path}: no photos in class folders (0 other files)",
-        f"arrange them as {tmp_path}/CLASS/photo.jpg, or as {tmp_path}/train/CLASS/photo.jpg "
-        f"and {tmp_path}/val/CLASS/photo.jpg",
-    )
+    code, said, aside = call("build-lmdb", tmp_path, "--out", tmp_path / "out")
+    first, *looked_for, last = aside.splitlines()
+    assert (code, said) == (2, "") and first == f"error: {tmp_path}: no photos in a known layout; there is: nothing"
+    assert len(looked_for) == len(LAYOUTS) and all(re.match(r"  not .+: none there$", line) for line in looked_for)
+    assert last == f"  try: {WHAT}"
     assert os.listdir(tmp_path) == []
 
 
