@@ -191,7 +191,8 @@ def without_doubling(folder: Folder) -> Folder:
 
 def _is_letter(folder: Folder) -> bool:
     """Return whether a folder only sorts classes by their first letter."""
-    return len(folder.name) == 1 and folder.name.isalpha() and not folder.photos
+    splits = any(split_of(inside.name) and inside.classes() for inside in folder.classes())
+    return len(folder.name) == 1 and folder.name.isalpha() and not folder.photos and not splits
 
 
 def _is_loose(top: Folder, train: set[str]) -> bool:
@@ -219,12 +220,13 @@ def _leaves_are_classes(look: Inventory, tops: list[Folder], ask: Request, found
     if ask.class_folders != "auto":
         return ask.class_folders == "leaf"
     below: dict[str, set[str]] = {}  # the folders with photos of each candidate, relative to it, over all splits
+    letters = True
     for top in tops:
         for folder in _without_masks(top.classes(), []):
+            letters = letters and _is_letter(folder)
             inside = below.setdefault(folder.name, set())
             inside.update(leaf.path[len(folder.path) :] for leaf in _leaves(folder))
     lower = sorted(name + path for name, paths in below.items() for path in paths)
-    letters = all(len(name) == 1 and name.isalpha() and "" not in paths for name, paths in below.items())
     if letters and (len(below) == 1 or len({frozenset(paths) for paths in below.values()}) > 1):
         return True  # not A/images, B/images
     questioned = {name for name, paths in below.items() if "" not in paths and len(paths) > 1}

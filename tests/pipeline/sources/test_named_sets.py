@@ -389,6 +389,15 @@ def test_places365_by_letter(tmp_path):
     assert counted(find_photos(tmp_path, val_share=0), classes)["train"] == dict.fromkeys(classes, 2)
 
 
+@pytest.mark.parametrize("above", ["a", "data/z"])
+def test_splits_below_a_folder_of_one_letter_are_no_classes(tmp_path, above):
+    paths = {f"{above}/{split}/{name}/1.jpg": c for split in ("train", "val") for c, name in enumerate(("cat", "dog"))}
+    source = find_photos(lay(tmp_path, paths))
+    assert counted(source, {"cat": 0, "dog": 1}) == {split: {"cat": 1, "dog": 1} for split in ("train", "val")}
+    lay(tmp_path, {f"b/{path.partition('/')[2]}": c for path, c in paths.items()})
+    refused(tmp_path, UsageError)
+
+
 def test_places365_in_the_easy_form(tmp_path):
     classes = {"airfield": 0, "apartment_building-outdoor": 1}
     splits = {"train": 3, "val": 2}
