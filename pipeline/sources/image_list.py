@@ -10,7 +10,6 @@ the photos may be. A list may name any readable file. A test list may lack label
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
@@ -49,7 +48,7 @@ def declines(look: Inventory, ask: Request) -> Declined | None:
         return Declined(wanted, lists.why if lists else "", lists.hint if lists else "")
     if look.source.is_file() or lists.caffe:
         return None
-    return take_folders(look, ask, lists.names(), lambda: find(look, replace(ask, layout=KIND)), wanted)
+    return take_folders(look, ask, lists.names(), lambda: _read(look, ask, lists), wanted)
 
 
 def find(look: Inventory, ask: Request) -> Found:
@@ -65,6 +64,13 @@ def find(look: Inventory, ask: Request) -> Found:
             f"{look.source}: no train.txt, val.txt or test.txt, and no table of photos",
             "choose the list itself, or its folder",
         )
+    found = _read(look, ask, lists)
+    if ask.layout == "auto" and lists.caffe and look.source.is_dir():
+        refuse_conflict(look, ask, found, lists.names())
+    return found
+
+
+def _read(look: Inventory, ask: Request, lists: Lists) -> Found:
     for table in lists.tables.values():
         if table.problem:
             raise table.problem
@@ -91,8 +97,6 @@ def find(look: Inventory, ask: Request) -> Found:
     if not look.source.is_file() and not {"", "train"} & rows.keys():
         add_train_folders(look, ask, found)
     _leave_out(look, ask, found, rows)
-    if ask.layout == "auto" and lists.caffe and look.source.is_dir():
-        refuse_conflict(look, ask, found, lists.names())
     return found
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
 from ..shards.manifest import SPLITS
@@ -57,6 +58,14 @@ class Lists:
         return next(self.tables[name] for name in (split, "", "train", *self.tables) if name in self.tables)
 
 
+class _Search(NamedTuple):
+    """What is looked at, what is asked, and the listings of folders so far."""
+
+    look: Inventory
+    ask: Request
+    listings: dict[str, dict[str, list[str]]]
+
+
 def find_lists(look: Inventory, ask: Request) -> Lists | None:
     """Find the lists of a source.
 
@@ -66,31 +75,31 @@ def find_lists(look: Inventory, ask: Request) -> Lists | None:
         UsageError: the folder of --root is not there, or two lists are of the same split.
         SourceError: as read_table, if the source is the list itself or the layout was chosen.
     """
-    root = look.source
+    root, at = look.source, _Search(look, ask, {})
     if ask.paths_root is not None and not Path(ask.paths_root).is_dir():
         raise UsageError(f"--root {ask.paths_root}: no such folder", "choose the folder that the lists' paths are in")
     if root.is_file():
-        return _one_file(look, ask)
+        return _one_file(at)
     for place in ("", *LIST_FOLDERS):
-        if (root / place).is_dir() and (lists := _caffe(look, ask, place) or _tables_in(look, ask, place)):
+        if (root / place).is_dir() and (lists := _caffe(at, place) or _tables_in(at, place)):
             _read_categories(lists, root / place)
             break
     else:
-        lists = _in_split_folders(look, ask)
+        lists = _in_split_folders(at)
     exact = _exact(look, "")
     if ask.layout != "auto" and exact and (lists is None or lists.why):
-        return _at_home(look, ask, root, "", exact)
+        return _at_home(at, root, "", exact)
     return lists
 
 
-def _one_file(look: Inventory, ask: Request) -> Lists | None:
-    path = look.source
+def _one_file(at: _Search) -> Lists | None:
+    path = at.look.source
     head = head_of(path)
     listed = path.suffix.lower() in _TABLES or head.has_header or any(map(_names_photo, head.lines))
-    if ask.layout == "auto" and not listed:
+    if at.ask.layout == "auto" and not listed:
         return None
-    split = split_of(path.stem) if ask.rules > 1 else WORDS.get(path.stem.lower(), "")
-    lists = _at_home(look, ask, path.parent, "", {split: path})
+    split = split_of(path.stem) if at.ask.rules > 1 else WORDS.get(path.stem.lower(), "")
+    lists = _at_home(at, path.parent, "", {split: path})
     _read_categories(lists, path.parent)
     return lists
 
@@ -102,30 +111,30 @@ def _exact(look: Inventory, place: str) -> dict[str, Path]:
     return {name: paths[name] for name in kept}
 
 
-def _caffe(look: Inventory, ask: Request, place: str) -> Lists | None:
+def _caffe(at: _Search, place: str) -> Lists | None:
     """Return Caffe's lists, `train.txt` and `val.txt`, whose lines have photos and labels."""
-    exact = _exact(look, place)
+    exact = _exact(at.look, place)
     heads = [head_of(exact[name]).lines for name in ("train", "val") if name in exact]
     good = all(some and all(is_photo(line.path) and line.label for line in some) for some in heads)
     if len(heads) < 2 or not good:
         return None
-    lists = _at_home(look, ask, look.source, place, exact)
+    lists = _at_home(at, at.look.source, place, exact)
     lists.caffe = place == ""
-    if not _there(lists, "train") and (look.at("train").classes() or place):
+    if not _there(lists, "train") and (at.look.at("train").classes() or place):
         lists.why = f"{os.path.join(place, 'train.txt')}, whose photos are not there"
         lists.hint = "say where they are: --root DIR"
     return lists
 
 
-def _tables_in(look: Inventory, ask: Request, place: str) -> Lists | None:
+def _tables_in(at: _Search, place: str) -> Lists | None:
     """Return the tables of photos in a folder: one for each split, or one for all."""
     found: dict[str, list[Path]] = {}
     away = ""
-    for path in _files(look, place):
+    for path in _files(at.look, place):
         split = split_of(path.stem)
         if path.suffix.lower() not in _TABLES and not split:
             continue
-        there = _about_photos(look, ask, place, split, path)
+        there = _about_photos(at, place, split, path)
         if there:
             found.setdefault(split, []).append(path)
         elif there is not None and path.suffix.lower() in _TABLES:
@@ -135,17 +144,17 @@ def _tables_in(look: Inventory, ask: Request, place: str) -> Lists | None:
         by_split = {"": found[""], **by_split}
     if not by_split:
         hint = "say where they are: --root DIR"
-        return Lists(look.source, why=f"{away}, whose photos are not there", hint=hint) if away else None
+        return Lists(at.look.source, why=f"{away}, whose photos are not there", hint=hint) if away else None
     for name, paths in by_split.items():
         exact = [path for path in paths if path.name == f"{name}.txt"]
         by_split[name] = exact or paths
         if len(paths) > 1 and not exact:
             names = " and ".join(os.path.join(place, path.name) for path in paths)
             raise UsageError(
-                f"{look.source}: {names} both list the photos of {name or 'all splits'}",
+                f"{at.look.source}: {names} both list the photos of {name or 'all splits'}",
                 f"choose one of these files, or leave one out: --ignore '{os.path.join(place, paths[1].name)}'",
             )
-    lists = _at_home(look, ask, look.source, place, {name: paths[0] for name, paths in by_split.items()})
+    lists = _at_home(at, at.look.source, place, {name: paths[0] for name, paths in by_split.items()})
     if "" in lists.tables and any(line.split for line in lists.tables[""].lines):
         lists.tables, lists.lookups = {"": lists.tables[""]}, {"": lists.lookups[""]}
     used = {table.path for table in lists.tables.values()}
@@ -153,20 +162,20 @@ def _tables_in(look: Inventory, ask: Request, place: str) -> Lists | None:
     return lists
 
 
-def _in_split_folders(look: Inventory, ask: Request) -> Lists | None:
+def _in_split_folders(at: _Search) -> Lists | None:
     """Return the tables in the splits' folders, as Hugging Face's `train/metadata.csv`."""
     found: dict[str, tuple[str, Path]] = {}
-    for folder in look.top.classes():
+    for folder in at.look.top.classes():
         split = split_of(folder.name)
-        paths = [path for path in _files(look, folder.path) if path.suffix.lower() in _TABLES] if split else []
-        paths = [path for path in paths if _about_photos(look, ask, folder.path, split, path)]
+        paths = [path for path in _files(at.look, folder.path) if path.suffix.lower() in _TABLES] if split else []
+        paths = [path for path in paths if _about_photos(at, folder.path, split, path)]
         if len(paths) == 1 and split not in found:
             found[split] = folder.path, paths[0]
     if not found:
         return None
-    lists = Lists(look.source)
+    lists = Lists(at.look.source)
     for split, (place, path) in found.items():
-        one = _at_home(look, ask, look.source, place, {split: path})
+        one = _at_home(at, at.look.source, place, {split: path})
         lists.tables |= one.tables
         lists.lookups |= one.lookups
     return lists
@@ -180,14 +189,14 @@ def _files(look: Inventory, place: str) -> list[Path]:
     return [look.source / place / name for name in names if not look.ignores(os.path.join(place, name))][:_MOST_FILES]
 
 
-def _about_photos(look: Inventory, ask: Request, place: str, split: str, path: Path) -> bool | None:
+def _about_photos(at: _Search, place: str, split: str, path: Path) -> bool | None:
     """Return whether one of the first photos of a list is there; None if it is no list."""
     head = head_of(path)
     if not head.lines:
         return None
-    lists = Lists(look.source)
-    for home, inside in _homes(look, ask, look.source, place):
-        lists = Lists(home, {split: head}, {split: _lookup(home, inside, path, look, ask, head)})
+    lists = Lists(at.look.source)
+    for home, inside in _homes(at, at.look.source, place):
+        lists = Lists(home, {split: head}, {split: _lookup(home, inside, path, at, head)})
         if _there(lists, split):
             return True
     return False if head.has_header or any(map(_names_photo, head.lines)) else None
@@ -207,10 +216,10 @@ def _there(lists: Lists, split: str) -> bool:
     )
 
 
-def _homes(look: Inventory, ask: Request, folder: Path, place: str) -> list[tuple[Path, str]]:
+def _homes(at: _Search, folder: Path, place: str) -> list[tuple[Path, str]]:
     """Return the folders that paths may be relative to, and the lists' folder relative to each."""
-    if ask.paths_root is not None:
-        return [(Path(ask.paths_root), "")]
+    if at.ask.paths_root is not None:
+        return [(Path(at.ask.paths_root), "")]
     homes = [(folder, place)]
     name = folder.resolve().name
     if not place and name.lower() in LIST_FOLDERS:
@@ -218,24 +227,24 @@ def _homes(look: Inventory, ask: Request, folder: Path, place: str) -> list[tupl
     return homes
 
 
-def _lookup(home: Path, place: str, path: Path, look: Inventory, ask: Request, table: Table | None) -> Lookup:
-    lookup = Lookup(home, place, path.stem.lower(), look, is_root=ask.paths_root is not None)
+def _lookup(home: Path, place: str, path: Path, at: _Search, table: Table | None) -> Lookup:
+    lookup = Lookup(home, place, path.stem.lower(), at.look, at.listings, is_root=at.ask.paths_root is not None)
     lookup.set_base([line.path for line in table.lines[:_FIRST]] if table else [])
     return lookup
 
 
-def _at_home(look: Inventory, ask: Request, folder: Path, place: str, paths: dict[str, Path]) -> Lists:
+def _at_home(at: _Search, folder: Path, place: str, paths: dict[str, Path]) -> Lists:
     """Read lists, with paths relative to the first folder that has one of their first photos."""
     lists = Lists(folder)
-    for home, inside in reversed(_homes(look, ask, folder, place)):
+    for home, inside in reversed(_homes(at, folder, place)):
         lists = Lists(home)
         for split, path in paths.items():
-            probe = _lookup(home, inside, path, look, ask, None)
+            probe = _lookup(home, inside, path, at, None)
             table = read_table(path, _fits(probe, split), guess=split != "test")
             lists.tables[split] = table
-            lists.lookups[split] = _lookup(home, inside, path, look, ask, table)
-    for home, inside in _homes(look, ask, folder, place):
-        lookups = {split: _lookup(home, inside, path, look, ask, lists.tables[split]) for split, path in paths.items()}
+            lists.lookups[split] = _lookup(home, inside, path, at, table)
+    for home, inside in _homes(at, folder, place):
+        lookups = {split: _lookup(home, inside, path, at, lists.tables[split]) for split, path in paths.items()}
         tried = Lists(home, lists.tables, lookups)
         if any(_there(tried, split) for split in paths):
             return tried

@@ -27,7 +27,7 @@ class Lookup:
         base: the folder that the list's paths are relative to, relative to home, where all are in one.
     """
 
-    def __init__(self, home: Path, place: str, stem: str, look: Inventory, *, is_root: bool = False):
+    def __init__(self, home: Path, place: str, stem: str, look: Inventory, listings: dict, *, is_root: bool):
         """Initialize.
 
         Args:
@@ -35,19 +35,23 @@ class Lookup:
             place: the list's folder, relative to it.
             stem: the list's name without ending.
             look: knows what is ignored.
+            listings: photos by name without ending, by folder; filled here, for other lists of the same folders.
             is_root: home was given as the folder of the paths: only it and the splits' folders in it are searched.
         """
         self.home, self.place, self.base = home, place, place
         self._look, self._is_root = look, is_root
+        self._top = os.path.join(home, "")
+        self._absolute = os.path.join(os.path.abspath(home), "")
         own = os.path.join(place, stem)
         self.bases = [place, *([own] if stem in WORDS and (home / own).is_dir() else [])]
         self._folders: dict[str, list[str]] = {}
-        self._stems: dict[str, dict[str, list[str]]] = {}
+        self._there: dict[tuple[str, str], list[str]] = {}
+        self._stems: dict[str, dict[str, list[str]]] = listings
 
     def set_base(self, paths: list[str]) -> None:
         """Choose the first of the bases that contains one of the first paths."""
         for base in self.bases:
-            if any(self._size(_below(self.home, base, path)) >= 0 for path in paths[:_FIRST]):
+            if any(self._size(self._relative(base, path)) >= 0 for path in paths[:_FIRST]):
                 self.base = base
                 return
 
@@ -64,17 +68,17 @@ class Lookup:
         Raises:
             SourceError: several photos fit.
         """
-        rel = _below(self.home, self.base, path)
+        rel = self._relative(self.base, path)
         if (size := self._size(rel)) >= 0 and not (self._is_root and path.startswith("/")):
             return rel, size
         if not path.strip("/"):
             return rel, -1
+        inside, name = os.path.split(os.path.normpath(path.lstrip("/")))
         fits: dict[str, int] = {}
-        for folder in self._candidates(split):
-            rel = os.path.normpath(os.path.join(folder, path.lstrip("/")))
-            for name in [rel, *self._completed(rel)]:
-                if (size := self._size(name)) >= 0:
-                    fits[name] = size
+        for folder in self._existing(inside, split):
+            for one in (name, *self._completed(folder, name)):
+                if (size := self._size(rel := os.path.join(folder, one))) >= 0:
+                    fits[rel] = size
         if len(fits) > 1:
             one, two = list(fits)[:2]
             top = os.path.dirname(one) or one
@@ -85,7 +89,7 @@ class Lookup:
                 if top != one
                 else f"remove one of them, or leave it out: --ignore '{two}'",
             )
-        return next(iter(fits.items()), (_below(self.home, self.base, path), -1))
+        return next(iter(fits.items()), (self._relative(self.base, path), -1))
 
     def ignores(self, rel: str) -> bool:
         """Return whether a photo, or a folder that it is in, is ignored on request."""
@@ -94,18 +98,26 @@ class Lookup:
             self._look.ignores("/".join(parts[:k])) for k in range(1, len(parts) + 1)
         )
 
-    def _completed(self, rel: str) -> list[str]:
-        """Return the photos whose name is that of a path with an ending added."""
-        if is_photo(rel):
+    def _completed(self, folder: str, stem: str) -> list[str]:
+        """Return the photos in a folder whose name is an id with an ending."""
+        if is_photo(stem):
             return []
-        folder, stem = os.path.split(rel)
-        if folder not in self._stems:
+        key = self._top + folder
+        if key not in self._stems:
             stems: dict[str, list[str]] = {}
             for name, is_folder in self._inside(folder):
                 if not is_folder and is_photo(name):
                     stems.setdefault(os.path.splitext(name)[0], []).append(name)
-            self._stems[folder] = stems
-        return [os.path.join(folder, name) for name in self._stems[folder].get(stem, [])]
+            self._stems[key] = stems
+        return self._stems[key].get(stem, [])
+
+    def _existing(self, inside: str, split: str) -> list[str]:
+        """Return the folders that are there of those called `inside` in the candidates."""
+        key = inside, split
+        if key not in self._there:
+            folders = (os.path.normpath(os.path.join(folder, inside)) for folder in self._candidates(split))
+            self._there[key] = ["" if one == "." else one for one in folders if os.path.isdir(self._top + one)]
+        return self._there[key]
 
     def _candidates(self, split: str) -> list[str]:
         """Return the folders that photos of a split may be in; of another split's there are none."""
@@ -140,15 +152,14 @@ class Lookup:
     def _size(self, rel: str) -> int:
         """Return the size of a regular file; -1 if there is none."""
         try:
-            status = os.stat(os.path.join(self.home, rel))
+            status = os.stat(rel if rel.startswith("/") else self._top + rel)
         except (OSError, ValueError):
             return -1
         return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
-
-def _below(home: Path, base: str, path: str) -> str:
-    """Return a photo's path, relative to the folder if it is below it, so that a copy has the same paths."""
-    if ".." not in path.split("/"):  # with symbolic links, normalizing `..` changes the path
-        path = os.path.normpath(path)
-    top = os.path.join(os.path.abspath(home), "")
-    return path[len(top) :] if path.startswith(top) else os.path.join(base, path)
+    def _relative(self, base: str, path: str) -> str:
+        """Return a photo's path, relative to home if it is below it, so that a copy has the same paths."""
+        unusual = "//" in path or "/." in path or path[:1] in ("", ".") or path[-1] == "/"
+        if unusual and ".." not in path.split("/"):  # with symbolic links, normalizing `..` changes the path
+            path = os.path.normpath(path)
+        return path[len(self._absolute) :] if path.startswith(self._absolute) else os.path.join(base, path)
