@@ -1,12 +1,15 @@
 """Well-known sets as they are unpacked: every photo in its split with its label, checked against its colour."""
 
 import io
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from alexnet_dali.pipeline.errors import SourceError, UsageError
-from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.sources import named_sets
+from alexnet_dali.pipeline.sources.find import LAYOUTS, find_photos
 from coloured import counted, lay
 from scipy.io import savemat
 
@@ -431,3 +434,10 @@ def test_the_sets_that_were_looked_for_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("no photos here")
     error = refused(tmp_path, UsageError)
     assert "or Oxford Flowers: photos with these sets' own tables: none there" in repr(vars(error))
+
+
+def test_every_layout_and_named_set_is_in_the_docs():
+    page = (Path(__file__).parents[3] / "docs/layouts.md").read_text()
+    table = page.partition("## The layouts")[2]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(LAYOUTS)
+    assert not [one.name for one in named_sets.SETS if one.name not in page]
