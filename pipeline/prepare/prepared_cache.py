@@ -34,7 +34,7 @@ from .resize import Picture, prepare
 
 FOLDER = "spool"
 MOST_BYTES = 1 << 29  # of a photo's file; ImageNet's largest has 15 MB
-PART_BYTES = 64 << 30  # of an unpacked tar: 600,000 photos of ImageNet, prepared in 20 minutes; more than a table's rows
+PART_BYTES = 64 << 30  # of an unpacked tar: 600,000 photos of ImageNet; more than a table's rows
 _OPEN_FILES = 128  # ImageNet-1k comes in 294 files; 4,400 rows of 89 bytes each
 _INDEX = np.dtype(
     [("row", "<i8"), ("offset", "<i8"), ("bytes", "<i8"), ("rejected", "?")]
@@ -45,7 +45,7 @@ _INDEX = np.dtype(
 
 @dataclass(frozen=True)
 class SpoolJob:
-    """A part of a file to cache, and those of its rows that missing shards need, ascending; with their sizes in a tar."""
+    """A part of a file to cache, and those of its rows that missing shards need, ascending; of a tar with sizes."""
 
     root: Path
     out: Path
@@ -80,14 +80,14 @@ def spool_jobs(root: Path, out: Path, photos: Iterable[Photo], options: BuildOpt
     places: dict[tuple[str, int], tuple[array, array]] = {}
     for photo in photos:
         if part := part_of(photo):
-            rows, sizes = places.setdefault(part, (array("q"), array("q")))
-            rows.append(photo.offset)
-            sizes.append(photo.bytes)
+            offsets, bytes_ = places.setdefault(part, (array("q"), array("q")))
+            offsets.append(photo.offset)
+            bytes_.append(photo.bytes)
     jobs = []
-    for (archive, part), (rows, sizes) in sorted(places.items(), key=lambda one: one[0]):
-        order = np.argsort(np.frombuffer(rows, np.int64))
-        ordered = (array("q", np.frombuffer(column, np.int64)[order].tobytes()) for column in (rows, sizes))
-        jobs.append(SpoolJob(root, out, archive, next(ordered), options, next(ordered), part))
+    for archive, number in sorted(places):
+        columns = [np.frombuffer(column, np.int64) for column in places[archive, number]]
+        rows, sizes = (array("q", column[np.argsort(columns[0])].tobytes()) for column in columns)
+        jobs.append(SpoolJob(root, out, archive, rows, options, sizes, number))
     return jobs
 
 

@@ -10,6 +10,7 @@ order differs; evaluating with the other order gives 0.1% accuracy without an er
 
 import hashlib
 import importlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..shards.manifest import SPLITS
 from .account import Account, account_for
 from .devkit import read_devkit
 from .entries import CLASS_FOLDERS, Declined, Found, Photos, Request
-from .inventory import Inventory, take_inventory
+from .inventory import Inventory, ending_of, take_inventory
 
 LAYOUTS = {  # module by layout, in the order of detection; each has declines(look, ask) and find(look, ask)
     "kaggle": "kaggle",
@@ -200,7 +201,9 @@ def _detect(look: Inventory, ask: Request) -> tuple[str, list[Declined]]:
         declined.append(reason)
     near = [one for one in declined if one.found]
     hint = next((one.hint for one in near if one.hint), WHAT)
-    others = ", ".join(f"{count:,} {ending}" for ending, (count, _) in sorted(look.others.items()))
+    kinds = Counter({ending: count for ending, (count, _) in look.others.items()})
+    kinds.update(map(ending_of, look.archives))
+    others = ", ".join(f"{count:,} {ending}" for ending, count in sorted(kinds.items()))
     there = others or "nothing" if look.source.is_dir() else "a file of another kind"
     raise UsageError(
         f"{look.source}: no photos in a known layout; there is: {there}",

@@ -31,9 +31,8 @@ def parse_header(block: bytes) -> Header | None:
         try:
             total = int(checksum[:6], 8) - _CHECKSUM_BLANK + sum(checksum)
             if size[11] in b"\0 " and zlib.adler32(block) & 0xFFFF == (total + 1) % _ADLER:
-                return Header(
-                    block[: block.index(0, 0, 101)].decode("utf-8", "surrogateescape"), int(size[:11], 8), tarfile.REGTYPE
-                )
+                name = block[: block.index(0, 0, 101)].decode("utf-8", "surrogateescape")
+                return Header(name, int(size[:11], 8), tarfile.REGTYPE)
         except ValueError:
             pass  # other forms of numbers, or a name of 100 bytes
     try:

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import cast
 
 import numpy as np
 
@@ -54,18 +55,28 @@ class TarFolder(Folder):
         """The folder's name, of a tar without its ending."""
         return self.called
 
+    def all(self) -> list["TarFolder"]:
+        """Return the folders in it."""
+        return cast("list[TarFolder]", [*self.folders.values()])
+
+    def below(self) -> Iterator["TarFolder"]:
+        """Yield the folder and all folders below it."""
+        yield self
+        for folder in self.all():
+            yield from folder.below()
+
     def inside(self, name: str, *, is_tar: bool = False) -> "TarFolder":
         """Return a folder in it, made if needed."""
         if name not in self.folders:
             self.folders[name] = TarFolder(f"{self.path}/{name}" if self.path else name, is_tar=is_tar)
-        return self.folders[name]  # type: ignore[return-value]
+        return cast("TarFolder", self.folders[name])
 
     def forget(self) -> None:
         """Sort the folders in it and below, and count all photos again."""
         self._total = -1
         self.folders = dict(sorted(self.folders.items()))
-        for folder in self.folders.values():
-            folder.forget()  # type: ignore[attr-defined]
+        for folder in self.all():
+            folder.forget()
 
 
 @dataclass
@@ -75,7 +86,6 @@ class TarTree(Inventory):
     Attributes:
         photos: all photos, whose class names are the paths of their folders, one of `TarFolder.parts`.
         members: number of members that are no photos.
-        empty: paths of tars in tars without photos.
         left_out: number of photos in folders that are no part of the photos, by path and reason.
         unread: members that must not be ignored in silence, with the reason.
     """
@@ -83,7 +93,6 @@ class TarTree(Inventory):
     top: TarFolder = field(default_factory=lambda: TarFolder(""))
     photos: Entries = field(default_factory=Entries)
     members: int = 0
-    empty: list[str] = field(default_factory=list)
     left_out: dict[tuple[str, str], int] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -123,8 +132,6 @@ def read_tars(look: Inventory, paths: list[str]) -> TarTree:
     for folder in tree.top.below():
         folder.photos = counts.get(folder.path, 0)
     tree.top.forget()
-    tree.empty = [folder.path for folder in _tars_below(tree.top) if "/" in folder.path and not folder.total]
-    tree.empty = [path for path in tree.empty if path not in paths]
     return tree
 
 
@@ -143,10 +150,6 @@ def begins(look: Inventory, path: str) -> list[str]:
 def is_wnid(name: str) -> bool:
     """Return whether a name is a wnid, `n01440764`."""
     return bool(_WNID.fullmatch(name))
-
-
-def _tars_below(folder: TarFolder) -> list[TarFolder]:
-    return [one for one in folder.below() if isinstance(one, TarFolder) and one.is_tar]
 
 
 def _photos(tree: TarTree, path: str) -> Iterator[Entry]:
@@ -176,11 +179,9 @@ def _photos_of(tree: TarTree, path: str, tar: Archive, inside: Member | None, to
         place = places.get(above)
         if place is None:
             place = places[above] = _place(tree, top, above)
-        if is_photo(name) or not (is_known(name) or name.endswith(".tar")) and is_photo_head(
-            tar.read(member, HEAD_BYTES)
-        ):
+        if is_photo(name) or _is_photo_by_bytes(tar, member, name):
             where = f"{top.path}/{member.name}"
-            if tree.ignore and tree.ignores(where):
+            if tree.ignore and isinstance(place, TarFolder) and tree.ignores(where):
                 place = where, "ignored, as requested"
             if isinstance(place, tuple):
                 tree.left_out[place] = tree.left_out.get(place, 0) + 1
@@ -207,6 +208,10 @@ def _photos_of(tree: TarTree, path: str, tar: Archive, inside: Member | None, to
             if why := _speaks_of_photos(name):
                 tree.unread.setdefault(f"{top.path}/{member.name}", why)
     tree.members += len(skipped)
+
+
+def _is_photo_by_bytes(tar: Archive, member: Member, name: str) -> bool:
+    return not is_known(name) and is_photo_head(tar.read(member, HEAD_BYTES))
 
 
 def _place(tree: TarTree, top: TarFolder, above: str) -> TarFolder | tuple[str, str]:

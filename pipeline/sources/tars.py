@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from ..errors import SourceError, UsageError
 from . import class_folders
 from .account import refuse
-from .entries import Declined, Entries, Found, LeftOut, Request
+from .entries import Declined, Entries, Found, LeftOut, Request, in_words
 from .inventory import ARCHIVES, Inventory
 from .photo import PARQUET
 from .splits import split_of
@@ -33,7 +33,7 @@ def declines(look: Inventory, ask: Request) -> Declined | None:
         return _other_archives(look, wanted)
     if look.top.classes():
         found = f"{_some(paths)}, but there are folders of photos beside them"
-        return Declined(wanted, found, "go on without the tars: --ignore '*.tar'; or without the folders: --layout tars")
+        return Declined(wanted, found, "read the tars alone: --layout tars; or go on without: --ignore '*.tar'")
     beginnings = []
     for path in paths:
         try:
@@ -64,7 +64,7 @@ def find(look: Inventory, ask: Request) -> Found:
     _unwrap(tree, ask)
     found = class_folders.find(tree, ask)
     found.kind = found.kind.replace(class_folders.KIND, KIND)
-    found.notes = [*notes, *_notes(tree), *found.notes]
+    found.notes = [*notes, *found.notes]
     chosen = {
         entry.path.rstrip("/"): (split, without_ending(entry.class_name))
         for split, entries in found.entries.items()
@@ -80,7 +80,9 @@ def _other_archives(look: Inventory, wanted: str) -> Declined:
     others = [path for path in look.archives if not path.lower().endswith(PARQUET)]
     if look.source.is_file() and look.source.name.lower().endswith(ARCHIVES[1:]):
         others = [look.source.name]
-    return Declined(wanted, _some(others), "unpack it first: only tars, also gzipped, are read") if others else Declined(wanted)
+    if not others:
+        return Declined(wanted)
+    return Declined(wanted, _some(others), "unpack it first: of archives only tars, also gzipped, are read")
 
 
 def _some(names: list[str], between: str = ", ") -> str:
@@ -92,8 +94,7 @@ def _merge_parts(tree: TarTree, folder: TarFolder, ask: Request) -> list[str]:
     """Make one folder of tars that are parts of one: of one split, or with class folders and numbered names."""
     notes: list[str] = []
     groups: dict[tuple[str, str], list[TarFolder]] = {}
-    for one in folder.folders.values():
-        assert isinstance(one, TarFolder)
+    for one in folder.all():
         notes += _merge_parts(tree, one, ask)
         if not one.is_tar or not one.total:
             continue
@@ -112,7 +113,7 @@ def _merge_parts(tree: TarTree, folder: TarFolder, ask: Request) -> list[str]:
         folder.folders[name] = merged
         if not split:
             notes.append(
-                f"{some[0].path} and {len(some) - 1:,} more are read as parts of one set (--class-folders top: as classes)"
+                f"{some[0].path} and {len(some) - 1:,} more: read as parts of one set (as classes: --class-folders top)"
             )
     folder.forget()
     return notes
@@ -122,14 +123,15 @@ def _numbered(name: str) -> str:
     return re.sub(r"\d+", "*", name)
 
 
-def _merged(path: str, some: Iterable[TarFolder], *, is_tar: bool) -> TarFolder:
+def _merged(path: str, some: list[TarFolder], *, is_tar: bool) -> TarFolder:
     """Return a folder with the photos and the folders of several."""
-    some = list(some)
     merged = TarFolder(path, tuple(part for one in some for part in one.parts), is_tar)
     merged.photos = sum(one.photos for one in some)
-    for name in sorted({name for one in some for name in one.folders}):
-        inside = [one.folders[name] for one in some if name in one.folders]
-        merged.folders[name] = _merged(f"{path}/{name}", inside, is_tar=inside[0].is_tar)  # type: ignore[arg-type,union-attr]
+    inside: dict[str, list[TarFolder]] = {}
+    for folder in (folder for one in some for folder in one.all()):
+        inside.setdefault(folder.path.rpartition("/")[2], []).append(folder)
+    for name, folders in sorted(inside.items()):
+        merged.folders[name] = _merged(f"{path}/{name}", folders, is_tar=folders[0].is_tar)
     return merged
 
 
@@ -149,35 +151,34 @@ def _check(tree: TarTree, ask: Request) -> None:
         )
     if ask.class_folders == "top" or ask.split == "test":
         return
-    loose = [one for one in tree.top.below() if one.photos and one.is_tar and not split_of(one.name)]  # type: ignore[attr-defined]
-    bare = [one for one in loose if not is_wnid(one.name) and not one.classes()]
-    if bare and len({_numbered(one.name) for one in loose}) == 1:
-        raise UsageError(
-            f"{tree.root / bare[0].path}: {bare[0].photos:,} photos without a class folder. Is {bare[0].name} a class, "
-            + (f"as {bare[1].name} and {len(bare) - 1:,} in all, or are they" if len(bare) > 1 else "or is it")
-            + " parts of a set without labels?",
-            "if each tar is a class: --class-folders top; else add labels, as WebDataset has them or in class folders",
-        )
+    for folder in tree.top.below():
+        beside = [one for one in folder.all() if one.total and one.is_tar and not split_of(one.name)]
+        bare = [one for one in beside if one.photos and not one.classes() and not is_wnid(one.name)]
+        if bare and len({_numbered(one.name) for one in beside}) == 1:
+            raise _asked(tree, bare)
+
+
+def _asked(tree: TarTree, bare: list[TarFolder]) -> UsageError:
+    more = f", as {bare[1].name} and {len(bare)} in all, or are they" if len(bare) > 1 else ", or is it"
+    return UsageError(
+        f"{tree.root / bare[0].path}: {in_words(bare[0].photos)} without a class folder. "
+        f"Is {bare[0].name} a class{more} "
+        f"part{'s' * (len(bare) > 1)} of a set without labels?",
+        "if each tar is a class: --class-folders top; else add labels, as WebDataset has them or in class folders",
+    )
 
 
 def _unwrap(tree: TarTree, ask: Request) -> None:
     """Pass a single tar, so that photos beside its class folders do not make it a class."""
-    inside = tree.top.classes()
-    while len(inside) == 1 and ask.class_folders != "top" and not split_of(inside[0].name) and inside[0].classes():
-        tree.top = inside[0]  # type: ignore[assignment]
-        if tree.top.is_tar:
+    while ask.class_folders != "top" and not tree.top.is_tar:
+        inside = [folder for folder in tree.top.all() if folder.total]
+        if len(inside) != 1 or split_of(inside[0].name) or not inside[0].classes():
             return
-        inside = tree.top.classes()
-
-
-def _notes(tree: TarTree) -> list[str]:
-    if not tree.empty:
-        return []
-    return [f"{len(tree.empty):,} tars have no photos, so that they are no classes: {_some(tree.empty)}"]
+        tree.top = inside[0]
 
 
 def _by_split(tree: TarTree, chosen: dict[str, tuple[str, str]], order: Iterable[str]) -> dict[str, Entries]:
-    """Return the photos of each split, with class names; of one split without a copy, which would need 60 bytes each."""
+    """Return the photos of each split, with class names; of a single split without a copy."""
     folders = tree.photos.class_counts()
     splits = {chosen[folder][0] for folder in folders if folder in chosen}
     if len(splits) == 1 and all(folder in chosen for folder in folders):
@@ -201,15 +202,16 @@ def _left_out(
     """
     told = {one.path: one.why for one in found.left_out}
     lines = dict(tree.left_out)
-    used = {path for path in paths if any(f"{folder}/".startswith(f"{path}/") for folder in chosen)}
+    archives = {*paths}
+    used = {path for folder in chosen for path in _upwards(folder) if path in archives}
     counts = tree.photos.class_counts()
     for folder in tree.top.below():
-        for part in folder.parts:  # type: ignore[attr-defined]
+        for part in folder.parts:
             if part in chosen or not (count := counts.get(part, 0)):
                 continue
             above = next((path for path in _upwards(folder.path) if path in told), "")
             why = told.get(above, "") or (f"not in the split {ask.split}" if ask.split else "")
-            archive = next(path for path in paths if f"{part}/".startswith(f"{path}/"))
+            archive = next(path for path in _upwards(part) if path in archives)
             place = archive if archive not in used else above if above.startswith(archive) else part
             lines[place, why] = lines.get((place, why), 0) + count
     left_out = [LeftOut(path, count, why) for (path, why), count in lines.items()]

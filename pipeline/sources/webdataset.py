@@ -43,7 +43,7 @@ class About(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A member with a key: whether it is a photo; for a label, which of LABELS, and its text, None if it is too long."""
+    """A member with a key: whether it is a photo; of a label, which of LABELS, and its text, None if too long."""
 
     member: Member
     is_photo: bool = False

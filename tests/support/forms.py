@@ -12,8 +12,8 @@ import pyarrow
 import pyarrow.parquet
 from alexnet_dali.pipeline.shards.manifest import ShardSet
 from alexnet_dali.pipeline.sources.find import PhotoSource
-from alexnet_dali.pipeline.sources.parquet import read_rows
-from alexnet_dali.pipeline.sources.photo import read_photo, stem_of
+from alexnet_dali.pipeline.sources.photo import is_sequential, read_photo, stem_of
+from alexnet_dali.pipeline.sources.sequential import read_in_order
 
 SPLITS = ("train", "val")
 IMAGE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
@@ -55,8 +55,8 @@ def shown(source: PhotoSource) -> list[tuple[str, str, str, bytes]]:
     rows = []
     for split, photos in source.splits.items():
         for photo in photos:
-            if photo.archive.endswith(".parquet"):
-                [(_, data)] = read_rows(source.root / photo.archive, [photo.offset])
+            if is_sequential(photo.archive):
+                [(_, data)] = read_in_order(source.root / photo.archive, [photo.offset], [photo.bytes])
             else:
                 data = read_photo(source.root, photo)
             name = source.classes[photo.label] if photo.label >= 0 else ""
