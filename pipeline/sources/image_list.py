@@ -20,7 +20,7 @@ from .entries import Declined, Entries, Found, LeftOut, Request
 from .inventory import Inventory
 from .label_names import Row, find_classes
 from .list_files import Lists, find_lists
-from .list_or_folders import add_train_folders, refuse_conflict, take_folders
+from .list_or_folders import add_train_folders, folders_fit, refuse_conflict, take_folders
 from .photo_lookup import Lookup
 from .splits import flat_if_train_alone, split_of
 from .table import Line, Table, several_labels
@@ -40,10 +40,15 @@ def declines(look: Inventory, ask: Request) -> Declined | None:
     Class folders win over tables that only repeat what they say.
 
     Raises:
-        UsageError: class folders and lists give the same photos other labels or splits.
+        UsageError: class folders and lists give the same photos other labels or splits; or a list's photos are not
+            there, and what is there has no classes.
     """
     wanted = "lists of lines `path label`: train.txt and val.txt; or a table of photos that are beside it"
     lists = find_lists(look, ask)
+    if lists and lists.why and not lists.tables and look.top.total and not folders_fit(look, ask):
+        raise UsageError(
+            f"{look.source}: there is {lists.why}, and no two class folders", f"{lists.hint}; or --layout folders"
+        )
     if lists is None or lists.why:
         return Declined(wanted, lists.why if lists else "", lists.hint if lists else "")
     if look.source.is_file() or lists.caffe:

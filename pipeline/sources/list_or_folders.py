@@ -48,6 +48,11 @@ def refuse_conflict(look: Inventory, ask: Request, lists: Found, names: str) -> 
         _refuse(look, names, _by_path(lists), _by_path(folders))
 
 
+def folders_fit(look: Inventory, ask: Request) -> bool:
+    """Return whether there are at least two class folders."""
+    return _folders(look, ask) is not None
+
+
 def add_train_folders(look: Inventory, ask: Request, found: Found) -> None:
     """Add the class folders of train to lists of val or test alone, as of `val_labels.csv` beside `train/`."""
     if not any(split_of(folder.name) == "train" for folder in look.top.classes()):

@@ -89,6 +89,8 @@ class Lookup:
                 if top != one
                 else f"remove one of them, or leave it out: --ignore '{two}'",
             )
+        if not fits and "\\" in path:  # as Windows writes it
+            return self.find(path.replace("\\", "/"), split)
         return next(iter(fits.items()), (self._relative(self.base, path), -1))
 
     def ignores(self, rel: str) -> bool:

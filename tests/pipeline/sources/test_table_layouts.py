@@ -476,6 +476,17 @@ def test_a_table_whose_photos_are_elsewhere(tmp_path):
     assert isinstance(error, SourceError) and "line 2: 0.jpg: no such file (6 of 6 photos are missing)" in error.message
 
 
+def test_one_folder_beside_a_table_of_other_photos_is_not_one_class(tmp_path):
+    draw_all(tmp_path, "x/{}.jpg")
+    table = write(tmp_path / "data.csv", "path,label", *(f"/home/me/x/{k}.jpg,{NAMES[k % 2]}" for k in range(6)))
+    error = refused(tmp_path)
+    assert error.message == f"{tmp_path}: there is data.csv, whose photos are not there, and no two class folders"
+    assert error.hint == "say where they are: --root DIR; or --layout folders"
+    assert find_photos(tmp_path, layout="folders").classes == ("x",)
+    write(table, "path,label", *(f"x\\{k}.jpg,{NAMES[k % 2]}" for k in range(6)))
+    check(find_photos(tmp_path, split="train"), NAMES, train=6)
+
+
 def test_a_photo_of_a_table_is_missing(tmp_path):
     draw_all(tmp_path, "images/{}.jpg")
     table = write(tmp_path / "train.csv", "image,label", *(f"{k}.jpg,{NAMES[k % 2]}" for k in range(7)))
