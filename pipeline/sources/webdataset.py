@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 from ..errors import SourceError, UsageError
 from ..shards.datum import NO_LABEL
-from .class_folders import read_words
 from .entries import Declined, Found, Request
 from .inventory import Inventory, is_known
-from .label_names import Row, find_classes
+from .label_names import Row, find_classes, read_words
 from .magic import HEAD_BYTES, is_photo_head
 from .photo import SUFFIXES, TAR_GZ
 from .splits import files_by_split, first_file
@@ -43,10 +42,19 @@ class About(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A member with a key: whether it is a photo; of a label, which of LABELS, and its text, None if too long."""
+    """A member with a key.
+
+    Attributes:
+        member: where it lies.
+        is_photo: whether its name says that it is a photo.
+        by_bytes: whether its bytes say so, and its name nothing.
+        label: which of LABELS it is; empty for none.
+        text: the label's bytes; None if there are too many.
+    """
 
     member: Member
     is_photo: bool = False
+    by_bytes: bool = False
     label: str = ""
     text: bytes | None = None
 
@@ -80,7 +88,7 @@ def _names_without_labels(path: Path) -> list[str]:
             key, ending = _split(member.name)
             beside = keys.setdefault(key, {})
             beside[ending] = _part(tar, member, ending)
-            if any(one.is_photo for one in beside.values()) and _has_label(path, key, beside):
+            if any(one.is_photo or one.by_bytes for one in beside.values()) and _has_label(path, key, beside):
                 return []
     return names or [""]
 
@@ -158,12 +166,15 @@ def _part(tar: Archive, member: Member, ending: str) -> _Part:
             most = _MOST_BYTES[label]
             return _Part(member, label=label, text=tar.read(member, most) if member.bytes <= most else None)
     known = is_known(member.name)
-    return _Part(member, is_photo=not known and is_photo_head(tar.read(member, HEAD_BYTES)))
+    return _Part(member, by_bytes=not known and is_photo_head(tar.read(member, HEAD_BYTES)))
 
 
 def _photo(path: Path, key: str, beside: dict[str, _Part]) -> Member | None:
-    """Return the photo of a key: `1.jpg`, or else `1.image.jpg` if it is the only one."""
-    ending = _only(path, key, beside, "photos", {ending for ending, one in beside.items() if one.is_photo})
+    """Return the photo of a key: `1.jpg`, or else `1.image.jpg` if it is the only one; beside a label, also `1.img`."""
+    endings = {ending for ending, one in beside.items() if one.is_photo}
+    if not endings and any(one.label for one in beside.values()):
+        endings = {ending for ending, one in beside.items() if one.by_bytes}
+    ending = _only(path, key, beside, "photos", endings)
     return beside[ending].member if ending is not None else None
 
 

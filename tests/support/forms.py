@@ -3,6 +3,7 @@
 And what a source shows of them: split, class, name and bytes of every photo, in order.
 """
 
+import gzip
 import io
 import json
 import tarfile
@@ -129,3 +130,16 @@ def write_tar(path: Path, content: dict[str, bytes]) -> Path:
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return path
+
+
+def make_tars(photos: Path, out: Path) -> Path:
+    """Write train.tar.gz with class folders, and a folder val with a tar for each class."""
+    found = photos_of(photos)
+    content = {f"./photos/{name}/{path.name}": path.read_bytes() for name, path in found["train"]}
+    packed = write_tar(out / "train.tar", content)
+    (out / "train.tar.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    packed.unlink()
+    for name in {name for name, _ in found["val"]}:
+        paths = [path for class_name, path in found["val"] if class_name == name]
+        write_tar(out / f"val/{name}.tar", {path.name: path.read_bytes() for path in paths})
+    return out

@@ -12,7 +12,7 @@ from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.sources.find import LAYOUTS, find_photos
 
 SMALL = BuildOptions(size=24, shard_records=5)
-KINDS = ["folders", "imagenet2012", "unpacked2012", "kaggle", "list", "list-by-name", "parquet", "webdataset"]
+KINDS = ["folders", "imagenet2012", "unpacked2012", "kaggle", "list", "list-by-name", "parquet", "webdataset", "tars"]
 
 
 def laid_out(kind, photos, out):
@@ -27,6 +27,7 @@ def laid_out(kind, photos, out):
         "kaggle": lambda: ilsvrc.kaggle(photos, out),
         "parquet": lambda: forms.make_parquet(photos, out),
         "webdataset": lambda: forms.make_webdataset(photos, out),
+        "tars": lambda: forms.make_tars(photos, out),
     }
     return make[kind](), kind.replace("unpacked", "imagenet")
 
