@@ -6,7 +6,12 @@
     splits.py          train, val or test by the name of a file or folder
     inventory.py       all that lies below a source
     class_folders.py   class folders, with or without train/ and val/; readable class names (words.txt)
-    image_list.py      text files of `path label`
+    table.py           a text file with a photo a line, as columns: CSV and the like, JSON Lines, `path label`
+    table_columns.py   which of its columns is the path, the label and the split
+    photo_lookup.py    where the photos of a list are; ids without an ending
+    list_files.py      which files below a source are lists of its photos
+    list_or_folders.py lists and class folders of the same photos: which says more, and whether they agree
+    image_list.py      photos listed in text files
     label_names.py     class names for labels that are numbers
     tar_index.py       members of a tar, or of a tar within a tar, by their offset
     class_tars.py      ImageNet's tar of a thousand class tars
