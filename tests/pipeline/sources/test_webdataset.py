@@ -1,5 +1,6 @@
 """WebDataset's tars: the same photos as in class folders, read in place; keys, labels and damage of every kind."""
 
+import gzip
 import json
 import os
 import tarfile
@@ -145,6 +146,12 @@ def test_flat_and_one_tar_alone(tmp_path):
         ({"a.jpg": b"", "a.cls": b"1", "a.json": b'{"label": 2, "caption": "x"}'}, [("a.jpg", "1")]),
         ({"a.jpg": b"", "a.seg.png": b"", "a.cls": b"1"}, [("a.jpg", "1")]),  # a mask beside the photo
         ({"a.image.jpg": b"", "a.cls": b"1"}, [("a.image.jpg", "1")]),
+        ({"a.input.jpg": b"", "a.output.cls": b"1"}, [("a.input.jpg", "1")]),
+        ({"a.image.jpg": b"", "a.label.json": b'{"label": 1}'}, [("a.image.jpg", "1")]),
+        ({"a.jpg": b"", "a.cls": b"1", "a.old.cls": b"2"}, [("a.jpg", "1")]),
+        ({"a.jpg": b"", "a.json": b'{"label": "3"}'}, [("a.jpg", "3")]),
+        ({"a.jpg": b"", "a.json": b'{"label": "007", "class_name": "cat"}'}, [("a.jpg", "cat")]),
+        ({"a.jpg": b"", "a.json": b'{"class_name": "3"}'}, [("a.jpg", "3")]),
         ({"a.b/c.d.jpg": b"", "a.b/c.cls": b"1"}, [("a.b/c.d.jpg", "a.b")]),  # dots of folders are none of the key's
         ({"x/1.jpg": b"", "y/1.jpg": b"", "x/1.cls": b"1", "y/1.cls": b"0"}, [("x/1.jpg", "x"), ("y/1.jpg", "y")]),
         ({"n00000007_1.jpg": b"", "n00000007_1.cls": b"3"}, [("n00000007_1.jpg", "n00000007")]),
@@ -205,6 +212,8 @@ def test_links_in_a_tar_lead_nowhere(tmp_path):
             "b.jpg: the label is the name 'cat', while earlier labels are num",
         ),
         ({"b.jpg": b"", "b.png": b"", "b.cls": b"1"}, "the key b has 2 photos: b.jpg and b.png"),
+        ({"b.jpg": b"", "b.l.cls": b"1", "b.r.cls": b"1"}, "the key b has 2 labels: b.l.cls and b.r.cls"),
+        ({"b.jpg": b"", "b.cls": b"1", "b.cls.txt": b"1"}, "the key b has 2 labels: b.cls and b.cls.txt"),
         ({"b.l.jpg": b"", "b.r.jpg": b"", "b.cls": b"1"}, "the key b has 2 photos: b.l.jpg and b.r.jpg"),
     ],
 )
@@ -257,3 +266,47 @@ def test_what_looks_like_webdataset(tree, tmp_path):
         assert fits(folder) is yes and fits(folder / name) is yes
     (tmp_path / "0.tar/0.tar").write_bytes(b"damaged")
     assert fits(tmp_path / "0.tar")  # and is then refused by name
+
+
+def test_labels_that_are_numbers_as_text_are_numbers_in_their_order(tmp_path):
+    """2 before 10, whether as text or not, in one set."""
+    content = {}
+    for k, label in enumerate(('"10"', "2", '"2"', "10")):
+        content |= {f"{k}.jpg": b"%d" % k, f"{k}.json": b'{"label": %s}' % label.encode()}
+    forms.write_tar(tmp_path / "x.tar", content)
+    source = find_photos(tmp_path, split="train")
+    assert source.classes == ("2", "10")
+    assert listed(source) == {"train": [("0.jpg", "10"), ("3.jpg", "10"), ("1.jpg", "2"), ("2.jpg", "2")]}
+
+
+def test_gzipped_tars_are_the_same(tree, tmp_path):
+    plain = forms.make_webdataset(tree, tmp_path / "plain")
+    (tmp_path / "gz").mkdir()
+    for path in plain.glob("*.tar"):
+        (tmp_path / "gz" / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    found, packed = find_photos(plain), find_photos(tmp_path / "gz")
+    shown = forms.shown(found)
+    assert forms.shown(packed) == shown and packed.kind == found.kind
+    mixed = sorted((tmp_path / "gz").iterdir())
+    mixed[0].rename(tmp_path / "plain" / mixed[0].name)
+    (tmp_path / "plain" / mixed[0].stem).unlink()
+    assert forms.shown(find_photos(tmp_path / "plain")) == shown
+
+
+def test_detection_knows_what_the_finder_knows(tmp_path):
+    forms.write_tar(tmp_path / "a/x.tar", {**{f"{k}.txt": b"" for k in range(500)}, **samples(a=0)})
+    assert fits(tmp_path / "a")
+    forms.write_tar(tmp_path / "b/x.tar", {"a.image.jpg": b"", "a.label.cls": b"1"})
+    assert fits(tmp_path / "b")
+    about = {"cat/1.jpg": b"", "cat/1.json": b'{"width": 3}', "dog/1.jpg": b"", "dog/1.json": b"{}"}
+    forms.write_tar(tmp_path / "c/x.tar", about)  # no label: class folders, then
+    assert not fits(tmp_path / "c") and find_photos(tmp_path / "c", split="train").classes == ("cat", "dog")
+    ask = webdataset.declines(take_inventory(tmp_path / "c"), Request())
+    assert ask.found == "x.tar, without labels: cat/1.jpg, cat/1.json, dog/1.jpg"
+
+
+def test_ignored_tars_are_not_read(tmp_path):
+    forms.write_tar(tmp_path / "train-0.tar", samples(a=0, b=1))
+    (tmp_path / "other.tar").write_bytes(b"damaged")
+    assert "the name other.tar has no split" in refused(tmp_path).message
+    assert len(find_photos(tmp_path, split="train", ignore=("other.tar",)).splits["train"]) == 2
