@@ -21,7 +21,7 @@ from ..pipeline.errors import ShardError
 from ..pipeline.files import write_atomically
 from ..pipeline.shards.manifest import Split
 from ..pipeline.shards.records_csv import Row, listing_of, read_listing
-from ..pipeline.sources.find import LABEL_ORDERS
+from ..pipeline.sources.class_order import LABEL_ORDERS
 
 TOP = 5
 ILSVRC = 1000  # classes; in a set that lacks one, later labels are not IDs

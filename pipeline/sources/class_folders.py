@@ -5,32 +5,19 @@
     photos/test/...                    in class folders, or directly in test/, then without labels
 
 A class is a folder of photos, with all folders below it. Folders that only wrap others are passed: `a/train/train/`.
-Where class folders have no photos of their own but several folders that have, there are two readings: the upper
-folders are the classes, or the lower ones. It is the lower ones in `a/abbey/`, `b/bakery/` (SUN397, Places365) and
-below the kingdoms of iNaturalist; else the user is asked.
-
 In:  an Inventory.  Out: Found, or the photos of one folder for layouts that contain such folders.
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from ..errors import UsageError
+from .class_tree import leaves_are_classes, leaves_without_masks, unwrapped, without_doubling, without_masks
 from .entries import Declined, Entries, Entry, Found, LeftOut, Request, in_words
 from .inventory import Folder, Inventory
+from .label_names import read_words
 from .splits import split_of
 
 KIND = "class folders"
-LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")  # Kaggle's, Caffe's, ImageNet's own
-_MOST_BYTES = 16 << 20  # of such a list; ImageNet's words.txt has 3 MB
-_PHOTOS = frozenset(["images", "image", "imgs", "img", "photos", "pictures", "jpegs", "jpg", "jpegimages"])
-_MASKS = frozenset(
-    "masks mask segmentation segmentations annotations labels groundtruth ground_truth gt trimaps".split()
-)
-_KINGDOMS = frozenset(  # iNaturalist's, above its species
-    """actinopterygii amphibia animalia arachnida aves bacteria chromista fungi insecta mammalia mollusca plantae
-    protozoa reptilia""".split()
-)
 
 
 def declines(look: Inventory, ask: Request) -> Declined | None:
@@ -77,20 +64,6 @@ def find(look: Inventory, ask: Request) -> Found:
     return found
 
 
-def unwrapped(folder: Folder, found: Found) -> Folder:
-    """Return the folder with the class folders or splits: passes folders that have no photos but in one folder."""
-    place, masks = folder, list[Folder]()
-    while not place.photos and len(inside := _without_masks(place.classes(), masks)) == 1:
-        if inside[0].photos or split_of(inside[0].name) or _is_letter(inside[0]):
-            break
-        place = inside[0]
-    inside = place.classes()
-    if len(inside) <= 1 and not any(split_of(one.name) or _is_letter(one) for one in inside):
-        return folder
-    found.left_out += [LeftOut(one.path, -1, "masks beside photos") for one in masks]
-    return place
-
-
 def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:
     """Return the folders of the splits; none if the folders of `top` are classes.
 
@@ -128,7 +101,7 @@ def _by_split(look: Inventory, splits: dict[str, Folder], ask: Request, found: F
     train = {folder.name for folder in tops["train"].classes()} if "train" in tops else set()
     loose = {name for name, top in tops.items() if _is_loose(top, train if name != "train" else set())}
     labelled = {name: top for name, top in tops.items() if name not in loose}
-    deep = _leaves_are_classes(look, list(labelled.values()), ask, found)
+    deep = leaves_are_classes(look, list(labelled.values()), ask, found)
     for name, top in labelled.items():
         if top.photos:
             if name == "val" and ask.split in (None, "val"):
@@ -172,27 +145,11 @@ def _flat(look: Inventory, top: Folder, ask: Request, found: Found) -> None:
     if ask.split == "test" and not top.classes() and top.photos:
         found.entries["test"] = Entries(look.photos_in(top, ""))
         return
-    deep = _leaves_are_classes(look, [top], ask, found)
+    deep = leaves_are_classes(look, [top], ask, found)
     found.kind = f"{KIND}, flat"
     if top.photos:
         found.left_out.append(LeftOut(top.path, -1, "in no class folder"))
     found.entries[""] = walk_classes(look, top, found, deep=deep)
-
-
-def without_doubling(folder: Folder) -> Folder:
-    """Return the folder with the class folders of a split, `train/train`, `val/images`."""
-    while not folder.photos and len(inside := folder.classes()) == 1 and not _is_letter(inside[0]):
-        doubled = split_of(inside[0].name) == split_of(folder.name) != ""
-        if not doubled and (inside[0].photos or len(inside[0].classes()) < 2):
-            break
-        folder = inside[0]
-    return folder
-
-
-def _is_letter(folder: Folder) -> bool:
-    """Return whether a folder only sorts classes by their first letter."""
-    splits = any(split_of(inside.name) and inside.classes() for inside in folder.classes())
-    return len(folder.name) == 1 and folder.name.isalpha() and not folder.photos and not splits
 
 
 def _is_loose(top: Folder, train: set[str]) -> bool:
@@ -209,58 +166,6 @@ def _no_labels(look: Inventory, top: Folder, count: int) -> UsageError:
         f"sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
         f"ILSVRC2012_devkit_t12.tar.gz into {look.root}; or omit them with --split train",
     )
-
-
-def _leaves_are_classes(look: Inventory, tops: list[Folder], ask: Request, found: Found) -> bool:
-    """Return whether the classes are the folders that have photos of their own, instead of those directly in `tops`.
-
-    Raises:
-        UsageError: both are possible, and would give other labels.
-    """
-    if ask.class_folders != "auto":
-        return ask.class_folders == "leaf"
-    below: dict[str, set[str]] = {}  # the folders with photos of each candidate, relative to it, over all splits
-    letters = True
-    for top in tops:
-        for folder in _without_masks(top.classes(), []):
-            letters = letters and _is_letter(folder)
-            inside = below.setdefault(folder.name, set())
-            inside.update(leaf.path[len(folder.path) :] for leaf in _leaves(folder))
-    lower = sorted(name + path for name, paths in below.items() for path in paths)
-    if letters and (len(below) == 1 or len({frozenset(paths) for paths in below.values()}) > 1):
-        return True  # not A/images, B/images
-    questioned = {name for name, paths in below.items() if "" not in paths and len(paths) > 1}
-    if not questioned:
-        deeper = sorted(name for name, paths in below.items() if paths - {""} and "" in paths)
-        if deeper:
-            found.notes.append(
-                f"{len(deeper):,} classes have photos in folders below their own, which belong to them, first "
-                f"{deeper[0]}{min(below[deeper[0]] - {''})}"
-            )
-        return False
-    if letters or {name.lower() for name in below} <= _KINGDOMS:
-        return True
-    first = min(questioned)
-    shown = [path for path in lower if path.startswith(f"{first}/")][:2]
-    raise UsageError(
-        f"{look.root / tops[0].path}: {first} has no photos of its own, but {len(below[first]):,} folders that have. "
-        f"Is {first} one class (one of {len(below):,}), or are {' and '.join(shown)} classes ({len(lower):,} in all)?",
-        "--class-folders top for the first, --class-folders leaf for the second",
-    )
-
-
-def _leaves(folder: Folder) -> list[Folder]:
-    """Return the folders with photos of their own, without masks."""
-    own = [folder] if folder.photos else []
-    return own + [leaf for inside in _without_masks(folder.classes(), []) for leaf in _leaves(inside)]
-
-
-def _without_masks(folders: list[Folder], masks: list[Folder]) -> list[Folder]:
-    """Return folders without those of masks beside a folder of images; `masks` receives these."""
-    if not any(folder.name.lower() in _PHOTOS for folder in folders):
-        return folders
-    masks += [folder for folder in folders if folder.name.lower() in _MASKS]
-    return [folder for folder in folders if folder.name.lower() not in _MASKS]
 
 
 def add_test(look: Inventory, test: Folder, ask: Request, found: Found) -> None:
@@ -313,14 +218,14 @@ def walk_classes(look: Inventory, top: Folder, found: Found, *, deep: bool = Fal
         if not deep:
             entries.extend(walk(look, folder, folder.name, found))
             continue
-        for leaf in _leaves(folder):
+        for leaf in leaves_without_masks(folder):
             entries.extend(look.photos_in(leaf, leaf.path[len(top.path) :].lstrip("/")))
     return entries
 
 
 def _kept(folders: list[Folder], found: Found | None) -> list[Folder]:
     masks: list[Folder] = []
-    kept = _without_masks(folders, masks)
+    kept = without_masks(folders, masks)
     if found is not None:
         found.left_out += [LeftOut(folder.path, -1, "masks beside photos") for folder in masks]
     return kept
@@ -331,23 +236,6 @@ def walk(look: Inventory, top: Folder, class_name: str, found: Found | None = No
     yield from look.photos_in(top, class_name)
     for folder in _kept(top.classes(), found):
         yield from walk(look, folder, class_name, found)
-
-
-def read_words(folder: Path) -> dict[str, str]:
-    """Read human-readable class names from the first of LISTS in the folder: lines of `name words`.
-
-    Returns:
-        Readable names by class name; empty if no list can be read, which is no error: they are for display only.
-    """
-    for name in LISTS:
-        try:
-            with open(folder / name, encoding="utf-8-sig", errors="replace") as file:
-                lines = file.read(_MOST_BYTES).splitlines()
-        except OSError:
-            continue
-        pairs = (line.split(None, 1) for line in lines)
-        return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-    return {}
 
 
 def class_names(entries: Iterable[Entries]) -> set[str]:

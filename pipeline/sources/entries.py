@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 class Entries:
-    """Photos of a split as a layout finds them: a list of Entry in 60 bytes a photo instead of 300, as arrays.
+    """Photos of a split as a layout finds them: a list of Entry as arrays, 60 bytes a photo instead of 300.
 
     Folders, classes and archives are numbered; of a path only the file name is stored for each photo.
     """

@@ -23,7 +23,7 @@ from ..plan.philox import share_of
 from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
 from .account import Account, account_for
-from .devkit import read_devkit
+from .class_order import LABEL_ORDERS, doubts_about, is_number, ordered
 from .entries import CLASS_FOLDERS, Declined, Found, Photos, Request
 from .inventory import Inventory, ending_of, take_inventory
 
@@ -42,12 +42,6 @@ LAYOUTS = {  # module by layout, in the order of detection; each has declines(lo
 }
 WHAT = "choose a folder of class folders, ImageNet's archives, parquet files or tars; or a list (docs/layouts.md)"
 DEFAULT_SHARE = 0.1  # held out as val where there is no split, or train alone
-LABEL_ORDERS = {
-    "sorted": "sorted class names",
-    "number": "class names as whole numbers",
-    "source": "as the source numbers them",
-    "devkit": "ILSVRC devkit (ILSVRC ID minus 1)",
-}
 
 
 @dataclass(frozen=True)
@@ -237,10 +231,10 @@ def _source(look: Inventory, found: Found, ask: Request) -> PhotoSource:
     names = found.classes or tuple(
         sorted({one for entries in found.entries.values() for one in entries.class_counts()} - {""})
     )
-    order = ask.label_order or ("number" if all(map(_is_number, names)) else "sorted")
-    classes = _ordered(root, names, found, order)
+    order = ask.label_order or ("number" if all(map(is_number, names)) else "sorted")
+    classes = ordered(root, names, found, order)
     labels = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
-    notes, warnings = list(found.notes), _warnings(root, classes, counts)
+    notes, warnings = list(found.notes), doubts_about(root, classes, counts)
     if order == "number" and ask.label_order is None:
         notes.append("all class names are whole numbers: labels follow the numbers, 2 before 10 (--label-order)")
     elif order != "source" and found.classes and found.classes != classes:
@@ -276,68 +270,3 @@ def _held_out(photos: dict[str, Photos], ask: Request, notes: list[str]) -> dict
     chosen = np.zeros(len(whole), dtype=bool)
     chosen[share_of(len(whole), share, ask.seed)] = True
     return {"train": whole.take(numbers[~chosen]), "val": whole.take(numbers[chosen]), **photos}
-
-
-def _warnings(root: Path, classes: tuple[str, ...], counts: dict[str, dict[str, int]]) -> list[str]:
-    """Return what is probably wrong with the classes.
-
-    Raises:
-        UsageError: a split has none of train's classes.
-    """
-    warnings = []
-    if len(classes) == 1:
-        warnings.append(f"there is one class alone, {classes[0]}: alexnet-train refuses such a set")
-    alike: dict[str, str] = {}
-    for name in classes:
-        if (other := alike.setdefault(name.casefold().strip(), name)) != name:
-            warnings.append(f"the classes {other!r} and {name!r} differ only in case or blanks")
-    train = counts.get("train", {})
-    for split in ("val", "test"):
-        named = counts.get(split, {}).keys() - {""}
-        unknown = sorted(named - train.keys())
-        if not train or not named or not unknown:
-            continue
-        if len(unknown) == len(named):
-            raise UsageError(
-                f"{root}: {split} has none of the classes of train: {_some(unknown)}; train has {_some(sorted(train))}",
-                "give both the same names, or build one alone with --split train",
-            )
-        warnings.append(f"{len(unknown):,} of the {len(named):,} classes of {split} are not in train: {_some(unknown)}")
-    return warnings
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-
-
-def _ordered(root: Path, names: tuple[str, ...], found: Found, label_order: str) -> tuple[str, ...]:
-    if label_order == "number":
-        if not all(map(_is_number, names)):
-            wrong = next(name for name in names if not _is_number(name))
-            raise UsageError(f"{root}: the class {wrong} is not a whole number", "use --label-order sorted")
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    if label_order == "sorted":  # numbers of a list or table stay in order, names of folders are text: 10 before 2
-        numbered = found.classes and all(_is_number(name) and (name == "0" or name[0] != "0") for name in names)
-        return tuple(sorted(names, key=int) if numbered else sorted(names))
-    if label_order == "source" and not found.classes:
-        raise UsageError(f"{root}: the source does not number its classes ({found.kind})", "use --label-order sorted")
-    if label_order == "source":
-        return found.classes
-    kit = None if found.devkit_order or not root.is_dir() else read_devkit(root, 2012)
-    devkit_order = kit.order if kit else found.devkit_order
-    missing = sorted(set(names) - set(devkit_order))
-    if not devkit_order or missing:
-        raise UsageError(
-            f"{root}: "
-            + (
-                f"{len(missing)} classes are not in the devkit, first {missing[0]}"
-                if devkit_order
-                else "no devkit found"
-            ),
-            "put ILSVRC2012_devkit_t12.tar.gz beside the photos, or use --label-order sorted",
-        )
-    return tuple(name for name in devkit_order if name in set(names))
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit()

@@ -15,10 +15,9 @@ from pathlib import Path
 from ..errors import SourceError, UsageError
 from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
-from .class_folders import read_words
 from .entries import Declined, Entries, Found, LeftOut, Request
 from .inventory import Inventory
-from .label_names import Row, find_classes
+from .label_names import Row, find_classes, read_words
 from .list_files import Lists, find_lists
 from .list_or_folders import add_train_folders, folders_fit, refuse_conflict, take_folders
 from .photo_lookup import Lookup

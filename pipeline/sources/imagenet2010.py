@@ -13,11 +13,12 @@ A replaced photo keeps its path, and so its place in the order.
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
-from .class_folders import class_names, read_words
+from .class_folders import class_names
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, read_devkit, read_small, text_lines
 from .entries import Declined, Found, LeftOut, Request
 from .inventory import Inventory
+from .label_names import read_words
 from .photo import is_photo
 from .tar_index import Member, members
 

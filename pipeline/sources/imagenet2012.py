@@ -14,11 +14,13 @@ from pathlib import Path
 
 from ..errors import SourceError, UsageError
 from . import class_folders
-from .class_folders import read_words, val_photos
+from .class_folders import val_photos
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
+from .class_tree import without_doubling
 from .devkit import ARCHIVES, FOLDERS, Devkit, has_devkit, is_wnid, read_devkit
 from .entries import Declined, Entries, Found, LeftOut, Request
 from .inventory import Folder, Inventory
+from .label_names import read_words
 from .splits import split_of
 
 KIND = "ImageNet 2012"
@@ -154,7 +156,7 @@ def _folder(look: Inventory, split: str) -> Folder:
     """Return the folder of a split: `train`, or one named so, such as `ILSVRC2012_img_train`; without doubling."""
     folder = look.at(split)
     named = (one for one in look.top.classes() if split_of(one.name) == split)
-    return class_folders.without_doubling(folder if folder.total else next(named, folder))
+    return without_doubling(folder if folder.total else next(named, folder))
 
 
 def _test_tar(root: Path) -> str:

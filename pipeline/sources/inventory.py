@@ -28,7 +28,8 @@ _SYSTEM = frozenset(  # folders that file servers, operating systems and program
 )
 _KNOWN = frozenset(  # endings of files that are no photos, so that their bytes need not be looked at
     """.txt .csv .tsv .json .jsonl .ndjson .xml .md .html .htm .pdf .yaml .yml .toml .ini .cfg .log .rst .py .ipynb
-    .sh .m .mat .npy .npz .pkl .pickle .pt .pth .h5 .hdf5 .lmdb .mdb .db .sqlite .bin .idx .arrow .feather .parquet .tfrecord
+    .sh .m .mat .npy .npz .pkl .pickle .pt .pth .h5 .hdf5 .lmdb .mdb .db .sqlite .bin .idx .arrow .feather .parquet
+    .tfrecord
     .safetensors .onnx .tar .gz .tgz .bz2 .xz .zst .zip .7z .rar .md5 .sha256 .torrent .mp4 .avi .mov .mkv .webm .wav
     .mp3 .cls .db-wal .lnk .url .bak .tmp .part
     .crdownload .rtf .doc .docx .xls .xlsx .svg .caffemodel .prototxt""".split()

@@ -15,10 +15,11 @@ import io
 from pathlib import Path
 
 from ..errors import SourceError, UsageError
-from .class_folders import LISTS, add_test, read_words, val_photos, walk_classes
+from .class_folders import add_test, val_photos, walk_classes
 from .devkit import is_wnid, read_devkit, read_small
 from .entries import Declined, Entries, Found, Request
 from .inventory import Folder, Inventory
+from .label_names import LISTS, read_words
 from .photo import stem_of
 
 KIND = "ImageNet 2012, Kaggle"

@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SourceError
@@ -17,6 +18,8 @@ from .entries import Entries, Entry, Found, LeftOut
 from .photo import stem_of
 from .splits import WORDS
 
+LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")  # Kaggle's, Caffe's, ImageNet's own
+_MOST_BYTES = 16 << 20  # of such a list; ImageNet's words.txt has 3 MB
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -201,3 +204,20 @@ def _wnid_at_start(row: Row) -> str:
 
 def _wnid(token: str) -> str:
     return token if _WNID.fullmatch(token) else ""
+
+
+def read_words(folder: Path) -> dict[str, str]:
+    """Read human-readable class names from the first of LISTS in the folder: lines of `name words`.
+
+    Returns:
+        Readable names by class name; empty if no list can be read, which is no error: they are for display only.
+    """
+    for name in LISTS:
+        try:
+            with open(folder / name, encoding="utf-8-sig", errors="replace") as file:
+                lines = file.read(_MOST_BYTES).splitlines()
+        except OSError:
+            continue
+        pairs = (line.split(None, 1) for line in lines)
+        return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    return {}

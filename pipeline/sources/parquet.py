@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 
 from ..errors import SourceError, UsageError
 from ..shards.manifest import SPLITS
-from .class_folders import read_words
 from .entries import Declined, Found, Request
 from .inventory import Inventory
-from .label_names import Row, find_classes
+from .label_names import Row, find_classes, read_words
 from .parquet_columns import Agreement, Columns, columns_of, has_label, number_and_name, paths_only, splits_of_rows
 from .parquet_files import files_by_split, notes_on, parquet_sets
 from .splits import flat_if_train_alone

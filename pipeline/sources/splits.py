@@ -78,9 +78,7 @@ def flat_if_train_alone(splits: dict) -> dict:
     return {"": splits["train"]} if set(splits) == {"train"} else splits
 
 
-def first_file(
-    root: Path, suffix: str | tuple[str, ...], ignored: Callable[[str], bool] = lambda path: False
-) -> str:
+def first_file(root: Path, suffix: str | tuple[str, ...], ignored: Callable[[str], bool] = lambda path: False) -> str:
     """Return one of the files of `files_by_split`, relative to root; empty if there are none."""
     if root.is_file():
         return root.name if has_suffix(root.name, suffix) else ""
@@ -88,7 +86,7 @@ def first_file(
 
 
 def has_suffix(name: str, suffix: str | tuple[str, ...]) -> bool:
-    """Return whether a file has the suffix, or one of them, in any case, and is not hidden, like the `._a.tar` of macOS."""
+    """Return whether a file has the suffix, or one of them, in any case, and is not hidden, as macOS' `._a.tar`."""
     return name.lower().endswith(suffix) and not name.startswith(".")
 
 

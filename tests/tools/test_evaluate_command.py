@@ -21,7 +21,7 @@ from alexnet_dali.model.weights.trained import load_trained
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.shards.manifest import Split, open_shard_set
 from alexnet_dali.pipeline.shards.records_csv import listing_of, read_listing
-from alexnet_dali.pipeline.sources.find import LABEL_ORDERS
+from alexnet_dali.pipeline.sources.class_order import LABEL_ORDERS
 from alexnet_dali.pipeline.stream.streams import views_stream
 from alexnet_dali.tools.evaluate import evaluate_runs
 from alexnet_dali.tools.submission import TOP, Predictions

@@ -12,8 +12,9 @@ from ...pipeline.prepare.build import build_shards
 from ...pipeline.prepare.options import EXIF, BuildOptions
 from ...pipeline.shards.manifest import ENCODINGS, FITS, SPLITS, ShardSet
 from ...pipeline.sources.account import lines_of
+from ...pipeline.sources.class_order import LABEL_ORDERS
 from ...pipeline.sources.entries import CLASS_FOLDERS
-from ...pipeline.sources.find import LABEL_ORDERS, LAYOUTS, PhotoSource, find_photos
+from ...pipeline.sources.find import LAYOUTS, PhotoSource, find_photos
 from ...pipeline.workers import available_cores, worker_pool
 from .. import console, options
 
@@ -170,7 +171,7 @@ def _executor(scheduler: str | None, found: PhotoSource, out: Path, workers: int
 
 def _print_found(found: PhotoSource, total: int) -> None:
     parts = ", ".join(f"{name} {len(photos):,}" for name, photos in found.splits.items())
-    click.echo(f"{total:,} photos in {len(found.classes):,} classes ({found.kind}: {parts})")
+    click.echo(f"{total:,} photos in {_counted(len(found.classes))} ({found.kind}: {parts})")
     for split, photos in found.splits.items():
         click.echo(f"  {split}: {_classes_in_words(Counter(photos.class_counts()))}")
     for line in lines_of(found.account):
@@ -186,7 +187,11 @@ def _classes_in_words(counts: Counter) -> str:
         return "no labels" if counts else "no photos"
     least, most = min(labelled), max(labelled)
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    return f"{len(labelled):,} class{'es' * (len(labelled) != 1)} of {each} photo{'s' * (most != 1)}"
+    return f"{_counted(len(labelled))} of {each} photo{'s' * (most != 1)}"
+
+
+def _counted(classes: int) -> str:
+    return f"{classes:,} class{'es' * (classes != 1)}"
 
 
 def _print_warnings(found: PhotoSource) -> None:

@@ -55,7 +55,7 @@ def test_the_archives_hold_the_photos_of_the_class_folders(photos, archives):
     source, folders = find_photos(archives), find_photos(photos)
     assert everything(source) == everything(folders) and len(everything(source)) == TRAIN + VAL
     assert (
-        source.kind == "ImageNet 2012, archives" and source.notes == () and source.account.other_files == 1
+        source.kind == "ImageNet 2012, archives" and source.notes == () and source.account.others == {}
     )  # the devkit
     assert source.classes == folders.classes == WNIDS and source.words == dict(zip(WNIDS, WORDS, strict=True))
     first = source.splits["train"][0]
