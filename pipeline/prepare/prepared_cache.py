@@ -3,8 +3,8 @@
 A parquet file is read by row groups of megabytes, a gzipped tar from its start, while a shard needs 5,000 photos from
 all files. So each file is read once, in order, and its prepared pictures are cached; shards are then written from the
 cache. It is as large as the finished set and is removed at the end of the build.
-A gzipped tar of a terabyte would keep one core busy for a day: it is prepared in parts of PART_BYTES, each a job that
-unpacks what comes before its part too, at about 0.3 GB/s, but prepares nothing of it.
+A gzipped tar of a terabyte would keep one core busy for hours: it is prepared in parts of PART_BYTES, each a job that
+unpacks what comes before its part too, at 0.2 GB/s, but prepares nothing of it (docs/cluster.md).
 
     out/.build/spool/HASH.bin   pictures, concatenated
     out/.build/spool/HASH.npy   one row per picture: its offset, size, format and whether it is empty; written last
@@ -34,7 +34,7 @@ from .resize import Picture, prepare
 
 FOLDER = "spool"
 MOST_BYTES = 1 << 29  # of a photo's file; ImageNet's largest has 15 MB
-PART_BYTES = 64 << 30  # of an unpacked tar: 600,000 photos of ImageNet; more than a table's rows
+PART_BYTES = 256 << 30  # of an unpacked tar: smaller parts would unpack more than they prepare; no table has such rows
 _OPEN_FILES = 128  # ImageNet-1k comes in 294 files; 4,400 rows of 89 bytes each
 _INDEX = np.dtype(
     [("row", "<i8"), ("offset", "<i8"), ("bytes", "<i8"), ("rejected", "?")]

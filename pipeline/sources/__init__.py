@@ -13,6 +13,8 @@
     list_or_folders.py lists and class folders of the same photos: which says more, and whether they agree
     image_list.py      photos listed in text files
     label_names.py     class names for labels that are numbers
+    sequential.py      parquet files and gzipped tars, which are read in order
+    tar_header.py      a header of a tar
     tar_index.py       members of a tar, or of a tar within a tar, by their offset
     class_tars.py      ImageNet's tar of a thousand class tars
     matfile.py         arrays of structs in MATLAB files
@@ -29,6 +31,8 @@
     parquet_files.py   which of them are a set, and their splits
     parquet_columns.py their photos, labels and splits, by the names of columns
     webdataset.py      tars of KEY.jpg with KEY.cls or KEY.json
+    tar_tree.py        the members of tars as a tree of folders
+    tars.py            class folders in tars, class tars, tars of class tars, by the rules of class folders
     account.py         which photos are used, which are left out and why
     find.py            detect the layout; labels, splits and order of its photos
 
