@@ -205,6 +205,8 @@ def test_number_and_name_are_used_together(tmp_path):
     assert refused(table).message == (
         f"{table}: line 4: the columns class id and labels are both labels, and do not map one to one: '0' with 'bee'"
     )
+    write(table, "class id,filepaths,labels", "0,0.jpg,ape", "1,1.jpg,ape")
+    assert refused(table).message.endswith("do not map one to one: '1' with 'ape'")
 
 
 def test_two_names_are_the_class_and_its_words(tmp_path):
@@ -508,6 +510,9 @@ def test_listed_photos_that_are_ignored(tmp_path):
     source = find_photos(table, ignore=("4.jpg", "images/5*"), split="train")
     check(source, NAMES, train=4)
     assert f"{table}: 2 lines are ignored, as requested" in source.notes
+    draw(tmp_path / "more" / "6.jpg", 0)
+    write(table, *table.read_text().splitlines(), "more/6.jpg,cat")
+    check(find_photos(table, ignore=("more",), split="train"), NAMES, train=6)
 
 
 def test_a_table_with_row_numbers(tmp_path):
