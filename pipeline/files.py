@@ -19,8 +19,9 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,19 +81,34 @@ def write_json(path: Path, value: object) -> None:
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def write_csv(path: Path, header: tuple[str, ...], rows: list) -> None:
-    """Write a CSV atomically; file names that are not UTF-8 keep their bytes."""
-    text = io.StringIO()
-    plain, quoted = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
-    for row in (header, *rows):  # Python leaves a carriage return unquoted, and then reads it as the end of the line
-        (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+def write_csv(path: Path, header: tuple[str, ...], rows: Iterable) -> None:
+    """Write a CSV atomically, row by row; file names that are not UTF-8 keep their bytes."""
+
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        plain, quoted = (
+            csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+        try:
+            for row in chain([header], rows):  # Python leaves a carriage return unquoted, and reads it as a line's end
+                (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
+            text.flush()
+        finally:
+            with suppress(OSError, ValueError):
+                text.detach()  # the file is the caller's
+
+    write_atomically(path, write)
 
 
 def read_csv(path: Path) -> list[list[str]]:
     """Read the rows of a CSV without its header."""
+    return list(csv_rows(path))
+
+
+def csv_rows(path: Path) -> Iterator[list[str]]:
+    """Yield the rows of a CSV without its header."""
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.reader(file))[1:]
+        yield from islice(csv.reader(file), 1, None)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,11 +6,12 @@ bytes with any number of workers, and a rejected photo shortens its shard withou
 An interrupted build resumes from its receipts (`journal.py`).
 """
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from ..errors import ShardError, SourceError
 from ..files import locked, with_final_name, write_csv, write_json
 from ..plan.philox import BUILD, permutation
 from ..shards.manifest import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
+from ..sources.entries import Photos
 from ..sources.find import PhotoSource
 from ..versions import installed_versions
-from .journal import REJECTED_HEADER, extras_of, file_of, load_or_begin, restore_photo_list
+from .duplicates import HashedShard, duplicate_lines, find_duplicates
+from .journal import REJECTED_HEADER, account_as_json, extras_of, file_of, load_or_begin, restore_photo_list
 from .options import BuildOptions
 from .prepared_cache import part_of, spool, spool_jobs
-from .shard_job import ShardJob, at_work, build_shard
+from .shard_job import MOST_EMPTY, ShardJob, at_work, build_shard
 
 SHARD_RECORDS = 5000  # 160 MB as JPEG: large enough to stream, small enough to copy, and to build in seconds
 FEWEST_SHARDS = 16  # of a small set, to keep all cores of most machines busy
@@ -74,11 +77,14 @@ def build_shards(
             spooled = _spool(waiting, executor, advance)
             for job, receipt in _run(executor, build_shard, waiting):
                 receipts[job.path] = receipt
-                advance(sum(part_of(photo) not in spooled for photo in job.photos))
+                advance(sum(part_of(photo) not in spooled for photo in job.photos) if spooled else len(job.photos))
         except BrokenExecutor as error:
             raise _worker_died(out, executor, error) from None
-        shard_set = _finish(source, out, options, job_key, {job.path: receipts[job.path] for job in jobs})
-        return shard_set, sum(len(job.photos) for job in waiting)
+        fresh = sum(len(job.photos) for job in waiting)
+        hashed = {job.path: HashedShard(out / job.path, job.hashes, job.split, 0) for job in jobs}
+        receipts = {job.path: receipts[job.path] for job in jobs}
+        del jobs, waiting
+        return _finish(source, out, options, job_key, receipts, hashed), fresh
 
 
 def _jobs(source: PhotoSource, out: Path, options: BuildOptions) -> list[ShardJob]:
@@ -87,13 +93,16 @@ def _jobs(source: PhotoSource, out: Path, options: BuildOptions) -> list[ShardJo
         each = options.shard_records or min(SHARD_RECORDS, max(SMALLEST_SHARD, -(-len(photos) // FEWEST_SHARDS)))
         order = permutation(len(photos), options.seed, purpose=BUILD)
         for number, start in enumerate(range(0, len(photos), each)):
-            chosen = tuple(photos[k] for k in order[start : start + each])
-            jobs.append(ShardJob(source.root, out, split, number, chosen, options))
+            chosen = order[start : start + each]
+            some = photos.take(chosen) if isinstance(photos, Photos) else tuple(photos[k] for k in chosen)
+            jobs.append(ShardJob(source.root, out, split, number, some, options))
     return jobs
 
 
 def _spool(waiting: list[ShardJob], executor: Executor, advance: Advance) -> set[tuple[str, int]]:
     """Prepare the photos of files that are read in order. Returns the parts that an earlier run had not prepared."""
+    if not waiting:  # stopped when all shards were written
+        return set()
     photos = (photo for job in waiting for photo in job.photos)
     jobs = [job for job in spool_jobs(waiting[0].root, waiting[0].out, photos, waiting[0].options) if not job.is_done()]
     for _, count in _run(executor, spool, jobs):
@@ -129,7 +138,12 @@ def _worker_died(out: Path, executor: Executor, error: BrokenExecutor) -> ShardE
 
 
 def _finish(
-    source: PhotoSource, out: Path, options: BuildOptions, job_key: dict, receipts: dict[str, dict]
+    source: PhotoSource,
+    out: Path,
+    options: BuildOptions,
+    job_key: dict,
+    receipts: dict[str, dict],
+    hashed: dict[str, HashedShard],
 ) -> ShardSet:
     rejected = sorted(tuple(pair) for receipt in receipts.values() for pair in receipt["rejected"])
     splits = {}
@@ -165,16 +179,53 @@ def _finish(
             "classes_sha256": classes_sha256(classes, source.label_order),
             "splits": splits,
             "rejected": len(rejected),
+            "duplicates": _duplicates(out, receipts, hashed, source.classes),
+            "empty": _empty(receipts),
             "source": {
                 **job_key["source"],
                 "path": str((source.requested or source.root).resolve()),
                 "request": source.request,
+                "account": account_as_json(source.account),
             },
             "versions": versions(),
         },
     )
     clear(out)
     return open_shard_set(out)
+
+
+def _duplicates(out: Path, receipts: dict[str, dict], hashed: dict[str, HashedShard], classes: tuple[str, ...]) -> dict:
+    """Return what is known of duplicates: as the set said before, if it has the same records and CSVs again."""
+    if (out / MANIFEST).exists():
+        before = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        shards = {shard["path"]: shard for split in before["splits"].values() for shard in split["shards"]}
+        same = all(
+            path in shards and shards[path][name] == receipt[name]
+            for path, receipt in receipts.items()
+            for name in ("sha256", "csv_sha256")
+        )
+        if same and len(shards) == len(receipts) and "duplicates" in before:
+            return before["duplicates"]
+    known = [replace(hashed[path], records=receipt["records"]) for path, receipt in receipts.items()]
+    return find_duplicates(known, classes).as_json()
+
+
+def _empty(receipts: dict[str, dict]) -> dict:
+    """Return the number of pictures that show nothing, None if it is not known, and the first of them with reasons."""
+    known = all("empty" in receipt for receipt in receipts.values())
+    named = [pair for receipt in receipts.values() for pair in receipt.get("empty_photos", ())]
+    count = sum(receipt["empty"] for receipt in receipts.values()) if known else None
+    return {"count": count, "photos": named[:MOST_EMPTY]}
+
+
+def notes_on(manifest: dict) -> list[str]:
+    """Return what to print about the photos of a finished set, from its dataset.json: duplicates, empty pictures."""
+    empty = manifest.get("empty") or {}
+    lines = duplicate_lines(manifest)
+    if empty.get("count"):
+        named = "; ".join(f"{path}: {reason}" for path, reason in empty["photos"][:3])
+        lines.append(f"{empty['count']:,} pictures show nothing, such as {named}")
+    return lines
 
 
 def clear(out: Path) -> None:

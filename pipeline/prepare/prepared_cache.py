@@ -7,7 +7,7 @@ A gzipped tar of a terabyte would keep one core busy for hours: it is prepared i
 unpacks what comes before its part too, at 0.2 GB/s, but prepares nothing of it (docs/cluster.md).
 
     out/.build/spool/HASH.bin   pictures, concatenated
-    out/.build/spool/HASH.npy   one row per picture: its offset, size, format and whether it is empty; written last
+    out/.build/spool/HASH.npy   one row per picture: its offset, size, format, ...; the photo's hash; written last
 
 In:  a SpoolJob.  Out: the two files.  Each part of a file is a job for the executor, as a shard is, and resumable.
 """
@@ -29,17 +29,18 @@ from ..files import write_atomically
 from ..sources.photo import Photo, is_sequential
 from ..sources.sequential import read_in_order
 from .decode import PhotoError
+from .duplicates import hash_of
 from .options import BuildOptions
 from .resize import Picture, prepare
 
 FOLDER = "spool"
 MOST_BYTES = 1 << 29  # of a photo's file; ImageNet's largest has 15 MB
 PART_BYTES = 256 << 30  # of an unpacked tar: smaller parts would unpack more than they prepare; no table has such rows
-_OPEN_FILES = 128  # ImageNet-1k comes in 294 files; 4,400 rows of 89 bytes each
+_OPEN_FILES = 128  # ImageNet-1k comes in 294 files; 4,400 rows of 97 bytes each
 _INDEX = np.dtype(
     [("row", "<i8"), ("offset", "<i8"), ("bytes", "<i8"), ("rejected", "?")]
     + [(side, "<i4") for side in ("height", "width", "source_height", "source_width")]
-    + [("form", "S24"), ("empty", "S24")]
+    + [("form", "S24"), ("empty", "S24"), ("hash", "<u8")]
 )
 
 
@@ -119,11 +120,11 @@ def spool(job: SpoolJob) -> int:
                 picture = prepare(photo, **job.options.of_a_picture())
             except PhotoError as error:
                 data = str(error).encode("utf-8", "surrogateescape")
-                index[place] = (row, offset, len(data), True, 0, 0, 0, 0, b"", b"")
+                index[place] = (row, offset, len(data), True, 0, 0, 0, 0, b"", b"", 0)
             else:
                 data, form = picture.data, picture.form.encode()
                 sides = (picture.height, picture.width, picture.source_height, picture.source_width)
-                index[place] = (row, offset, len(data), False, *sides, form, picture.empty.encode())
+                index[place] = (row, offset, len(data), False, *sides, form, picture.empty.encode(), hash_of(photo))
             file.write(data)
             offset += len(data)
 
@@ -140,7 +141,11 @@ class Spool:
         self._open: OrderedDict[Path, tuple[np.ndarray, BinaryIO]] = OrderedDict()
 
     def picture(self, photo: Photo) -> Picture:
-        """Return the prepared picture of a photo.
+        """Return the prepared picture of a photo; raises as `picture_and_hash`."""
+        return self.picture_and_hash(photo)[0]
+
+    def picture_and_hash(self, photo: Photo) -> tuple[Picture, int]:
+        """Return the prepared picture of a photo, and the hash of its file.
 
         Raises:
             PhotoError: the photo was rejected.
@@ -157,15 +162,12 @@ class Spool:
             raise ShardError(f"{path}: {photo.path} is not in the cache", "run the same command again")
         if entry["rejected"]:
             raise PhotoError(data.decode("utf-8", "surrogateescape"))
-        return Picture(
-            data,
-            *(int(entry[side]) for side in ("height", "width", "source_height", "source_width")),
-            form=entry["form"].decode(),
-            empty=entry["empty"].decode(),
-        )
+        sides = (int(entry[side]) for side in ("height", "width", "source_height", "source_width"))
+        picture = Picture(data, *sides, form=entry["form"].decode(), empty=entry["empty"].decode())
+        return picture, int(entry["hash"])
 
     def _opened(self, path: Path) -> tuple[np.ndarray, BinaryIO]:
-        """Return the index of a part of a file, mapped, since it has 89 bytes a photo, and its open pictures' file."""
+        """Return the index of a part of a file, mapped, since it has 97 bytes a photo, and its open pictures' file."""
         if path not in self._open:
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)

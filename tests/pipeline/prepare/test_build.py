@@ -6,12 +6,15 @@ import errno
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from concurrent.futures import Executor, Future
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -21,13 +24,14 @@ from alexnet_dali.pipeline import workers as pool
 from alexnet_dali.pipeline.errors import ShardError, SourceError, UsageError
 from alexnet_dali.pipeline.files import locked
 from alexnet_dali.pipeline.prepare import build as module
-from alexnet_dali.pipeline.prepare import shard_job
+from alexnet_dali.pipeline.prepare import journal, shard_job
 from alexnet_dali.pipeline.prepare.build import build_shards
 from alexnet_dali.pipeline.prepare.options import BuildOptions
 from alexnet_dali.pipeline.prepare.resize import prepare
 from alexnet_dali.pipeline.prepare.shard_job import at_work
 from alexnet_dali.pipeline.shards import datum
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
+from alexnet_dali.pipeline.sources.entries import Entries, Entry, Photos
 from alexnet_dali.pipeline.sources.find import PhotoSource, find_photos
 from alexnet_dali.pipeline.sources.photo import Photo
 from alexnet_dali.pipeline.workers import worker_pool
@@ -179,8 +183,26 @@ def test_the_manifest(tiny, undisturbed):
         "kind": "class folders, train and val",
         "fingerprint": find_photos(tiny).fingerprint(),
         "path": str(tiny),
-        "request": {"layout": "folders", "split": None, "val_share": 0.1, "seed": 0, "label_order": "sorted"},
+        "request": {
+            "layout": "folders",
+            "split": None,
+            "val_share": None,
+            "seed": 0,
+            "label_order": "sorted",
+            "class_folders": "auto",
+            "paths_root": None,
+            "ignore": [],
+            "rules": 2,
+        },
+        "account": {
+            "used": {"train": {"checker": 7, "crescent": 7}, "val": {"checker": 3, "crescent": 3}},
+            "left_out": [],
+            "others": {".json": {"files": 1, "such_as": ["sample.json"]}},
+            "members": 0,
+        },
     }
+    assert manifest["duplicates"] == {"across_splits": 0, "across_classes": 0, "examples": []}
+    assert manifest["empty"] == {"count": 0, "photos": []}
     assert [shard["path"] for shard in manifest["splits"]["train"]["shards"]] == [
         f"train/0000{k}.lmdb" for k in range(4)
     ]
@@ -354,8 +376,8 @@ def test_whatever_call_fails_nothing_half_done_is_left(tiny, tmp_path, monkeypat
     build_shards(source, tmp_path / "whole", SMALL, Here())
     whole = contents(tmp_path / "whole")
     count = (
-        2 * 3 + 2 * 9 + 2 * 3
-    )  # job.json, photos.csv; a shard, its CSV and receipt, twice; rejected.csv, dataset.json
+        2 * 3 + 2 * 12 + 2 * 3
+    )  # job.json, photos.csv; a shard, its CSV, hashes and receipt, twice; rejected.csv, dataset.json
     for failing in range(1, count + 1):
         out = tmp_path / str(failing)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
@@ -751,3 +773,112 @@ def test_more_workers_than_make_sense_are_refused_before_one_is_started(monkeypa
     monkeypatch.setattr(pool, "available_cores", lambda: 100)
     with pytest.raises(UsageError, match="--workers 1601: more than 1600 "), worker_pool(1601):
         pass
+
+
+def many(count):
+    """A source of so many photos that do not exist, in 10 classes, half of them in an archive."""
+    entries = Entries(
+        Entry(f"n{k % 10:08d}", f"n{k % 10:08d}/n{k % 10:08d}_{k}.JPEG", 100 + k, "a.tar" * (k % 2), 512 * k)
+        for k in range(count)
+    )
+    classes = tuple(f"n{k:08d}" for k in range(10))
+    photos = Photos(entries, np.arange(count), {name: k for k, name in enumerate(classes)} | {"": -1})
+    return PhotoSource(Path("/nowhere"), "many", classes, {"train": photos})
+
+
+def test_a_build_of_many_photos_needs_little_memory_for_each(tmp_path):
+    """Everything that the main process does with all photos: their jobs, journal, fingerprint and changes."""
+    source, count = many(20_000), 20_000
+    one_less = dataclasses.replace(source, splits={"train": source.splits["train"][1:]})
+    (tmp_path / ".build").mkdir()
+    about = {"rules": 2, "account": journal.account_as_json(source.account)}
+    for what, work in {
+        "fingerprint": source.fingerprint,
+        "jobs": lambda: module._jobs(source, tmp_path, SMALL.__class__()),
+        "journal": lambda: journal.write_photos(tmp_path / journal.PHOTOS, source),
+        "restored": lambda: journal.restore_photo_list(one_less, tmp_path),
+        "changes": lambda: journal.changes(tmp_path, one_less),
+    }.items():
+        job = {"source": {"fingerprint": source.fingerprint()}, **about}
+        (tmp_path / ".build/job.json").write_text(json.dumps(job))
+        tracemalloc.start()
+        made = work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak / count < (100 if what in ("restored", "changes") else 50), (
+            f"{what}: {peak / count:.0f} bytes a photo"
+        )
+        if what == "restored":
+            assert made is not one_less and made.splits == source.splits
+            assert all(isinstance(photos, Photos) for photos in made.splits.values())
+        if what == "changes":
+            assert made == f"gone: {source.splits['train'][0].path}"
+    job = pickle.loads(pickle.dumps(module._jobs(source, tmp_path, SMALL)[0]))
+    assert isinstance(job.photos, tuple) and len(job.photos) == 4
+    assert len(pickle.dumps(job)) < 2_000  # a job carries its own photos alone
+
+
+def test_an_account_is_kept_and_comes_back(tiny, tmp_path):
+    """dataset.json says what was used and what was left out, as the build was begun; neither is a reason to refuse."""
+    photos, out = shutil.copytree(tiny, tmp_path / "photos"), tmp_path / "out"
+    (photos / "notes.txt").write_text("x")
+    (photos / "@eaDir").mkdir()
+    (photos / "@eaDir/a.jpg").write_bytes(b"")
+    source = find_photos(photos)
+    with pytest.raises(KeyboardInterrupt):
+        build_shards(source, out, SMALL, Here(3))
+    (photos / source.splits["val"][0].path).unlink()
+    built, _ = build_shards(find_photos(photos), out, SMALL, Here())
+    account = built.manifest["source"]["account"]
+    assert account == json.loads(json.dumps(journal.account_as_json(source.account)))
+    assert account["used"]["val"] == {"checker": 3, "crescent": 3} and account["others"][".txt"]["files"] == 1
+    assert account["left_out"] == [{"path": "@eaDir", "photos": 1, "why": "left by the system"}]
+    (photos / "more.txt").write_text("x")
+    with pytest.raises(KeyboardInterrupt):
+        build_shards(find_photos(photos), tmp_path / "again", SMALL, Here(3))
+    (photos / "third.txt").write_text("x")
+    assert build_shards(find_photos(photos), tmp_path / "again", SMALL, Here())[1] > 0
+
+
+def test_a_build_begun_by_the_old_rules_is_refused_by_name(tiny, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        build_shards(find_photos(tiny), out, SMALL, Here(3))
+
+    def as_of_old(job):
+        del job["rules"], job["account"]
+        job["versions"]["alexnet-dali"] = "0.1.0"
+        job["source"]["fingerprint"] = "other photos"
+
+    edit(out / ".build/job.json", as_of_old)
+    with pytest.raises(ShardError) as caught:
+        build_shards(find_photos(tiny), out, SMALL, Here())
+    assert caught.value.message == (
+        f"{out}: the build was begun by other rules for folders, splits and labels (those of alexnet-dali 0.1), "
+        "which may give other labels"
+    )
+    assert caught.value.hint == "remove the folder and build again; or finish it with that version"
+
+
+def test_a_set_by_the_old_rules_of_other_photos_says_so(tiny, undisturbed, tmp_path):
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+
+    def as_of_old(manifest):
+        del manifest["source"]["account"], manifest["duplicates"], manifest["empty"]
+        manifest["source"]["request"] = {"layout": "folders", "split": None, "val_share": 0.1, "seed": 0}
+
+    edit(out / "dataset.json", as_of_old)
+    assert build_shards(find_photos(tiny), out, SMALL, Here())[1] == 0  # the same photos and labels by either
+    photos = shutil.copytree(tiny, tmp_path / "photos")
+    next((photos / "val/crescent").iterdir()).unlink()
+    with pytest.raises(UsageError, match=r"it was built by the rules of alexnet-dali 0\.1 for folders, splits and lab"):
+        build_shards(find_photos(photos), out, SMALL, Here())
+
+
+def test_stopped_when_all_shards_are_written(tiny, undisturbed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        build_shards(find_photos(tiny), tmp_path / "out", SMALL, Here())
+    rest = Here()
+    build_shards(find_photos(tiny), tmp_path / "out", SMALL, rest)
+    assert rest.jobs == [] and contents(tmp_path / "out") == contents(undisturbed)
