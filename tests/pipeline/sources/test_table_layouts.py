@@ -421,6 +421,10 @@ def test_a_table_that_says_otherwise_is_asked_about(tmp_path):
     assert error.hint == "choose one reading: --layout list, or --layout folders"
     listed, folders = (find_photos(tmp_path, layout=layout, split="train") for layout in ("list", "folders"))
     assert [photo.label for photo in listed.splits["train"]] != [photo.label for photo in folders.splits["train"]]
+    write(table, "path,label", *(f"{path},{'pet' if k % 3 else 'bug'}" for k, path in enumerate(paths)))
+    assert "the list and the class folders differ" in refused(tmp_path).message
+    write(table, "path,label", *(f"{path},pet" for path in paths))  # coarser
+    assert "train/dog/1.jpg has the label pet by all.csv, but is in the folder dog; others" in refused(tmp_path).message
     splits = ["val" if k == 2 else path.split("/")[0] for k, path in enumerate(paths)]
     rows = (f"{path},{path.split('/')[1]},{split}" for path, split in zip(paths, splits, strict=True))
     write(table, "path,label,split", *rows)
