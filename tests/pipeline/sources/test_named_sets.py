@@ -266,6 +266,7 @@ def test_oxfords_pets(tmp_path):
     source = find_photos(pets(tmp_path))
     halves = dict.fromkeys(BREEDS, 2)
     assert counted(source, {name: c for c, name in enumerate(BREEDS)}) == {"train": halves, "test": halves}
+    assert {photo.path[-5] for photo in source.splits["train"]} == {"0", "1"}  # those of trainval.txt
     assert source.classes == ("Abyssinian", "Birman", "american_bulldog")
     assert find_photos(tmp_path, label_order="source").classes == BREEDS
     assert left_out(source) == {
@@ -299,7 +300,8 @@ def flowers(root, train=(1, 4), val=(2, 5), test=(3, 6), labels=(10, 10, 10, 2, 
 def test_oxfords_flowers(tmp_path):
     source = find_photos(flowers(tmp_path))
     assert counted(source, {"2": 2, "10": 10}) == {split: {"2": 1, "10": 1} for split in ("train", "val", "test")}
-    assert source.classes == ("2", "10")
+    numbers = {split: [photo.path[-5] for photo in photos] for split, photos in source.splits.items()}
+    assert numbers == {"train": ["1", "4"], "val": ["2", "5"], "test": ["3", "6"]} and source.classes == ("2", "10")
     assert left_out(source) == {"segmim": (6, "masks beside photos")}
 
 
