@@ -425,6 +425,8 @@ def test_a_table_that_says_otherwise_is_asked_about(tmp_path):
     assert "the list and the class folders differ" in refused(tmp_path).message
     write(table, "path,label", *(f"{path},pet" for path in paths))  # coarser
     assert "train/dog/1.jpg has the label pet by all.csv, but is in the folder dog; others" in refused(tmp_path).message
+    write(table, "path,label", *(f"{path},{path.split('/')[1]}{k % 4 == 0}" for k, path in enumerate(paths)))  # finer
+    assert "train/cat/2.jpg is in the folder cat, and has the label catFalse by all.csv" in refused(tmp_path).message
     splits = ["val" if k == 2 else path.split("/")[0] for k, path in enumerate(paths)]
     rows = (f"{path},{path.split('/')[1]},{split}" for path, split in zip(paths, splits, strict=True))
     write(table, "path,label,split", *rows)
