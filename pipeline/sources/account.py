@@ -5,6 +5,7 @@ keeps.  A folder or archive of photos that fits no reading is an error, never si
 """
 
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from .inventory import NAMED, Inventory, ending_of, unused
 from .photo import PARQUET, is_photo
 
 _MOST_MEMBERS = 1_000_000  # that are counted in a tar that is not used
+_ENDINGS = re.compile(r"(?i)(\.tar)?\.(tar|tgz|gz|bz2|xz|zst|zip|7z|rar)$")
 _LINES = 12  # of what is left out that are printed
 _FIRST = 64  # and in a compressed one
 
@@ -62,7 +64,7 @@ def account_for(look: Inventory, found: Found, ask: Request) -> Account:
             why = "directly in SOURCE"
         if not why and ask.split:
             why = f"not in the split {ask.split}"
-        place = above[0] if above else folder
+        place = above[0] if above else _whole(look, left, folder)
         lines[place, why] = lines.get((place, why), 0) + count
     others = dict(look.others)
     left_out = [LeftOut(path, count, why) for (path, why), count in lines.items()]
@@ -75,6 +77,8 @@ def account_for(look: Inventory, found: Found, ask: Request) -> Account:
             continue
         if path in told:
             left_out.append(told[path])
+        elif look.at(stem := _ENDINGS.sub("", path)).total:
+            left_out.append(LeftOut(path, -1, f"taken for the packed form of {stem}/"))
         elif (count := _photos_in(look.root / path)) != 0:
             left_out.append(LeftOut(path, count, f"not in the split {ask.split}" if ask.split else ""))
         else:
@@ -117,6 +121,17 @@ def refuse(look: Inventory, found: Found, unexplained: list[LeftOut]) -> None:
         f"photos that are no part of the layout ({found.kind}): {shown}{more}",
         f"move them to where they belong, or go on without them: {options}",
     )
+
+
+def _whole(look: Inventory, left: dict[str, int], folder: str) -> str:
+    """Return the highest folder above `folder`, or itself, of whose photos none is used."""
+    whole = folder
+    for above in _upwards(folder):
+        top = look.at(above)
+        if not above or sum(left.get(one.path, 0) for one in top.below()) < top.total:
+            break
+        whole = above
+    return whole
 
 
 def _upwards(path: str) -> Iterator[str]:

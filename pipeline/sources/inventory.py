@@ -179,7 +179,7 @@ def _walk(found: Inventory, folder: Folder, above: frozenset) -> None:
 def _entries_of(place: Path, path: str) -> list[os.DirEntry]:
     try:
         with os.scandir(place) as entries:
-            return list(entries)
+            return sorted(entries, key=lambda one: one.name)  # so that a copy has the same account
     except OSError as error:
         go_on = f"make it readable (chmod -R a+rX '{place}')"
         raise UsageError(
