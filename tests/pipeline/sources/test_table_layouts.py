@@ -547,3 +547,13 @@ def test_a_test_table_without_labels(tmp_path):
     check(source, NAMES, train=6)
     assert source.account.left_out == (LeftOut("test", 3, "test, without labels (--split test builds them)"),)
     assert [os.path.dirname(photo.path) for photo in find_photos(tmp_path, split="test").splits["test"]] == ["test"] * 3
+
+
+def test_a_table_with_more_photos_and_folders_with_splits(tmp_path):
+    paths = class_folders(tmp_path)
+    draw(tmp_path / "more" / "9.jpg", 1)
+    write(tmp_path / "all.csv", "path,label", *(f"{path},{path.split('/')[1]}" for path in paths), "more/9.jpg,dog")
+    error = refused(tmp_path, split="train")
+    assert (
+        "all.csv has photos that are in no class folder, first more/9.jpg, but does not say the splits" in error.message
+    )
