@@ -121,7 +121,7 @@ def find_photos(
             fit no reading or several, or val has none of train's classes.
         SourceError: an archive or table of the source is damaged.
     """
-    where = None if paths_root is None else str(paths_root)
+    where = None if paths_root is None else str(Path(paths_root).resolve())
     return _find(root, Request(layout, split, val_share, seed, label_order, class_folders, where, tuple(ignore)))
 
 
