@@ -6,4 +6,5 @@ lrn.py        response normalisation, across maps and within a map
 columns.py    the communication of two columns in two processes
 small_net.py  the four-layer net for small pictures
 factory.py    nets by name: ours, torchvision's, timm's
+heads.py      the layer of a net that depends on the classes
 """

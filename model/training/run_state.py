@@ -13,7 +13,8 @@ from ...pipeline.errors import TrainingError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stall import Elapsed
-from ..nets.options import HEAD, NetOptions
+from ..nets.heads import head_of
+from ..nets.options import ALEXNET, HEAD, NetOptions
 from ..recipes.config import Config
 from ..recipes.optim import Momentum2012, PlainSgd
 from ..recipes.recipe import Recipe
@@ -40,6 +41,7 @@ class RunState:
         best_error: lowest top-1 validation error so far, 0..1.
         in_epoch, window: sums of this process since the epoch began, and since the last line of the metrics.
         epoch_elapsed: time spent on the current epoch, over all resumes.
+        left: arrays that the net did not take from the run that it started with (`begin_with`), by name; constant.
     """
 
     work: SingleProcess
@@ -54,6 +56,7 @@ class RunState:
     in_epoch: Sums = field(default_factory=Sums)
     window: Sums = field(default_factory=Sums)
     epoch_elapsed: Elapsed = Elapsed(0.0, 0.0)
+    left: tuple[str, ...] = ()
 
     @property
     def steps_done(self) -> int:
@@ -176,37 +179,46 @@ def _check_recipe(saved: dict, recipe: Recipe, file: Path) -> None:
         )
 
 
-def begin_with(state: RunState, first: dict, recipe: Recipe, file: Path) -> None:
+def begin_with(state: RunState, first: dict, recipe: Recipe, config: Config) -> None:
     """Start from the weights of another run: all layers that the recipe takes, which excludes the last.
 
     Args:
-        first: that run's checkpoint, read from `file`.
+        first: that run's checkpoint, read from the file `config.init_from`.
     Raises:
         TrainingError: a layer has another shape there, or weights that are not finite.
     """
+    file = Path(config.init_from)
     with checkpoints.fits_this_version(file):
         check_finite(first, file)
-        taken = _taken(state.work, first["model"], recipe, file)
+        taken = _taken(state.work, first, recipe, config)
         own = dict(state.work.net.state_dict())
         with torch.no_grad():
             for name, tensor in state.work.part(taken).items():
                 own[name].copy_(tensor)
+        state.left = tuple(name for name in own if name not in taken)
 
 
-def _taken(work: SingleProcess, theirs: dict, recipe: Recipe, file: Path) -> dict:
-    """The parameters that a net takes from another's checkpoint."""
-    taken = {}
+def _taken(work: SingleProcess, first: dict, recipe: Recipe, config: Config) -> dict:
+    """The parameters and buffers that a net takes from another's checkpoint: never those of its last layer."""
+    taken, theirs = {}, first["model"]
+    net = recipe.name if config.model == ALEXNET else config.model
+    head = () if config.model == ALEXNET else head_of(config.model)
     for name, own in work.net.state_dict().items():
         layer = name.split(".")[0]
-        wanted = layer in recipe.takes if recipe.takes else layer not in HEAD
+        if config.model != ALEXNET:  # a recipe's `takes` are layers of AlexNet
+            wanted = name not in head
+        else:
+            wanted = layer in recipe.takes if recipe.takes else layer not in HEAD
         if not wanted or (name not in theirs and layer == "conv6"):
             continue
         shape = work.whole_shape(name, own)
         if name not in theirs or theirs[name].shape != shape:
             found = f"has shape {tuple(theirs[name].shape)}" if name in theirs else "is missing"
+            other = first["config"].get("model", ALEXNET)
             raise TrainingError(
-                f"{file}: {name} {found}, but {recipe.name} requires {tuple(shape)}",
-                "name a run of a net with the same layers",
+                f"{config.init_from}: {name} {found}, but {net} requires {tuple(shape)}",
+                "name a run of a net with the same layers"
+                + (f"; that one is of --model {other}" if other != config.model else ""),
             )
         taken[name] = theirs[name]
     return taken

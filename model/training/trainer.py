@@ -91,7 +91,7 @@ class Trainer:
         if saved:
             run_state.restore(self.state, saved, self.recipe, run / "last.pt")
         elif first:
-            run_state.begin_with(self.state, first, self.recipe, Path(config.init_from))
+            run_state.begin_with(self.state, first, self.recipe, config)
         self.examples: tuple[np.ndarray, torch.Tensor, torch.Tensor] | None = None
         self.monitor = DivergenceMonitor(len(shard_set.classes))
         self.meter: StallMeter[Batch] = StallMeter(())

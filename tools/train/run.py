@@ -146,7 +146,7 @@ def facts(config: Config, shard_set: ShardSet, stats: Stats, saved: dict | None,
     options["--device"] = torch.device(config.device).type
     for name, checkpoint in (("last.pt", saved), ("--init-from", first)):
         if checkpoint:
-            options[f"step of {name}"] = checkpoint["steps_done"]
+            options[f"step of {name}"] = checkpoint.get("steps_done", 0)  # imported weights have none
             options[f"weights of {name}"] = _digest(checkpoint["model"])
     splits = {f"records of {name}": split.fingerprint() for name, split in shard_set.splits.items()}
     return {**options, **splits, "statistics": stats.fingerprint, "torch": torch.__version__}

@@ -5,6 +5,7 @@ In:  a Trainer.  Out: text for the user.
 
 import numpy as np
 
+from ...model.nets.heads import layers_of
 from ...model.nets.options import ALEXNET
 from ...model.recipes.diaries import Diary
 from ...model.recipes.schedules import CLASSES_2012, RATE_2012, OneCycle, Plateau, Steps, first_rate
@@ -60,7 +61,10 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
         )
     lines += _missing_classes(shard_set)
     if config.init_from:
-        lines.append(f"initial weights from {config.init_from}")
+        left = trainer.state.left
+        lines.append(
+            f"initial weights from {config.init_from}" + (f"; newly initialised: {layers_of(left)}" if left else "")
+        )
     if not shard_set.has("val"):
         lines.append("no photos in val: no evaluation after epochs, no best checkpoint")
     if resume:

@@ -219,7 +219,8 @@ def test_a_run_begins_with_the_weights_of_another(few, trained, tmp_path, run_co
     options = ("--shards", few.root, "--run", run, "--device", "cpu", "--batch-size", 6, "--recipe", "six-conv")
     code, out, _ = run_command(train, *options, "--init-from", trained, "--steps", 1)
     best = (trained / "best.pt").resolve()
-    assert code == 0 and f"initial weights from {best}" in out and "54 epochs of 1 steps" in out
+    assert code == 0 and f"initial weights from {best}; newly initialised: conv6, fc8\n" in out
+    assert "54 epochs of 1 steps" in out
     assert "the diary of params 146-2012-2011" in out
     saved = checkpoint.load(run / "last.pt")
     assert (saved["config"]["init_from"], saved["config"]["epochs"]) == (str(best), 54)
