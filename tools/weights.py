@@ -15,9 +15,13 @@ from .output_guard import check_folder, check_output
 
 OWN, ONNX = "alexnet-dali", "model.onnx"
 HEAD = 1 << 20  # bytes in which a file of an earlier export is recognised
+ALEXNET_NOTE = (
+    "a checkpoint of torchvision:alexnet, which is not the net of 2012: other kernels, no groups, no local response "
+    "normalisation"
+)
 NOTES = {  # by layout
-    "torchvision": "a checkpoint of torchvision:alexnet, which is not the net of 2012: other kernels, no groups, no "
-    "local response normalisation",
+    "torchvision": "",
+    "timm": "",
     "caffe": "bvlc_alexnet; not caffenet, which has the same shapes but pools before it normalises. Caffe normalises "
     "across all maps, this net within a column: 4 of 96 and 4 of 256 maps have other neighbours",
     OWN: "the checkpoint can be evaluated, or used with --init-from; it cannot be resumed",
@@ -101,38 +105,61 @@ def _contains(file: Path, mark: str) -> bool:
     required=True,
     help="The program whose array names and shapes the file has; alexnet-dali: a file of alexnet-weights export.",
 )
+@click.option("--model", default="", help="The net, of torchvision or timm, such as resnet18.  [default: alexnet]")
 @options.path("--to", "target", required=True, help="The checkpoint to write, for example runs/NAME/best.pt.")
-@options.shards("The shard set that has the net's classes, in their order; not needed for alexnet-dali.")
-def import_weights(file, layout, target, shards):
+@options.path(
+    "--shards",
+    help="The shard set that the net is for: the last layer is kept only if its classes are those of the set.  "
+    "[default: out; for alexnet-dali none, the file's own classes are kept]",
+)
+@options.path("--classes", help="A text file with the names of FILE's classes, one a line, in the order of its rows.")
+def import_weights(file, layout, model, target, shards, classes):
     """Convert FILE, a .safetensors or .npz, to a checkpoint; nothing is unpickled and every shape is checked.
 
-    torchvision: the state dict of torchvision's alexnet, which becomes a checkpoint of torchvision:alexnet.
-    caffe: bvlc_alexnet, with arrays named conv1.weight, conv1_w or conv1.0 and so on; channels are reordered from
-    BGR to RGB, and weights rescaled for a normalisation constant of 2 instead of 1.
+    torchvision, timm: a state dict of their net --model. caffe: bvlc_alexnet, with arrays named conv1.weight, conv1_w
+    or conv1.0 and so on; channels are reordered from BGR to RGB, and weights rescaled for a normalisation constant of
+    2 instead of 1. Prefixes of wrappers, such as module., are removed from the names.
+
+    The last layer is kept if its classes are those of the shard set, which 1,000 classes are taken to be if the set
+    has ImageNet's; of other files, --classes names them. Otherwise it is left out, and the checkpoint can start a run
+    with --init-from, but not be evaluated.
 
     \b
     Examples:
       alexnet-weights import alexnet.safetensors --layout torchvision --to runs/torchvision/best.pt
+      alexnet-weights import r18.safetensors --layout torchvision --model resnet18 --shards out --to runs/r18/best.pt
       alexnet-weights import bvlc_alexnet.npz --layout caffe --shards out --to runs/caffe/best.pt
     """
     from ..model.training import checkpoint as checkpoints
-    from ..model.weights import convert, safetensors_io, trained
+    from ..model.weights import convert, imported_head, safetensors_io, trained
     from ..pipeline.shards.manifest import open_shard_set
 
     if target.suffix != ".pt" or target.exists():
         reason = "already exists" if target.exists() else "not a .pt file"
         raise UsageError(f"--to {target}: {reason}", "name a new file, NAME.pt")
     check_output(target, ".pt", make=True)
+    notes: list[str] = []
     if layout == OWN:
+        if model or classes:
+            raise UsageError(f"--layout {OWN}: its files name their net and classes", "omit --model and --classes")
         trained.load_exported(file)
         saved = safetensors_io.read(file)
+        if shards:
+            saved, notes = convert.for_set(saved, open_shard_set(shards), file)
     else:
-        saved = convert.convert(file, layout, open_shard_set(shards))
+        names = imported_head.read_classes(classes) if classes else None
+        saved, notes = convert.convert(file, layout, open_shard_set(shards or Path("out")), model, names)
     with writing_to(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.save(target, saved)
-    click.echo(f"{target}: {len(saved['model'])} arrays, {len(saved['classes']):,} classes")
-    click.echo(f"note: {NOTES[layout]}", err=True)
+    net = saved["config"].get("model", "alexnet")
+    classes_of_it = f"{len(saved['classes']):,} classes" if saved["classes"] else "without the last layer"
+    click.echo(f"{target}: {net}, {len(saved['model'])} arrays, {classes_of_it}")
+    notes.append(ALEXNET_NOTE if net == "torchvision:alexnet" and layout != OWN else NOTES[layout])
+    if not saved["classes"]:
+        notes.append("it can start a run: alexnet-train --init-from; without its last layer it cannot be evaluated")
+    for note in filter(None, notes):
+        click.echo(f"note: {console.plain(note)}", err=True)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def crop_for(model: str, requested: int, size: int, chosen: Recipe) -> int:
     Raises:
         UsageError: AlexNet has another crop, or the shard set's pictures are smaller.
     """
-    own = chosen.crop if model == ALEXNET else _own_crop(model)
+    own = chosen.crop if model == ALEXNET else own_crop(model)
     if model == ALEXNET and requested not in (0, own):
         raise UsageError(
             f"--crop {requested}: alexnet requires {own}x{own} input", "omit --crop, or choose another --model"
@@ -92,7 +92,8 @@ def make_optimizer(net: Net, chosen: Recipe, epochs: int) -> tuple[Momentum2012 
     return PlainSgd(net, decay=chosen.decay), chosen.rates(epochs)
 
 
-def _own_crop(model: str) -> int:
+def own_crop(model: str) -> int:
+    """Return the side of the pictures that a net of another library is made for, pixels."""
     library, _, name = model.rpartition(":")
     if library == "timm":
         import timm

@@ -14,6 +14,7 @@ from ...pipeline.errors import TrainingError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats, mean_and_std
 from ..nets.factory import Net, create_net
+from ..nets.heads import layers_of
 from ..nets.options import ALEXNET, NetOptions
 from ..recipes.recipe import Recipe, recipe
 from ..recipes.setup import recipe_for
@@ -52,6 +53,16 @@ class Trained:
             TrainingError: it does not fit.
         """
         check_classes(self.classes, shard_set, self.file)
+        self.check_size(shard_set)
+
+    def check_size(self, shard_set: ShardSet) -> None:
+        """Check that a shard set's pictures have the size of those that the net was trained on.
+
+        Args:
+            shard_set: of the net's classes or of others: for features, which have no classes, that makes no difference.
+        Raises:
+            TrainingError: they have another size.
+        """
         size = len(self.stats.mean_image)
         if size != shard_set.size:
             raise TrainingError(
@@ -117,6 +128,7 @@ def trained_of(saved: dict, file: Path) -> Trained:
     """
     with fits_this_version(file):
         check_finite(saved, file)
+        _check_whole(saved, file)
         stats = Stats(
             saved["stats"]["images"], saved["stats"]["fingerprint"], *(saved["stats"][name].numpy() for name in STATS)
         )
@@ -128,6 +140,23 @@ def trained_of(saved: dict, file: Path) -> Trained:
         net = create_net(model, len(saved["classes"]), options, chosen.crop, stats)
         net.load_state_dict(saved["model"])
         return Trained(file, net, chosen, stats, saved["classes"], Path(config["shards"]))
+
+
+def _check_whole(saved: dict, file: Path) -> None:
+    """Check that imported weights have their last layer, which `alexnet-weights import` leaves out for other classes.
+
+    Raises:
+        TrainingError: they do not.
+    """
+    if saved.get("left_out"):
+        model = saved["config"].get("model", ALEXNET)
+        raise TrainingError(
+            f"{file}: has no last layer ({layers_of(tuple(saved['left_out']))}): it was not imported, since its "
+            "classes are not known to be those of the shard set",
+            "train a new one: alexnet-train"
+            + (f" --model {model}" if model != ALEXNET else "")
+            + f" --init-from {file}",
+        )
 
 
 def load_exported(path: Path | str) -> Trained:
