@@ -16,7 +16,7 @@ from ..model.training import checkpoint as checkpoints
 from ..model.training.evaluate import EvalOptions, Result, evaluate
 from ..model.training.precision import set_precision
 from ..model.weights.trained import Trained, load_trained
-from ..pipeline.errors import UsageError
+from ..pipeline.errors import ShardError, UsageError
 from ..pipeline.files import write_csv, write_json
 from ..pipeline.plan.views import views_of
 from ..pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set, read_manifest
@@ -137,8 +137,20 @@ def load_ensemble(request: Request, weights: list[float] | None) -> Ensemble:
     for each in trained:
         each.check_set(labelled)
         each.check_pictures(first)
+    _check_split(shard_set, request.split)
     views_of(request.views, request.resize or shard_set.size, first.recipe.crop)  # raises before a photo is read
     return Ensemble(files, trained, weights, shard_set, labelled.classes)
+
+
+def _check_split(shard_set: ShardSet, split: str) -> None:
+    """Check that the set has photos in a split; the hint names another one, preferably not that of the training."""
+    try:
+        shard_set.split(split)
+    except ShardError as error:
+        others = [name for name in ("val", "test") if shard_set.has(name)]
+        if not others:
+            raise
+        raise ShardError(error.message, f"evaluate the split that it has: --split {others[0]}") from None
 
 
 def _own_shards(trained: Trained) -> Path:

@@ -62,11 +62,12 @@ class Opened:
         return names_of(self.shard_set)
 
 
-def open_run(run: Path, shards: Path | None, device: str = "auto") -> Opened:
+def open_run(run: Path, shards: Path | None, device: str = "auto", *, other_classes: bool = False) -> Opened:
     """Open a run's best checkpoint and its shard set.
 
     Args:
         shards: the shard set; None, the one the run was trained on.
+        other_classes: accept a set of other classes than the net's, for features, which need none.
     Raises:
         UsageError, TrainingError: the checkpoint or the set is missing, or they do not fit.
     """
@@ -74,7 +75,10 @@ def open_run(run: Path, shards: Path | None, device: str = "auto") -> Opened:
     shard_set = open_shard_set(shards_of(trained, shards))
     if not shard_set.classes:  # a set of unlabelled photos only: use the net's classes
         shard_set = replace(shard_set, classes=tuple(trained.classes))
-    trained.check_set(shard_set)
+    if other_classes:
+        trained.check_size(shard_set)
+    else:
+        trained.check_set(shard_set)
     chosen = pick_device(device)
     trained.net.eval().to(chosen).to(memory_format=torch.channels_last)
     return Opened(run, trained, shard_set, chosen)

@@ -16,10 +16,12 @@ from ...model.recipes.schedules import first_rate
 from ...model.recipes.setup import crop_for, first_rate_for, recipe_for
 from ...model.training import checkpoint as checkpoints
 from ...model.training.parallel import check_parallel, default_parallel
-from ...pipeline.errors import UsageError
+from ...pipeline.errors import ShardError, UsageError
 from ...pipeline.shards.manifest import ShardSet
+from ...pipeline.shards.records_csv import read_listing
 from ..process import PARENT
 
+WITH_VAL = "hold photos out for val: alexnet-prep build-lmdb --val-share 0.1"  # for hints
 # Options that become fields of the Config as they are; the others are resolved first.
 DIRECT = (
     *("model", "crop", "epochs", "steps", "batch_size", "rate", "schedule", "precision", "decode", "seed"),
@@ -42,6 +44,31 @@ def last_checkpoint(run: Path) -> dict:
     return checkpoints.check_run(checkpoints.load(run / "last.pt"), run / "last.pt")
 
 
+def check_classes(shard_set: ShardSet) -> None:
+    """Check that the training photos are of more than one class.
+
+    Raises:
+        UsageError: they are not, so there is nothing to learn.
+    """
+    trained = set(shard_set.classes)
+    if len(trained) > 1 and shard_set.has("train"):
+        trained = set()
+        try:
+            for folder, _ in shard_set.splits["train"].shards:
+                trained |= {shard_set.classes[row.label] for row in read_listing(folder) if row.label >= 0}
+                if len(trained) > 1:  # in the first shard, since the build shuffles
+                    return
+        except (ShardError, IndexError):  # a record list is missing or damaged, which training does not need
+            return
+    if len(trained) == 1:
+        raise UsageError(
+            f"{shard_set.root}: all training photos are of one class ({min(trained)}): there is nothing to tell apart, "
+            "and any net would have an error of 0",
+            "build a set of two or more classes; to compare photos of one class by the features of a net that was "
+            f"trained on others: alexnet-figures index RUN --shards {shard_set.root}",
+        )
+
+
 def new_config(options: dict[str, Any], shard_set: ShardSet, device: torch.device) -> Config:
     """Return the configuration of a new run: the options, and the recipe's value where an option was not given.
 
@@ -56,6 +83,12 @@ def new_config(options: dict[str, Any], shard_set: ShardSet, device: torch.devic
     crop = crop_for(model, options["crop"] or 0, shard_set.size, chosen)
     chosen = recipe_for(model, crop, chosen, options["schedule"] or "")
     rate = chosen.rate or first_rate(classes) if model == ALEXNET else first_rate_for(model, classes, batch_size)
+    if chosen.schedule == "plateau" and not shard_set.has("val"):
+        raise UsageError(
+            f"{shard_set.root}: no photos in val, but the schedule plateau lowers the rate by the validation error",
+            f"choose one that needs none: --schedule steps or one-cycle; or {WITH_VAL}",
+        )
+    _check_early_stop(options, shard_set)
     return Config(
         shards=str(shard_set.root.resolve()),
         recipe=name,
@@ -90,6 +123,8 @@ def resumed_config(
         UsageError: an option was given that a resumed run cannot change.
     """
     changes = {name: options[name] for name in DIRECT if name in given}
+    if "early_stop" in given:
+        _check_early_stop(options, shard_set)
     if options["init_from"]:  # accepted if the run was started from it
         changes["init_from"] = _checkpoint_of(options["init_from"])
     if "epochs" in changes and "steps" not in changes:
@@ -149,6 +184,15 @@ def world_size() -> int:
     if not value.isdigit():
         raise UsageError(f"WORLD_SIZE is {value!r}, not a number", "unset it, or start with torchrun")
     return int(value)
+
+
+def _check_early_stop(options: dict[str, Any], shard_set: ShardSet) -> None:
+    if options["early_stop"] and not shard_set.has("val"):
+        raise UsageError(
+            f"--early-stop {options['early_stop']}: {shard_set.root} has no photos in val, so no validation error "
+            "could ever stop the run",
+            f"omit it; or {WITH_VAL}",
+        )
 
 
 def _checkpoint_of(run: Path) -> str:

@@ -29,7 +29,7 @@ from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ...pipeline.shards.stats import Stats, load_stats
 from ..output_guard import check_run_folder
 from ..process import pick_device, stop_on_signals
-from .configure import last_checkpoint, new_config, resumed_config, world_size
+from .configure import check_classes, last_checkpoint, new_config, resumed_config, world_size
 from .launch import launch, stop_with_launcher
 from .progress import Lines, check_stall
 from .run_summary import introduction
@@ -56,6 +56,7 @@ def run_command(options: dict[str, Any], given: set[str]) -> int:
     device = pick_device(device_name)
     check_run_folder(run, options["resume"])
     shard_set = open_shard_set(shards)
+    check_classes(shard_set)
     if saved:
         config = resumed_config(saved, options, given, shard_set, device)
     else:

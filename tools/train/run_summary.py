@@ -47,7 +47,7 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
         lines.append(f"one cycle: the rate rises for {schedule.rise:.0%} of the run, then falls to 0")
     elif isinstance(schedule, Steps):
         lines.append("rate/10 after each third of the run")
-    elif not shard_set.has("val"):
+    elif not shard_set.has("val"):  # a run of an earlier version; new ones are refused
         lines.append("constant rate: without val there is no validation error to lower it by")
     elif isinstance(schedule, Plateau):
         waits = f"{schedule.patience} epoch" + ("s" if schedule.patience > 1 else "")
@@ -66,20 +66,48 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
             f"initial weights from {config.init_from}" + (f"; newly initialised: {layers_of(left)}" if left else "")
         )
     if not shard_set.has("val"):
-        lines.append("no photos in val: no evaluation after epochs, no best checkpoint")
+        test = f"; evaluate it with alexnet-eval {trainer.run} --split test" if shard_set.has("test") else ""
+        lines.append(
+            "no photos in val: no evaluation after epochs, and nothing to choose the best checkpoint by: only the last "
+            f"one is kept{test}"
+        )
     if resume:
         lines.append(f"resuming after step {trainer.steps_done:,} (epoch {trainer.state.epoch + 1})")
     return [console.plain(line) for line in lines]
 
 
 def _missing_classes(shard_set: ShardSet) -> list[str]:
-    """Return a warning if classes have no training photos; nothing for a shard set whose record lists are missing."""
+    """Return warnings about classes that only one of train and val has; none for a set whose record lists are missing.
+
+    A val that lacks some classes is usual if it is small; only one with fewer than half of them is told.
+    """
     try:
-        empty = [shard_set.classes[k] for k in np.flatnonzero(class_counts(shard_set, "train").per_class == 0)]
+        train, val = (_counts(shard_set, split) for split in ("train", "val"))
     except ShardError:
         return []
-    if not empty:
-        return []
-    names = ", ".join(str(name) for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
-    are = "classes have" if len(empty) > 1 else "class has"
-    return [f"warning: {len(empty)} {are} no training photos and will never be predicted: {names}"]
+    lines, never, trained = [], train == 0, int((train > 0).sum())
+    if never.any():
+        empty = [str(shard_set.classes[k]) for k in np.flatnonzero(never)]
+        names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        are = "classes have" if len(empty) > 1 else "class has"
+        lost = int(val[never].sum())
+        least = (
+            f"; {lost:,} of the {val.sum():,} photos of val are of such classes, so its error will be at least "
+            f"{100 * lost / val.sum():.1f}%"
+        )
+        text = f"warning: {len(empty)} {are} no training photos and will never be predicted: {names}"
+        lines.append(text + (least if lost else ""))
+    tested = int((val[~never] > 0).sum())
+    if val.any() and 2 * tested < trained:
+        lines.append(
+            f"warning: val has photos of only {tested:,} of the {trained:,} classes of train, and the best checkpoint "
+            "is chosen by them alone"
+        )
+    return lines
+
+
+def _counts(shard_set: ShardSet, split: str) -> np.ndarray:
+    """The number of photos of each class in a split, int64 (classes,); zeros if there is no such split."""
+    if not shard_set.has(split):
+        return np.zeros(len(shard_set.classes), np.int64)
+    return class_counts(shard_set, split).per_class

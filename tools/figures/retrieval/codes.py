@@ -94,7 +94,7 @@ def codes(run, bits, epochs, seed, shards, split, index_folder, device):
       alexnet-figures codes runs/source2012 --bits 256
     """
     keep_memory()
-    opened = open_run.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device, other_classes=True)
     index = vectors.open_index(opened, index_folder)
     opened.shard_set.split(split)  # raises before the training if the split does not exist
     with console.progress("training the codes", epochs, "epochs") as advance:

@@ -25,7 +25,7 @@ def index(run, out, shards, device):
       alexnet-figures index runs/source2012
     """
     keep_memory()
-    opened = open_run.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device, other_classes=True)
     folder = vectors.folder_of(opened, out)
     started = time.monotonic()
     written = vectors.write_index(opened, folder)

@@ -74,7 +74,7 @@ def neighbours(run, out, shards, split, device, index_folder, count, records, se
       alexnet-figures neighbours runs/source2012
       alexnet-figures neighbours runs/source2012 --records 12,7,391
     """
-    opened = open_run.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device, other_classes=True)
     index = vectors.open_index(opened, index_folder)
     chosen = _parse_records(records, opened, split) if records else draw_records(opened, split, count, seed)
     rows = rows_of_split(opened, index, split, chosen)

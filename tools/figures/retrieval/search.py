@@ -47,7 +47,7 @@ def search(run, photos, count, by_codes, no_rerank, bits_alone, out, shards, ind
     for photo in photos:
         if not photo.is_file():
             raise UsageError(f"{photo}: {'a folder' if photo.is_dir() else 'no such file'}", "name picture files")
-    opened = open_run.open_run(run, shards, device)
+    opened = open_run.open_run(run, shards, device, other_classes=True)
     index = vectors.open_index(opened, index_folder)
     codes = open_codes(opened, index) if by_codes or no_rerank else None
     pictures = [records.stored_picture(photo, opened.shard_set) for photo in photos]
