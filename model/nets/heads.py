@@ -43,8 +43,11 @@ def head_of(model: str, options: NetOptions = NetOptions()) -> tuple[str, ...]:
     Raises:
         UsageError: the library cannot create the net.
     """
-    fewer, more = (arrays_of(model, classes, options) for classes in (FEWEST, FEWEST + 1))
-    return tuple(name for name, array in fewer.items() if more[name].shape != array.shape)
+    fewer, more = (  # shapes alone: some nets cannot be created without memory, and two of them need not be there
+        {name: array.shape for name, array in arrays_of(model, classes, options).items()}
+        for classes in (FEWEST, FEWEST + 1)
+    )
+    return tuple(name for name, shape in fewer.items() if more[name] != shape)
 
 
 def auxiliary_of(model: str) -> tuple[str, ...]:
