@@ -8,10 +8,12 @@ area.py               a window of a photo, shrunk by area averaging in exact int
 resize.py             short side 256, central crop 256x256, encode
 known_anomalies.py    ImageNet's photos whose format differs from their name
 options.py            the options of a build
+duplicates.py         photos that a source has twice
 prepared_cache.py     prepared photos of files that are read in order, until their shards are written
 shard_job.py          the job of one shard, from its photos to its receipt
 journal.py            the photos, options and receipts of a build, to resume it
 build.py              all shards, on any executor                          alexnet-prep build-lmdb
 dask.py               a Dask cluster as the executor                       build-lmdb --scheduler
 repair.py             rebuild damaged shards                               alexnet-prep verify --repair
+against_source.py     a set's classes and splits compared with its photos  alexnet-prep verify --against
 """
