@@ -32,7 +32,10 @@ from .shard_job import ShardJob
 PHOTOS = ".build/photos.csv"
 REJECTED_HEADER = ("source_path", "reason")
 _HEADER = ("split", "path", "label", "bytes", "archive", "offset")
-_OLD_RULES = "it was built by the rules of alexnet-dali 0.1 for folders, splits and labels"
+_OLD_RULES = (
+    "it was built by the rules of alexnet-dali 0.1 for folders, splits and labels "
+    "(alexnet-prep verify --against compares them)"
+)
 _LOST = frozenset(os.strerror(number) for number in LOST_ALONE)
 _NAMED = 3  # photos named in a message
 

@@ -19,6 +19,7 @@ from ..shards.manifest import ShardSet, read_manifest
 from ..shards.records_csv import listing_of
 from ..shards.verify import ASIDE, Report
 from ..sources.find import PhotoSource, find_again
+from .against_source import RULES, check_command, rules_of
 from .build import build_shards, clear
 from .options import options_of
 
@@ -149,10 +150,11 @@ def _check_source(source: PhotoSource, shard_set: ShardSet) -> None:
             f"{shard_set.root}: has only the splits {', '.join(shard_set.splits)} of {', '.join(source.splits)}",
             "repair the original set, then copy it again with alexnet-prep stage",
         )
-    raise UsageError(
-        f"{source.root}: not the photos of {shard_set.root}: names, classes or sizes differ",
-        "choose the folder of the photos with --source, or copy the damaged shards from another copy",
-    )
+    hint = "choose the folder of the photos with --source, or copy the damaged shards from another copy"
+    if rules_of(shard_set.manifest) != RULES:
+        command = check_command(shard_set.manifest, shard_set.root, source.requested)
+        hint += f"; the set was built by the rules of alexnet-dali 0.1: when it is undamaged, {command} compares them"
+    raise UsageError(f"{source.root}: not the photos of {shard_set.root}: names, classes or sizes differ", hint)
 
 
 def _hashes(shard_set: ShardSet) -> dict[str, str]:

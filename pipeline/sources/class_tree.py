@@ -14,7 +14,7 @@ from .entries import Found, LeftOut, Request
 from .inventory import Folder, Inventory
 from .splits import split_of
 
-_PHOTOS = frozenset(["images", "image", "imgs", "img", "photos", "pictures", "jpegs", "jpg", "jpegimages"])
+IMAGE_FOLDERS = frozenset(["images", "image", "imgs", "img", "photos", "pictures", "jpegs", "jpg", "jpegimages"])
 _MASKS = frozenset(
     "masks mask segmentation segmentations annotations labels groundtruth ground_truth gt trimaps".split()
 )
@@ -100,7 +100,7 @@ def leaves_without_masks(folder: Folder) -> list[Folder]:
 
 def without_masks(folders: list[Folder], masks: list[Folder]) -> list[Folder]:
     """Return folders without those of masks beside a folder of images; `masks` receives these."""
-    if not any(folder.name.lower() in _PHOTOS for folder in folders):
+    if not any(folder.name.lower() in IMAGE_FOLDERS for folder in folders):
         return folders
     masks += [folder for folder in folders if folder.name.lower() in _MASKS]
     return [folder for folder in folders if folder.name.lower() not in _MASKS]

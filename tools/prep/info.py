@@ -14,6 +14,7 @@ from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ...pipeline.shards.records_csv import ClassCounts, class_counts
 from .. import console, options
 from ..output_guard import check_output
+from .doubts import lines_of
 
 NAMED = 5  # classes and reasons that the table lists
 
@@ -40,6 +41,8 @@ def info(shards, sheet, split, seed, as_json, force):
     shard_set = open_shard_set(shards)
     facts = describe(shard_set)
     click.echo(json.dumps(facts, indent=2) if as_json else table(facts))
+    for line in facts["doubts"]:
+        click.echo(f"note: {console.plain(line)}", err=True)
     if sheet:
         if not split:
             split = (
@@ -79,6 +82,7 @@ def describe(shard_set: ShardSet) -> dict:
         "source": manifest.get("source"),
         "versions": manifest.get("versions"),
         "statistics": _statistics(shard_set),
+        "doubts": lines_of(shard_set),
     }
 
 

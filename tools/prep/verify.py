@@ -1,16 +1,20 @@
 """`alexnet-prep verify`: check every byte of a shard set, and repair it."""
 
 import itertools
+import shlex
 from pathlib import Path
 
 import click
 
 from ...pipeline.errors import ShardError
+from ...pipeline.prepare.against_source import compare, find_by_todays_rules
 from ...pipeline.prepare.repair import Repair, clear_aside, repair
-from ...pipeline.shards.manifest import read_manifest
+from ...pipeline.shards.manifest import ShardSet, read_manifest
 from ...pipeline.shards.verify import Report, verify_shards
+from ...pipeline.sources.find import PhotoSource
 from ...pipeline.workers import worker_pool
 from .. import console, options
+from .doubts import lines_of
 
 SHOWN = 5  # damages printed per shard, and notes
 
@@ -20,17 +24,22 @@ SHOWN = 5  # damages printed per shard, and notes
 @options.workers()
 @click.option("--repair", "do_repair", is_flag=True, help="Rebuild the damaged shards from the photos.")
 @options.path("--source", help="Where the photos are now.  [default: where they were when the set was built]")
-def verify(shards, workers, do_repair, source):
+@options.path("--against", help="Also compare classes and splits with the photos that are here, by today's rules.")
+def verify(shards, workers, do_repair, source, against):
     """Check a whole shard set: hashes, LMDB pages, every record, every picture, the CSV files.
 
-    Lists all damage with shard, record, photo and reason. Exit code 0: undamaged; 1: damaged.
+    Lists all damage with shard, record, photo and reason; with --against also photos whose class or split in the set
+    is not that of the source, and photos that the set lacks. Exit code 0: undamaged, and no such photo; 1: damaged, or
+    such photos.
 
     \b
     Examples:
       alexnet-prep verify --shards out
       alexnet-prep verify --shards out --repair --source /data/imagenet
+      alexnet-prep verify --shards out --against /data/imagenet
     """
     shard_set = read_manifest(shards)
+    today = find_by_todays_rules(shard_set, against) if against else None
     total = sum(split.records for split in shard_set.splits.values())
     with worker_pool(workers or 0) as pool:
         with console.progress("verifying", total, "records") as advance:
@@ -53,6 +62,11 @@ def verify(shards, workers, do_repair, source):
         click.echo(
             f"undamaged: {report.records:,} records in {report.shards:,} shards; all hashes and pictures are correct"
         )
+        if today:
+            _compare(read_manifest(shards), today)
+        else:
+            for line in lines_of(shard_set):
+                click.echo(f"note: {console.plain(line)}", err=True)
         return
     _print_damage(report)
     raise ShardError(
@@ -60,6 +74,41 @@ def verify(shards, workers, do_repair, source):
         + (f" in {len(report.damaged_shards):,} of {report.shards:,} shards" if report.damaged_shards else ""),
         _remedy(report, read_manifest(shards).manifest),
     )
+
+
+def _compare(shard_set: ShardSet, today: PhotoSource) -> None:
+    """Print how a set differs from its source.
+
+    Raises:
+        ShardError: a photo has another class or split, or the set lacks photos or has too many.
+    """
+    found = compare(shard_set, today)
+    place = found.today.requested or found.today.root
+    for note in found.notes:
+        click.echo(console.plain(f"note: {note}"), err=True)
+    for one in found.differences:
+        click.echo(f"{_photos(one.photos)} {one.what}")
+        for example in one.examples:
+            click.echo(console.plain(f"  {example}"))
+        if (more := one.photos - len(one.examples)) > 0:
+            click.echo(f"  and {more:,} more")
+    faults = sum(one.photos for one in found.differences if one.is_fault)
+    if faults:
+        raise ShardError(
+            f"{shard_set.root}: {faults:,} differences from {place} as today's rules read it; "
+            f"{_photos(found.same)} agree",
+            f"build it again: alexnet-prep build-lmdb {shlex.quote(str(place))} --out another-folder",
+        )
+    click.echo(
+        console.plain(
+            f"agrees with {place}: {_photos(found.same)} with the same class and split"
+            + (f"; {found.rejected:,} in rejected.csv" if found.rejected else "")
+        )
+    )
+
+
+def _photos(count: int) -> str:
+    return f"{count:,} photo{'s' * (count != 1)}"
 
 
 def _print_damage(report: Report) -> None:
