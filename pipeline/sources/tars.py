@@ -14,7 +14,6 @@ from collections.abc import Iterable
 
 from ..errors import SourceError, UsageError
 from . import class_folders
-from .account import refuse
 from .entries import Declined, Entries, Found, LeftOut, Request, in_words
 from .inventory import ARCHIVES, Inventory
 from .photo import PARQUET
@@ -149,10 +148,14 @@ def _check(tree: TarTree, ask: Request) -> None:
             f"{tree.root / path}: {why}: it is not read{more}",
             f"{hint}; or go on without such members: --ignore '{path.rpartition('/')[2]}'",
         )
-    if ask.class_folders == "top" or ask.split == "test":
+    if ask.class_folders != "auto" or ask.split == "test":
         return
+    by_split: dict[str, list[TarFolder]] = {}
     for folder in tree.top.below():
-        beside = [one for one in folder.all() if one.total and one.is_tar and not split_of(one.name)]
+        if folder.is_tar and folder.total and not split_of(folder.name) and not any(one.is_tar for one in folder.all()):
+            above = next((path for path in _upwards(folder.path) if split_of(path.rpartition("/")[2])), "")
+            by_split.setdefault(above, []).append(folder)
+    for beside in by_split.values():
         bare = [one for one in beside if one.photos and not one.classes() and not is_wnid(one.name)]
         if bare and len({_numbered(one.name) for one in beside}) == 1:
             raise _asked(tree, bare)
@@ -195,11 +198,7 @@ def _by_split(tree: TarTree, chosen: dict[str, tuple[str, str]], order: Iterable
 def _left_out(
     tree: TarTree, found: Found, chosen: dict[str, tuple[str, str]], paths: list[str], ask: Request
 ) -> list[LeftOut]:
-    """Return the photos in no split, by folder, and why.
-
-    Raises:
-        UsageError: some are in none for no reason that class folders know.
-    """
+    """Return the photos in no split, by folder, and why: empty if class folders know no reason; `account.py` refuses."""
     told = {one.path: one.why for one in found.left_out}
     lines = dict(tree.left_out)
     archives = {*paths}
@@ -214,9 +213,7 @@ def _left_out(
             archive = next(path for path in _upwards(part) if path in archives)
             place = archive if archive not in used else above if above.startswith(archive) else part
             lines[place, why] = lines.get((place, why), 0) + count
-    left_out = [LeftOut(path, count, why) for (path, why), count in lines.items()]
-    refuse(tree, found, [one for one in left_out if not one.why])
-    return left_out
+    return [LeftOut(path, count, why) for (path, why), count in lines.items()]
 
 
 def _upwards(path: str) -> Iterable[str]:

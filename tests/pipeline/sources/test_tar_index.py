@@ -71,6 +71,12 @@ def test_long_names_and_names_that_are_not_utf8(tmp_path, form):
     assert [one.name for one in members(path)] == names
 
 
+def test_names_that_ustar_splits_and_names_of_just_a_hundred_bytes(tmp_path):
+    names = ["folder/" * 20 + "x.JPEG", "n" * 95 + ".JPEG", "n" * 94 + ".JPEG", "short.JPEG"]
+    path = put(tmp_path / "a.tar", tar_bytes([(name, name[:1].encode()) for name in names], tarfile.USTAR_FORMAT))
+    assert [one.name for one in members(path)] == names
+
+
 def test_a_long_link_is_of_the_link_alone(tmp_path):
     data = special(("l.JPEG", tarfile.SYMTYPE, "t/" * 200))
     assert [one.name for one in members(put(tmp_path / "a.tar", data))] == ["z.JPEG"]

@@ -103,6 +103,30 @@ def test_the_rules_of_class_folders_hold_in_tars(tmp_path):
     assert forms.left_out(found) == [(f"x.tar/{name}/masks", 2, "masks beside photos") for name in ("cat", "dog")]
 
 
+def test_classes_by_their_paths_are_called_without_the_tars_endings(tmp_path):
+    for name in ("a/abbey", "b/bar", "b/barn"):
+        put(tmp_path / f"{name}.tar", some(name, 2, "{k}.jpg"))
+    for class_folders in ("auto", "leaf"):
+        found = find_photos(tmp_path, split="train", class_folders=class_folders)
+        assert found.classes == ("a/abbey", "b/bar", "b/barn") and labels(found)["train"]["b/bar"] == 2
+    for split in ("train", "val"):
+        put(tmp_path / f"asked/{split}/photos.tar", some("photos", 2, "{k}.jpg"))
+    assert "Is photos a class, or is it part of a set" in refused(tmp_path / "asked").message
+
+
+def test_photos_in_a_tar_that_fit_no_reading_are_an_error(tmp_path):
+    members = [
+        (f"{split}/{one}/{split}{k}.jpg", photo(one, k))
+        for split in ("train", "val")
+        for one in ("cat", "dog")
+        for k in range(2)
+    ]
+    path = put(tmp_path / "x.tar", [*members, ("old/cat/1.jpg", photo("cat", 9))])
+    error = refused(tmp_path)
+    assert f"{path}/old/cat: 1 photo" in error.message and isinstance(error, UsageError)
+    assert labels(find_photos(tmp_path, ignore=("old",)))["train"] == {"cat": 2, "dog": 2}
+
+
 def test_a_folder_of_class_tars(tmp_path):
     for wnid in WNIDS:
         put(tmp_path / f"{wnid}.tar", some(wnid))
