@@ -198,7 +198,7 @@ def _by_split(tree: TarTree, chosen: dict[str, tuple[str, str]], order: Iterable
 def _left_out(
     tree: TarTree, found: Found, chosen: dict[str, tuple[str, str]], paths: list[str], ask: Request
 ) -> list[LeftOut]:
-    """Return the photos in no split, by folder, and why: empty if class folders know no reason; `account.py` refuses."""
+    """Return the photos in no split, by folder, and why; `account.py` refuses those without a reason."""
     told = {one.path: one.why for one in found.left_out}
     lines = dict(tree.left_out)
     archives = {*paths}
