@@ -12,6 +12,7 @@ The wings, in the order of the data; a wing imports only what stands in the seco
 Below all wings:
 
     errors.py      what can go wrong: a message and a hint
+    csv_files.py   CSV files row by row
     files.py       atomic writes, locks, errors that name their file
     workers.py     a pool of worker processes
     versions.py    versions of installed packages

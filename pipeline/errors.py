@@ -37,7 +37,7 @@ class AlexnetError(Exception):
         self.details = tuple(details)
 
     def __reduce__(self):
-        # Exceptions are unpickled from args alone, which would lose the hint and the details on the way back from a worker.
+        # Exceptions are unpickled from args alone, which would lose hint and details on the way back from a worker.
         return type(self), (self.message, self.hint, self.details)
 
     def __str__(self) -> str:

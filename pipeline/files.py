@@ -2,26 +2,23 @@
 
 In:  bytes, or a function that writes them.  Out: the file under its final name, or the old state and an error.
 
-    write_atomically, write_json, write_csv    write beside, sync, rename, sync the folder
+    write_atomically, write_json               write beside, sync, rename, sync the folder
     locked, begin_or_resume                    one process at a time in a folder; a job that can be stopped and resumed
     writing_to, reading, with_final_name       give a system error the name of the file that the user knows
 
 Symbolic links are followed. A pipe, a terminal or /dev/stdout is written into and not replaced.
 """
 
-import csv
 import errno
 import fcntl
-import io
 import json
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,36 +76,6 @@ def write_atomically(path: Path, content: Content, part: str = "part") -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically: indented, keys in the order given."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def write_csv(path: Path, header: tuple[str, ...], rows: Iterable) -> None:
-    """Write a CSV atomically, row by row; file names that are not UTF-8 keep their bytes."""
-
-    def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-        plain, quoted = (
-            csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-        )
-        try:
-            for row in chain([header], rows):  # Python leaves a carriage return unquoted, and reads it as a line's end
-                (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
-            text.flush()
-        finally:
-            with suppress(OSError, ValueError):
-                text.detach()  # the file is the caller's
-
-    write_atomically(path, write)
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    """Read the rows of a CSV without its header."""
-    return list(csv_rows(path))
-
-
-def csv_rows(path: Path) -> Iterator[list[str]]:
-    """Yield the rows of a CSV without its header."""
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        yield from islice(csv.reader(file), 1, None)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,8 +16,9 @@ from ..model.training import checkpoint as checkpoints
 from ..model.training.evaluate import EvalOptions, Result, evaluate
 from ..model.training.precision import set_precision
 from ..model.weights.trained import Trained, load_trained
+from ..pipeline.csv_files import write_csv
 from ..pipeline.errors import ShardError, UsageError
-from ..pipeline.files import write_csv, write_json
+from ..pipeline.files import write_json
 from ..pipeline.plan.views import views_of
 from ..pipeline.shards.manifest import MANIFEST, ShardSet, open_shard_set, read_manifest
 from . import console

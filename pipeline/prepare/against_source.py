@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
+from ..csv_files import csv_rows
 from ..errors import ShardError, UsageError
-from ..files import csv_rows
 from ..shards.manifest import ShardSet
 from ..shards.records_csv import read_listing
 from ..sources.entries import Request

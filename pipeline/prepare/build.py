@@ -16,8 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..csv_files import write_csv
 from ..errors import ShardError, SourceError
-from ..files import locked, with_final_name, write_csv, write_json
+from ..files import locked, with_final_name, write_json
 from ..plan.philox import BUILD, permutation
 from ..shards.manifest import FORMAT, MANIFEST, VERSION, ShardSet, classes_sha256, open_shard_set
 from ..sources.entries import Photos

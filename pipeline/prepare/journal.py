@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..csv_files import csv_rows, read_csv, write_csv
 from ..errors import AlexnetError, ShardError, UsageError
-from ..files import LOCK, csv_rows, read_csv, write_csv, write_json
+from ..files import LOCK, write_json
 from ..shards.datum import NO_LABEL
 from ..shards.lmdb_shard import ShardFile
 from ..shards.manifest import MANIFEST, is_complete

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..csv_files import read_csv
 from ..errors import ShardError, UsageError
-from ..files import locked, read_csv, sync_folder, with_final_name
+from ..files import locked, sync_folder, with_final_name
 from ..shards.manifest import ShardSet, read_manifest
 from ..shards.records_csv import listing_of
 from ..shards.verify import ASIDE, Report

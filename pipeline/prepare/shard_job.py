@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..csv_files import write_csv
 from ..errors import ShardError, SourceError
-from ..files import final_names, with_final_name, write_csv, write_json
+from ..files import final_names, with_final_name, write_json
 from ..shards.datum import encode
 from ..shards.lmdb_shard import key, sha256_of, write_shard
 from ..shards.records_csv import COLUMNS, listing_of

@@ -12,8 +12,9 @@ from concurrent.futures import BrokenExecutor, Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..csv_files import read_csv
 from ..errors import AlexnetError, ShardError
-from ..files import LOCK, read_csv
+from ..files import LOCK
 from .lmdb_shard import sha256_of
 from .manifest import MANIFEST, UNLABELLED_SPLIT, ShardSet, classes_sha256, read_manifest
 from .records_csv import listing_of

@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import UsageError
-from .devkit import ARCHIVES
 from .entries import Found, LeftOut, Request, in_words
+from .imagenet.devkit import ARCHIVES
 from .inventory import NAMED, Inventory, ending_of, unused
 from .photo import PARQUET, is_photo
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError, UsageError
-from .devkit import read_small
 from .entries import Declined, Entries, Entry, Found, Request
+from .imagenet.devkit import read_small
 from .inventory import Inventory
 from .photo import PLANES, PLANES_BYTES
 from .photo_tables import below, has_file, places

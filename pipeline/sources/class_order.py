@@ -6,8 +6,8 @@ In:  class names, and what a layout found.  Out: the names in the order of their
 from pathlib import Path
 
 from ..errors import UsageError
-from .devkit import read_devkit
 from .entries import Found
+from .imagenet.devkit import read_devkit
 
 LABEL_ORDERS = {
     "sorted": "sorted class names",

@@ -117,13 +117,10 @@ class Entries:
         found = np.empty(len(order), dtype=np.int64)
         done = 0
         for number in sorted(range(len(self._classes.names)), key=self._classes.names.__getitem__):
-            part = sorted(order[bounds[number] : bounds[number + 1]].tolist(), key=self._place)
+            part = sorted(order[bounds[number] : bounds[number + 1]].tolist(), key=lambda k: self[k].place())
             found[done : done + len(part)] = part
             done += len(part)
         return found
-
-    def _place(self, k: int) -> tuple:
-        return self[k].place()
 
     def label(self, k: int, labels: dict[str, int]) -> Photo:
         """Return photo `k` with its label."""

@@ -28,16 +28,16 @@ from .entries import CLASS_FOLDERS, Declined, Found, Photos, Request
 from .inventory import Inventory, ending_of, take_inventory
 
 LAYOUTS = {  # module by layout, in the order of detection; each has declines(look, ask) and find(look, ask)
-    "kaggle": "kaggle",
-    "imagenet2012": "imagenet2012",
-    "imagenet2010": "imagenet2010",
+    "kaggle": "imagenet.kaggle",
+    "imagenet2012": "imagenet.imagenet2012",
+    "imagenet2010": "imagenet.imagenet2010",
     "named": "named_sets",
     "cifar": "cifar",
-    "coco": "coco",
+    "coco": "lists.coco",
     "parquet": "parquet",
-    "webdataset": "webdataset",
-    "tars": "tars",
-    "list": "image_list",
+    "webdataset": "tars.webdataset",
+    "tars": "tars.tars",
+    "list": "lists.image_list",
     "folders": "class_folders",
 }
 WHAT = "choose a folder of class folders, ImageNet's archives, parquet files or tars; or a list (docs/layouts.md)"

@@ -17,9 +17,9 @@ from typing import NamedTuple
 from ..errors import SourceError, UsageError
 from .class_folders import add_test, walk_classes
 from .entries import Declined, Found, LeftOut, Request
+from .imagenet.matfile import read_numbers, read_texts
 from .inventory import Inventory
 from .label_names import read_words
-from .matfile import read_numbers, read_texts
 from .photo_tables import (
     COMPLETE,
     Row,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SourceError
-from .devkit import read_small
 from .entries import Entries, Found, LeftOut
+from .imagenet.devkit import read_small
+from .imagenet.matfile import MatError
 from .inventory import Folder, Inventory
-from .matfile import MatError
 
 COMPLETE = "unpack the archives again: photos and tables must be complete"
 _MOST_FOLDERS = 16  # that are looked into for a set; more are probably class folders

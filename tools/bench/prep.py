@@ -126,7 +126,10 @@ class _Bench:
         """Copy evenly chosen photos, and link to them repeatedly up to the total; returns the number of copies."""
         photos = [photo for split in found.splits.values() for photo in split if not is_sequential(photo.archive)]
         if not photos:
-            raise UsageError(f"{found.root}: photos in parquet files and gzipped tars are not benchmarked", "name a folder or tar files")
+            raise UsageError(
+                f"{found.root}: photos in parquet files and gzipped tars are not benchmarked",
+                "name a folder or tar files",
+            )
         indices = np.linspace(0, len(photos) - 1, min(DISTINCT, len(photos), self._total)).astype(int)
         chosen = [photos[k] for k in indices]
         kept = Path(self._kept)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ...pipeline.prepare.build import build_shards
+from ...pipeline.prepare.build import build_shards, notes_on
 from ...pipeline.prepare.options import EXIF, BuildOptions
 from ...pipeline.shards.manifest import ENCODINGS, FITS, SPLITS, ShardSet
 from ...pipeline.sources.account import lines_of
@@ -208,6 +208,8 @@ def _print_warnings(found: PhotoSource) -> None:
 
 
 def _print_built(built: ShardSet, total: int) -> None:
+    for line in notes_on(built.manifest):
+        click.echo(f"note: {line}", err=True)
     out, rejected = built.root, built.manifest["rejected"]
     files = [file for split in built.splits.values() for _, file in split.shards]
     click.echo(

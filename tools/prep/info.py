@@ -6,8 +6,9 @@ from collections import Counter
 import click
 import numpy as np
 
+from ...pipeline.csv_files import read_csv
 from ...pipeline.errors import ShardError, StatsError, UsageError
-from ...pipeline.files import read_csv, write_atomically, writing_to
+from ...pipeline.files import write_atomically, writing_to
 from ...pipeline.shards import stats
 from ...pipeline.shards.contact_sheet import contact_sheet
 from ...pipeline.shards.manifest import ShardSet, open_shard_set

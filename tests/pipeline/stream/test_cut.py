@@ -39,7 +39,7 @@ def test_resized_crops_are_torchvision_s(window, flip):
         window_alone = np.ascontiguousarray(pixels[top : top + height, left : left + width])
         tensor = torch.from_numpy(window_alone.copy()).permute(2, 0, 1)
         vision = v2.functional.resize(tensor, [224, 224], antialias=True).permute(1, 2, 0).numpy()
-        # Both are torch's kernel, ours with the channels last. Without AVX2 torch converts one of the two to float, which
+        # Both are torch's kernel, ours with the channels last. Without AVX2 torch converts one of them to float, which
         # rounds another way.
         assert np.abs(found.astype(int) - (vision[:, ::-1] if flip else vision)).max() <= 1
         pillow = np.array(Image.fromarray(window_alone).resize((224, 224), Image.Resampling.BILINEAR)).astype(int)

@@ -10,11 +10,11 @@ An Entry's path contains both tars: `ILSVRC2012_img_train.tar/n01440764.tar/n014
 import re
 from pathlib import Path
 
-from ..errors import SourceError, UsageError
+from ...errors import SourceError, UsageError
+from ..entries import Entries, Entry
+from ..photo import is_photo
+from ..tars.tar_index import Member, members, original_hint
 from .devkit import Devkit
-from .entries import Entries, Entry
-from .photo import is_photo
-from .tar_index import Member, members, original_hint
 
 _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar", re.DOTALL)
 

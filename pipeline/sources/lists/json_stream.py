@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import SourceError
+from ...errors import SourceError
 
 _BLOCK_BYTES = 1 << 20
 _MOST_ELEMENT_BYTES = 64 << 20

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from ..errors import SourceError
-from .photo import is_photo
-from .splits import split_of
+from ...errors import SourceError
+from ..photo import is_photo
+from ..splits import split_of
 
 PATHS = frozenset(  # as `plain` writes them: file_name, Image Path
     """path paths file files filename filenames filepath filepaths fname fpath image images imagepath imagepaths

@@ -12,15 +12,15 @@ A replaced photo keeps its path, and so its place in the order.
 
 from pathlib import Path
 
-from ..errors import SourceError, UsageError
-from .class_folders import class_names
+from ...errors import SourceError, UsageError
+from ..class_folders import class_names
+from ..entries import Declined, Found, LeftOut, Request
+from ..inventory import Inventory
+from ..label_names import read_words
+from ..photo import is_photo
+from ..tars.tar_index import Member, members
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
 from .devkit import ARCHIVES, FOLDERS, Devkit, read_devkit, read_small, text_lines
-from .entries import Declined, Found, LeftOut, Request
-from .inventory import Inventory
-from .label_names import read_words
-from .photo import is_photo
-from .tar_index import Member, members
 
 KIND = "ImageNet 2010, archives"
 TARS = {split: f"ILSVRC2010_images_{split}.tar" for split in ("train", "val", "test")}

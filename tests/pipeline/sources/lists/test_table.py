@@ -4,8 +4,8 @@ import json
 
 import pytest
 from alexnet_dali.pipeline.errors import SourceError
-from alexnet_dali.pipeline.sources.table import Line, head_of, read_table, several_labels
-from alexnet_dali.pipeline.sources.table_columns import plain
+from alexnet_dali.pipeline.sources.lists.table import Line, head_of, read_table, several_labels
+from alexnet_dali.pipeline.sources.lists.table_columns import plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

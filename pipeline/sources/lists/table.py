@@ -19,8 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import SourceError
-from .photo import is_photo
+from ...errors import SourceError
+from ..photo import is_photo
 from .table_columns import IDS, LABELS, PATHS, SPLITS, Columns, Rows, columns_of, plain
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".lst", ".list")

@@ -12,16 +12,16 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import SourceError, UsageError
-from ..shards.datum import NO_LABEL
-from ..shards.manifest import SPLITS
-from .entries import Declined, Entries, Found, LeftOut, Request
-from .inventory import Inventory
-from .label_names import Row, find_classes, read_words
+from ...errors import SourceError, UsageError
+from ...shards.datum import NO_LABEL
+from ...shards.manifest import SPLITS
+from ..entries import Declined, Entries, Found, LeftOut, Request
+from ..inventory import Inventory
+from ..label_names import Row, find_classes, read_words
+from ..splits import flat_if_train_alone, split_of
 from .list_files import Lists, find_lists
 from .list_or_folders import add_train_folders, folders_fit, refuse_conflict, take_folders
 from .photo_lookup import Lookup
-from .splits import flat_if_train_alone, split_of
 from .table import Line, Table, several_labels
 
 KIND = "list"

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import SourceError, UsageError
-from ..shards.manifest import SPLITS
-from .entries import Request
-from .inventory import Inventory
-from .photo import is_photo
+from ...errors import SourceError, UsageError
+from ...shards.manifest import SPLITS
+from ..entries import Request
+from ..inventory import Inventory
+from ..photo import is_photo
+from ..splits import WORDS, split_of
 from .photo_lookup import LIST_FOLDERS, Lookup
-from .splits import WORDS, split_of
 from .table import SUFFIXES, Line, Table, head_of, read_table, several_labels
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")

@@ -14,13 +14,13 @@ import csv
 import io
 from pathlib import Path
 
-from ..errors import SourceError, UsageError
-from .class_folders import add_test, val_photos, walk_classes
+from ...errors import SourceError, UsageError
+from ..class_folders import add_test, val_photos, walk_classes
+from ..entries import Declined, Entries, Found, Request
+from ..inventory import Folder, Inventory
+from ..label_names import LISTS, read_words
+from ..photo import stem_of
 from .devkit import is_wnid, read_devkit, read_small
-from .entries import Declined, Entries, Found, Request
-from .inventory import Folder, Inventory
-from .label_names import LISTS, read_words
-from .photo import stem_of
 
 KIND = "ImageNet 2012, Kaggle"
 SOLUTION = "LOC_val_solution.csv"

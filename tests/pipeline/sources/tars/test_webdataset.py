@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import forms
 import pytest
+from alexnet_dali.pipeline.csv_files import read_csv
 from alexnet_dali.pipeline.errors import AlexnetError, SourceError
-from alexnet_dali.pipeline.files import read_csv
 from alexnet_dali.pipeline.shards.export import export_shards
-from alexnet_dali.pipeline.sources import webdataset
 from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.sources.inventory import take_inventory
+from alexnet_dali.pipeline.sources.tars.tars.tars import webdataset
 from conftest import build_set
 
 

@@ -10,9 +10,9 @@ import struct
 import numpy as np
 import pytest
 from alexnet_dali.pipeline.errors import SourceError
-from alexnet_dali.pipeline.sources import devkit as module
-from alexnet_dali.pipeline.sources.devkit import Devkit, has_devkit, read_devkit
 from alexnet_dali.pipeline.sources.entries import Entry
+from alexnet_dali.pipeline.sources.imagenet import devkit as module
+from alexnet_dali.pipeline.sources.imagenet.devkit import Devkit, has_devkit, read_devkit
 from ilsvrc import GROUPS, ORDER, WNIDS, WORDS, meta_mat, synsets, tar_bytes, write_tar_gz
 from scipy.io import savemat
 

@@ -14,12 +14,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import SourceError, UsageError
-from .entries import Declined, Entries, Found, LeftOut, Request
-from .inventory import Inventory
+from ...errors import SourceError, UsageError
+from ..entries import Declined, Entries, Found, LeftOut, Request
+from ..inventory import Inventory
+from ..photo_tables import below, has_file, places
+from ..splits import flat_if_train_alone, split_of
 from .json_stream import elements
-from .photo_tables import below, has_file, places
-from .splits import flat_if_train_alone, split_of
 
 KIND = "JSON in COCO's style"
 _HEAD_BYTES = 1 << 16  # read to detect such a file

@@ -6,11 +6,11 @@ In:  what both readings find.  Out: a decision.  Where they give other labels or
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..errors import AlexnetError, UsageError
-from . import class_folders
-from .entries import Declined, Entries, Found, Request
-from .inventory import Inventory
-from .splits import split_of
+from ...errors import AlexnetError, UsageError
+from .. import class_folders
+from ..entries import Declined, Entries, Found, Request
+from ..inventory import Inventory
+from ..splits import split_of
 
 ByPath = dict[str, tuple[str, str]]
 

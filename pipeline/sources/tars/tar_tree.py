@@ -18,12 +18,12 @@ from typing import cast
 
 import numpy as np
 
-from ..errors import SourceError
-from .entries import Entries, Entry
-from .inventory import ARCHIVES, Folder, Inventory, is_known, no_part
-from .magic import HEAD_BYTES, is_photo_head
-from .photo import TAR_GZ, is_photo
-from .splits import WORDS, split_of
+from ...errors import SourceError
+from ..entries import Entries, Entry
+from ..inventory import ARCHIVES, Folder, Inventory, is_known, no_part
+from ..magic import HEAD_BYTES, is_photo_head
+from ..photo import TAR_GZ, is_photo
+from ..splits import WORDS, split_of
 from .tar_index import Archive, Member, open_tar, original_hint
 
 TARS = (".tar", *TAR_GZ)

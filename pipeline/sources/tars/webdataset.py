@@ -14,14 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import SourceError, UsageError
-from ..shards.datum import NO_LABEL
-from .entries import Declined, Found, Request
-from .inventory import Inventory, is_known
-from .label_names import Row, find_classes, read_words
-from .magic import HEAD_BYTES, is_photo_head
-from .photo import SUFFIXES, TAR_GZ
-from .splits import files_by_split, first_file
+from ...errors import SourceError, UsageError
+from ...shards.datum import NO_LABEL
+from ..entries import Declined, Found, Request
+from ..inventory import Inventory, is_known
+from ..label_names import Row, find_classes, read_words
+from ..magic import HEAD_BYTES, is_photo_head
+from ..photo import SUFFIXES, TAR_GZ
+from ..splits import files_by_split, first_file
 from .tar_index import Archive, Member, open_tar
 
 KIND = "WebDataset"

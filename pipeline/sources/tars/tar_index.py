@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import SourceError
-from .photo import TAR_GZ
-from .sequential import Stream
+from ...errors import SourceError
+from ..photo import TAR_GZ
+from ..sequential import Stream
 from .tar_header import BLOCK, Header, parse_header
 
 MD5SUMS = {  # of the originals of 2012

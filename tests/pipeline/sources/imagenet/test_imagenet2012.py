@@ -9,9 +9,9 @@ import ilsvrc
 import pytest
 from alexnet_dali.pipeline.errors import SourceError, UsageError
 from alexnet_dali.pipeline.shards.manifest import SPLITS
-from alexnet_dali.pipeline.sources import imagenet2012
 from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.sources.imagenet import imagenet2012
 from alexnet_dali.pipeline.sources.inventory import take_inventory
 from forms import left_out
 from ilsvrc import GROUPS, ORDER, TRAIN, VAL, WNIDS, WORDS, everything, tar_bytes, write_tar
@@ -54,9 +54,7 @@ def with_truth(photos, root, lines, end="\n"):
 def test_the_archives_hold_the_photos_of_the_class_folders(photos, archives):
     source, folders = find_photos(archives), find_photos(photos)
     assert everything(source) == everything(folders) and len(everything(source)) == TRAIN + VAL
-    assert (
-        source.kind == "ImageNet 2012, archives" and source.notes == () and source.account.others == {}
-    )  # the devkit
+    assert source.kind == "ImageNet 2012, archives" and source.notes == () and source.account.others == {}  # the devkit
     assert source.classes == folders.classes == WNIDS and source.words == dict(zip(WNIDS, WORDS, strict=True))
     first = source.splits["train"][0]
     assert first.path == "ILSVRC2012_img_train.tar/n01440764.tar/n01440764_10026.JPEG" and first.archive == TRAIN_TAR

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import SourceError
-from .entries import Entries, Entry
+from ...errors import SourceError
+from ..entries import Entries, Entry
+from ..tars.tar_index import members_in_memory, original_hint
 from .matfile import read_structs
-from .tar_index import members_in_memory, original_hint
 
 ARCHIVES = {2012: "ILSVRC2012_devkit_t12.tar.gz", 2010: "ILSVRC2010_devkit-1.0.tar.gz"}
 FOLDERS = {2012: ("ILSVRC2012_devkit_t12",), 2010: ("devkit-1.0", "ILSVRC2010_devkit-1.0")}

@@ -9,10 +9,10 @@ import os
 import stat
 from pathlib import Path
 
-from ..errors import SourceError
-from .inventory import Inventory
-from .photo import is_photo
-from .splits import WORDS, split_of
+from ...errors import SourceError
+from ..inventory import Inventory
+from ..photo import is_photo
+from ..splits import WORDS, split_of
 
 LIST_FOLDERS = ("meta", "lists", "list", "splits", "split", "annotations", "labels")  # beside the photos' folders
 _MOST_FOLDERS = 32  # that are searched at a level; more are class folders

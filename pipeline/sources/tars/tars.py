@@ -12,12 +12,12 @@ Gzipped tars are read once when photos are listed, and once more when the set is
 import re
 from collections.abc import Iterable
 
-from ..errors import SourceError, UsageError
-from . import class_folders
-from .entries import Declined, Entries, Found, LeftOut, Request, in_words
-from .inventory import ARCHIVES, Inventory
-from .photo import PARQUET
-from .splits import split_of
+from ...errors import SourceError, UsageError
+from .. import class_folders
+from ..entries import Declined, Entries, Found, LeftOut, Request, in_words
+from ..inventory import ARCHIVES, Inventory
+from ..photo import PARQUET
+from ..splits import split_of
 from .tar_tree import TarFolder, TarTree, begins, is_wnid, read_tars, tars_of, without_ending
 
 KIND = "tars by class"

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from alexnet_dali.pipeline.sources.matfile import MatError, read_structs
+from alexnet_dali.pipeline.sources.imagenet.matfile import MatError, read_structs
 from hypothesis import given
 from hypothesis import strategies as st
 from ilsvrc import meta_mat, synsets

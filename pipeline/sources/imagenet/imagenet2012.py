@@ -12,16 +12,16 @@ In:  the folder with all or some of these.  Out: Found.  Reads the archives' hea
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import SourceError, UsageError
-from . import class_folders
-from .class_folders import val_photos
+from ...errors import SourceError, UsageError
+from .. import class_folders
+from ..class_folders import val_photos
+from ..class_tree import without_doubling
+from ..entries import Declined, Entries, Found, LeftOut, Request
+from ..inventory import Folder, Inventory
+from ..label_names import read_words
+from ..splits import split_of
 from .class_tars import check_classes, class_tars, flat_photos, missing, training_photos
-from .class_tree import without_doubling
 from .devkit import ARCHIVES, FOLDERS, Devkit, has_devkit, is_wnid, read_devkit
-from .entries import Declined, Entries, Found, LeftOut, Request
-from .inventory import Folder, Inventory
-from .label_names import read_words
-from .splits import split_of
 
 KIND = "ImageNet 2012"
 TRAIN, VAL, TEST = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_img_test*.tar"

@@ -6,10 +6,10 @@ import shutil
 import forms
 import pytest
 from alexnet_dali.pipeline.errors import AlexnetError, SourceError, UsageError
-from alexnet_dali.pipeline.sources import image_list
 from alexnet_dali.pipeline.sources.entries import LeftOut, Request
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.sources.inventory import take_inventory
+from alexnet_dali.pipeline.sources.lists import image_list
 from conftest import build_set
 
 

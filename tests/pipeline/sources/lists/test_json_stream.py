@@ -4,8 +4,8 @@ import json
 
 import pytest
 from alexnet_dali.pipeline.errors import SourceError
-from alexnet_dali.pipeline.sources import json_stream
-from alexnet_dali.pipeline.sources.json_stream import elements
+from alexnet_dali.pipeline.sources.lists import json_stream
+from alexnet_dali.pipeline.sources.lists.json_stream import elements
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
