@@ -182,22 +182,21 @@ def _changes_since_a_set(out: Path, manifest: dict, source: PhotoSource) -> str:
 def _compare(
     out: Path, existing: dict, requested: dict, hint: str, changes: Callable[[], str], known: str = ""
 ) -> None:
-    if existing == requested:
-        return
     before = existing["options"]
     differences = [
         f"{name} was {before.get(name)}, now {value}"
         for name, value in requested["options"].items()
         if before.get(name) != value
     ]
-    if existing["source"] != requested["source"]:
+    if existing["source"]["fingerprint"] != requested["source"]["fingerprint"]:  # the kind is only its description
         try:
             paths = changes()
         except (OSError, AlexnetError, ValueError):  # the lists are missing, too
             paths = ""
         differences.append(f"the photos or their splits changed{f' ({paths})' if paths else ''}")
         differences += [known] * bool(known)
-    raise UsageError(f"{out}: holds another build: {'; '.join(differences)}", hint)
+    if differences:
+        raise UsageError(f"{out}: holds another build: {'; '.join(differences)}", hint)
 
 
 def _compare_rules(out: Path, before: int, now: int) -> None:

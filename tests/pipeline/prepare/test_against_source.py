@@ -270,6 +270,23 @@ def test_a_repair_from_photos_that_are_read_otherwise_names_the_command(call, tm
     assert f"alexnet-prep verify --shards {out} --against {root} compares them\n" in aside
 
 
+def test_a_set_whose_layout_was_described_in_other_words_is_repaired(call, tmp_path):
+    root = lay(tmp_path / "in", photos("train/a", "train/b", "test/a", "test/b"))
+    out = build(find_photos(root, split="test"), tmp_path / "out").root
+
+    def change(manifest):
+        as_of_old(manifest)
+        assert manifest["source"]["kind"] != "class folders"
+        manifest["source"]["kind"] = "class folders"  # as 0.1 did
+
+    edit(out, change)
+    listed = (out / "test/00000.csv").read_bytes()
+    (out / "test/00000.csv").unlink()
+    code, said, _ = call("verify", "--shards", out, "--repair")
+    assert code == 0 and "rebuilt: 1 shards, identical byte for byte\n" in said
+    assert (out / "test/00000.csv").read_bytes() == listed
+
+
 def test_damage_is_told_before_differences(call, tmp_path):
     root = lay(tmp_path / "in", photos("a", "b"))
     out = build(find_photos(root), tmp_path / "out").root
