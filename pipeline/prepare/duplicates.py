@@ -88,7 +88,9 @@ def find_duplicates(shards: Sequence[HashedShard], classes: Sequence[str]) -> Du
     hashes = np.zeros(sum(shard.records for shard in shards), dtype=np.uint64)
     end = 0
     for shard in shards:
-        if (records := _records_of(shard)) is None:
+        try:
+            records = _records_of(shard)
+        except (OSError, ValueError, EOFError):
             return Duplicates()
         hashes[end : end + len(records)] = records["hash"]
         end += len(records)
@@ -105,8 +107,7 @@ def find_duplicates(shards: Sequence[HashedShard], classes: Sequence[str]) -> Du
         groups = np.flatnonzero(found)
         for group in groups[np.argsort(first[groups], kind="stable")][:_EXAMPLES]:
             examples.append(_named(_copies(shards, repeated[group]), by, shards, classes))
-    counts = (int(across[by].sum()) for by in ("split", "label"))
-    return Duplicates(*counts, [one for one in examples if one])
+    return Duplicates(int(across["split"].sum()), int(across["label"].sum()), [one for one in examples if one])
 
 
 def duplicate_lines(manifest: dict) -> list[str]:
@@ -119,7 +120,7 @@ def duplicate_lines(manifest: dict) -> list[str]:
     for kind, where in (("across_splits", "split"), ("across_classes", "class")):
         if count := found[kind]:
             differing = ("split", "class").index(where)
-            shown = next((one for one in found["examples"] if len({copy[differing] for copy in one}) > 1), [])
+            shown: list = next((one for one in found["examples"] if len({copy[differing] for copy in one}) > 1), [])
             named = " = ".join(f"{path} ({split}{', ' * bool(name)}{name})" for split, name, path in shown)
             are = "photo is" if count == 1 else "photos are"
             such = f", such as {named}" if named else ""
@@ -127,13 +128,16 @@ def duplicate_lines(manifest: dict) -> list[str]:
     return lines
 
 
-def _records_of(shard: HashedShard) -> np.ndarray | None:
-    """Return the records' hashes and labels of a shard; None if they are not known."""
-    try:
-        records = np.load(shard.hashes, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return records if records.dtype == _RECORD and records.shape == (shard.records,) else None
+def _records_of(shard: HashedShard) -> np.ndarray:
+    """Return the records' hashes and labels of a shard.
+
+    Raises:
+        OSError, ValueError, EOFError: they are not known.
+    """
+    records = np.load(shard.hashes, allow_pickle=False)
+    if records.dtype != _RECORD or records.shape != (shard.records,):
+        raise ValueError(f"{shard.hashes}: not the hashes of {shard.records} records")
+    return records
 
 
 def _compared(shards: Sequence[HashedShard], repeated: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -136,7 +136,8 @@ class Entries:
 
     @staticmethod
     def _counts(names: "_Numbered", column: array) -> dict[str, int]:
-        counts = np.bincount(np.frombuffer(column, dtype=np.intc), minlength=len(names.names)) if column else []
+        numbers = np.frombuffer(column, dtype=np.intc) if column else np.zeros(0, dtype=np.intc)
+        counts = np.bincount(numbers, minlength=len(names.names))
         return {name: int(count) for name, count in zip(names.names, counts, strict=False) if count}
 
 

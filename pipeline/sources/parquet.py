@@ -173,7 +173,7 @@ def _table(folder: Path, path: str, agreement: Agreement) -> _Table:
         columns = columns_of(folder / path, file.schema_arrow)
         count = file.metadata.num_rows
         in_groups = sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
-        nothing = [None] * (count if count == in_groups else 0)
+        nothing: list[Any] = [None] * (count if count == in_groups else 0)
         labels = _values(file, columns.label) if columns.label and count else nothing
         names = words = nothing
         if columns.path and count:
