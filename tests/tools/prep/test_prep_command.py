@@ -123,7 +123,9 @@ def test_what_is_odd_is_noted_aside(call, tiny, tmp_path):
     out = tmp_path / "out"
     code, said, aside = call("build-lmdb", photos, "--out", out, *SMALL)
     assert code == 0
-    assert aside.splitlines() == [
+    note, warning = aside.splitlines()
+    assert note.startswith("note: 1 photo is in more than one class, byte for byte, such as val/checker/val_00000.JPEG")
+    assert [warning] == [
         "warning: 4 of the 6 classes of val are not in train: w, x, y and 1 more",
     ]
     assert "\n  other files: 1 .txt (train/checker/notes.txt)\n" in said
