@@ -224,8 +224,8 @@ def notes_on(manifest: dict) -> list[str]:
     empty = manifest.get("empty") or {}
     lines = duplicate_lines(manifest)
     if empty.get("count"):
-        named = "; ".join(f"{path}: {reason}" for path, reason in empty["photos"][:3])
-        lines.append(f"{empty['count']:,} pictures show nothing, such as {named}")
+        named = ", ".join(f"{path} ({reason})" for path, reason in empty["photos"][:3])
+        lines.append(f"{empty['count']:,} pictures are perhaps empty, such as {named}: look at their photos")
     return lines
 
 

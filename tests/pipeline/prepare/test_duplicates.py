@@ -224,7 +224,7 @@ def test_pictures_that_show_nothing_are_named(tree, tmp_path):
     empty = built.manifest["empty"]
     assert empty["count"] == 30 and empty["photos"] == shard["empty_photos"]
     assert all(path.startswith("train/ant/black-") and reason == "one colour" for path, reason in empty["photos"])
-    assert notes_on(built.manifest)[-1].startswith("30 pictures show nothing, such as train/ant/black-")
+    assert notes_on(built.manifest)[-1].startswith("30 pictures are perhaps empty, such as train/ant/black-")
     shutil.rmtree(tmp_path / "out/val/00000.lmdb")
     again, _ = build_shards(find_photos(tree), tmp_path / "out", options, Here())
     assert again.manifest == built.manifest
