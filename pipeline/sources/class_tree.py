@@ -77,8 +77,8 @@ def leaves_are_classes(look: Inventory, tops: list[Folder], ask: Request, found:
         deeper = sorted(name for name, paths in below.items() if paths - {""} and "" in paths)
         if deeper:
             found.notes.append(
-                f"{len(deeper):,} classes have photos in folders below their own, which belong to them, first "
-                f"{deeper[0]}{min(below[deeper[0]] - {''})}"
+                f"folders below those of {len(deeper):,} class{'es' * (len(deeper) > 1)} have photos, which belong to "
+                f"the class, first {deeper[0]}{min(below[deeper[0]] - {''})}"
             )
         return False
     if letters or {name.lower() for name in below} <= _KINGDOMS:

@@ -12,16 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from alexnet_dali.pipeline.csv_files import read_csv, write_csv
 from alexnet_dali.pipeline.errors import ShardError, UsageError
 from alexnet_dali.pipeline.files import (
     LOCK,
     NotWrittenError,
     begin_or_resume,
     locked,
-    read_csv,
     remedy,
     write_atomically,
-    write_csv,
     write_json,
 )
 from hypothesis import given

@@ -15,7 +15,7 @@ from alexnet_dali.pipeline.sources import sequential
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.sources.photo import is_sequential
 from alexnet_dali.pipeline.sources.sequential import Stream, read_in_order
-from alexnet_dali.pipeline.sources.tars.tars.tar_index import members, open_tar
+from alexnet_dali.pipeline.sources.tars.tar_index import members, open_tar
 from ilsvrc import tar_bytes
 
 FILES = [(f"{k}.JPEG", bytes([k]) * (400 * k)) for k in range(1, 9)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from alexnet_dali.pipeline.errors import SourceError
-from alexnet_dali.pipeline.sources.tars.tars.tar_index import MD5SUMS, members, members_in_memory
+from alexnet_dali.pipeline.sources.tars.tar_index import MD5SUMS, members, members_in_memory
 from hypothesis import given
 from hypothesis import strategies as st
 from ilsvrc import tar_bytes

@@ -12,7 +12,7 @@ from alexnet_dali.pipeline.shards.datum import NO_LABEL
 from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.sources.inventory import take_inventory
-from alexnet_dali.pipeline.sources.tars.tars.tars import tars
+from alexnet_dali.pipeline.sources.tars import tars
 from conftest import build_set
 from ilsvrc import tar_bytes
 

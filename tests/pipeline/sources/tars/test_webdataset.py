@@ -14,7 +14,7 @@ from alexnet_dali.pipeline.shards.export import export_shards
 from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.sources.inventory import take_inventory
-from alexnet_dali.pipeline.sources.tars.tars.tars import webdataset
+from alexnet_dali.pipeline.sources.tars import webdataset
 from conftest import build_set
 
 
