@@ -6,29 +6,28 @@ In:  rows.  Out: the file under its final name, and its rows again.
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
 from .files import write_atomically
 
+_ROWS_AT_ONCE = 4096
+
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable) -> None:
     """Write a CSV atomically, row by row; file names that are not UTF-8 keep their bytes."""
 
     def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-        plain, quoted = (
-            csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-        )
-        try:
-            for row in chain([header], rows):  # Python leaves a carriage return unquoted, and reads it as a line's end
+        waiting = chain([header], rows)
+        while part := list(islice(waiting, _ROWS_AT_ONCE)):
+            text = io.StringIO()
+            plain, quoted = (
+                csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+            )
+            for row in part:  # Python leaves a carriage return unquoted, and then reads it as the end of the line
                 (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
-            text.flush()
-        finally:
-            with suppress(OSError, ValueError):
-                text.detach()  # the file is the caller's
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
     write_atomically(path, write)
 

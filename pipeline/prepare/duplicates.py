@@ -83,14 +83,16 @@ def find_duplicates(shards: Sequence[HashedShard], classes: Sequence[str]) -> Du
         shards: all shards of a set.
         classes: class names by label.
     Returns:
-        Counts, and the first examples; without counts if the hashes of a shard are missing.
+        Counts, and the first examples; without counts if the hashes of a shard are missing or damaged.
+    Raises:
+        OSError: hashes cannot be read; the same command will find them when they can be.
     """
     hashes = np.zeros(sum(shard.records for shard in shards), dtype=np.uint64)
     end = 0
     for shard in shards:
         try:
             records = _records_of(shard)
-        except (OSError, ValueError, EOFError):
+        except (FileNotFoundError, ValueError, EOFError):
             return Duplicates()
         hashes[end : end + len(records)] = records["hash"]
         end += len(records)
