@@ -71,21 +71,20 @@ def _splits(look: Inventory, top: Folder, ask: Request) -> dict[str, Folder]:
         UsageError: only some of the folders are named after a split, or two after the same.
     """
     inside = top.classes()
+    named = [folder for folder in inside if split_of(folder.name)]
+    are_classes = ask.class_folders == "top" and not any(folder.classes() for folder in named)
     splits: dict[str, Folder] = {}
-    for folder in inside:
-        if not (name := split_of(folder.name)):
-            continue
-        if name in splits:
+    for folder in () if are_classes else named:
+        if (other := splits.setdefault(name := split_of(folder.name), folder)) is not folder:
+            flat = not (folder.classes() or other.classes())
             raise UsageError(
-                f"{look.root / folder.path}: the name says {name}, and so does {splits[name].name}",
-                f"go on without one of them: --ignore '{folder.path}'",
+                f"{look.root / folder.path}: the name says {name}, and so does {other.name}",
+                ("if they are classes: --class-folders top; if not, " if flat else "")
+                + f"go on without one of them: --ignore '{folder.path}'",
             )
-        splits[name] = folder
-    classes = [folder for folder in inside if not split_of(folder.name)]
-    if not splits or not classes or any(folder.classes() for folder in splits.values()):
+    classes = [folder for folder in inside if folder not in named]
+    if not splits or not classes or any(folder.classes() for folder in named):
         return splits
-    if ask.class_folders == "top":
-        return {}
     if list(splits) == ["train"] and all(folder.photos for folder in classes):
         return {}  # a class of locomotives, since a train split without class folders would have no labels
     first = next(iter(splits.values()))
@@ -105,7 +104,7 @@ def _by_split(look: Inventory, splits: dict[str, Folder], ask: Request, found: F
     for name, top in labelled.items():
         if top.photos:
             if name == "val" and ask.split in (None, "val"):
-                raise _no_labels(look, top, top.photos)
+                raise _no_labels(look, top, top.photos, name)
             found.left_out.append(LeftOut(top.path, -1, "in no class folder"))
         found.entries[name] = walk_classes(look, top, found, deep=deep)
     for name in sorted(loose):
@@ -118,7 +117,7 @@ def _by_split(look: Inventory, splits: dict[str, Folder], ask: Request, found: F
                     f"sort the training photos into {look.root / tops[name].path}/CLASS, or build val alone with "
                     "--split val",
                 )
-            raise _no_labels(look, tops[name], tops[name].total)
+            raise _no_labels(look, tops[name], tops[name].total, name, are_classes=not labelled and len(tops) > 1)
         else:
             found.left_out.append(LeftOut(tops[name].path, -1, "without labels"))
     for name in ("train", "val"):
@@ -160,11 +159,18 @@ def _is_loose(top: Folder, train: set[str]) -> bool:
     return not top.photos and len(inside) == 1 and len(train) > 1 and inside[0].name not in train
 
 
-def _no_labels(look: Inventory, top: Folder, count: int) -> UsageError:
+def _no_labels(look: Inventory, top: Folder, count: int, split: str, are_classes: bool = False) -> UsageError:
+    if split == "train":
+        hint = f"sort them into {look.root / top.path}/CLASS, or write a list of lines `path label`"
+    else:
+        tiny = "val_annotations.txt (Tiny ImageNet's), " if (look.root / "wnids.txt").exists() else ""
+        hint = (
+            f"sort them into class folders as in train; or put {tiny}LOC_val_solution.csv (Kaggle's) or "
+            f"ILSVRC2012_devkit_t12.tar.gz into {look.root}; or omit them with --split train"
+        )
     return UsageError(
         f"{look.root / top.path}: {in_words(count)} without a class folder, and so without labels",
-        f"sort them into class folders as in train; or put LOC_val_solution.csv (Kaggle's) or "
-        f"ILSVRC2012_devkit_t12.tar.gz into {look.root}; or omit them with --split train",
+        hint + ("; or, if the folders are classes, --class-folders top" if are_classes else ""),
     )
 
 

@@ -84,6 +84,11 @@ def leaves_are_classes(look: Inventory, tops: list[Folder], ask: Request, found:
     if letters or {name.lower() for name in below} <= _KINGDOMS:
         return True
     first = min(questioned)
+    if inner := sorted(path for path in below[first] if any(map(split_of, path.split("/")))):
+        raise UsageError(
+            f"{look.root / tops[0].path}: {first}{inner[0]} is named after a split, below a folder that is not",
+            "arrange them as SPLIT/CLASS/photo.jpg, or write a table with the columns path, label and split",
+        )
     shown = [path for path in lower if path.startswith(f"{first}/")][:2]
     raise UsageError(
         f"{look.root / tops[0].path}: {first} has no photos of its own, but {len(below[first]):,} folders that have. "

@@ -24,7 +24,7 @@ from ..shards.datum import NO_LABEL
 from ..shards.manifest import SPLITS
 from .account import Account, account_for
 from .class_order import LABEL_ORDERS, doubts_about, is_number, ordered
-from .entries import CLASS_FOLDERS, Declined, Found, Photos, Request
+from .entries import CLASS_FOLDERS, Declined, Found, Photos, Request, in_words
 from .inventory import Inventory, ending_of, take_inventory
 
 LAYOUTS = {  # module by layout, in the order of detection; each has declines(look, ask) and find(look, ask)
@@ -122,7 +122,19 @@ def find_photos(
         SourceError: an archive or table of the source is damaged.
     """
     where = None if paths_root is None else str(Path(paths_root).resolve())
-    return _find(root, Request(layout, split, val_share, seed, label_order, class_folders, where, tuple(ignore)))
+    return _find(
+        root,
+        Request(
+            layout,
+            split,
+            val_share,
+            seed,
+            label_order,
+            class_folders,
+            where,
+            tuple(one.removeprefix("./").rstrip("/") for one in ignore),
+        ),
+    )
 
 
 def find_again(manifest: dict, root: Path | None = None) -> PhotoSource:
@@ -195,10 +207,11 @@ def _detect(look: Inventory, ask: Request) -> tuple[str, list[Declined]]:
         declined.append(reason)
     near = [one for one in declined if one.found]
     hint = next((one.hint for one in near if one.hint), WHAT)
+    photos = f"{in_words(look.top.total)}, " if look.top.total else ""
     kinds = Counter({ending: count for ending, (count, _) in look.others.items()})
     kinds.update(map(ending_of, look.archives))
     others = ", ".join(f"{count:,} {ending}" for ending, count in sorted(kinds.items()))
-    there = others or "nothing" if look.source.is_dir() else "a file of another kind"
+    there = (photos + others).removesuffix(", ") or "nothing" if look.source.is_dir() else "a file of another kind"
     raise UsageError(
         f"{look.source}: no photos in a known layout; there is: {there}",
         hint,
@@ -241,6 +254,10 @@ def _source(look: Inventory, found: Found, ask: Request) -> PhotoSource:
         notes.append("labels follow the sorted class names, not the source's numbers (see --label-order source)")
     photos = {name: Photos(entries, entries.sorted(), labels) for name, entries in splits.items()}
     photos = _held_out(photos, ask, notes)
+    if "train" not in photos and not ask.split:
+        warnings.append(f"there are no training photos: all are {' or '.join(photos)}")
+    for pattern in sorted(look.unmatched):
+        warnings.append(f"--ignore {pattern!r} matches nothing")
     return PhotoSource(
         found.root or look.root,
         kind,
@@ -259,7 +276,11 @@ def _source(look: Inventory, found: Found, ask: Request) -> PhotoSource:
 def _held_out(photos: dict[str, Photos], ask: Request, notes: list[str]) -> dict[str, Photos]:
     """Hold out a share as val where there is no val: of photos without splits, or of train."""
     flat = "" in photos
+    if ask.val_share and ask.split:
+        notes.append(f"--val-share {ask.val_share:g} is not used: --split {ask.split} takes all photos of a split")
     if not flat and (set(photos) != {"train", "test"} or ask.split or ask.rules < 2):
+        if ask.val_share and not ask.split and "val" in photos:
+            notes.append(f"--val-share {ask.val_share:g} is not used: there is a val")
         return photos
     share = (DEFAULT_SHARE if flat else 0.0) if ask.val_share is None else ask.val_share
     if not flat and not share:

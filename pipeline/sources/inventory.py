@@ -92,6 +92,7 @@ class Inventory:
         archives: paths of archives and parquet files.
         skipped: folders that are no part of the photos: left by systems, hidden or ignored on request.
         ignore: patterns of names and paths to ignore.
+        unmatched: those of them that have matched nothing yet.
     """
 
     source: Path
@@ -101,6 +102,7 @@ class Inventory:
     archives: list[str] = field(default_factory=list)
     skipped: list[LeftOut] = field(default_factory=list)
     ignore: tuple[str, ...] = ()
+    unmatched: set[str] = field(default_factory=set)
 
     def at(self, path: str) -> Folder:
         """Return a folder by its path; one without photos if there is none."""
@@ -110,8 +112,10 @@ class Inventory:
         return folder
 
     def ignores(self, path: str) -> bool:
-        """Return whether a path matches a pattern, as a whole or by its last name."""
-        return any(fnmatch(path, one.rstrip("/")) or fnmatch(path.rpartition("/")[2], one) for one in self.ignore)
+        """Return whether a path matches a pattern, as a whole or by its last name; `unmatched` then loses it."""
+        found = next((one for one in self.ignore if fnmatch(path, one) or fnmatch(path.rpartition("/")[2], one)), None)
+        self.unmatched.discard(found or "")
+        return found is not None
 
     def photos_in(self, folder: Folder, class_name: str) -> Iterator[Entry]:
         """Yield the photos that lie in a folder itself; broken links with 0 bytes, which the build rejects."""
@@ -134,8 +138,8 @@ def take_inventory(source: Path, ignore: tuple[str, ...] = ()) -> Inventory:
         UsageError: a folder cannot be read, or a link leads back to a folder above it.
     """
     if not source.is_dir():
-        return Inventory(source, source.parent, ignore=ignore)
-    found = Inventory(source, source, ignore=ignore)
+        return Inventory(source, source.parent, ignore=ignore, unmatched={*ignore})
+    found = Inventory(source, source, ignore=ignore, unmatched={*ignore})
     _walk(found, found.top, frozenset())
     return found
 

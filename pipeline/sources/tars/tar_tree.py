@@ -120,7 +120,7 @@ def read_tars(look: Inventory, paths: list[str]) -> TarTree:
     Raises:
         SourceError: a tar cannot be read, is truncated or damaged.
     """
-    tree = TarTree(look.source, look.root, ignore=look.ignore)
+    tree = TarTree(look.source, look.root, ignore=look.ignore, unmatched=look.unmatched)
     hashes = array("q")
     for path in paths:
         for entry in _photos(tree, path):
@@ -141,7 +141,7 @@ def begins(look: Inventory, path: str) -> list[str]:
     Raises:
         SourceError: it cannot be read, or is damaged.
     """
-    if next(_photos(TarTree(look.source, look.root, ignore=look.ignore), path), None):
+    if next(_photos(TarTree(look.source, look.root, ignore=look.ignore, unmatched=look.unmatched), path), None):
         return []
     with open_tar(look.root / path) as tar:
         return [member.name for member in islice(tar.members(), 3)] or ["nothing"]

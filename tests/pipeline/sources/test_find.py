@@ -289,7 +289,7 @@ def test_a_source_without_photos_in_class_folders(tmp_path, paths):
     with pytest.raises(UsageError) as caught:
         find_photos(tmp_path)
     text = [path for path in paths if path.endswith(".txt")]
-    there = f"{len(text)} .txt" if text else "nothing"
+    there = f"{len(text)} .txt" if text else "1 photo" if paths else "nothing"
     nearest = "1 photo, but none in a class folder" if "loose.jpg" in paths else f"no photos, {len(text)} other files"
     assert caught.value.message == f"{tmp_path}: no photos in a known layout; there is: {there}"
     nearest_line, *others = caught.value.details
@@ -314,7 +314,7 @@ def test_splits_without_class_folders_are_no_classes(tmp_path, paths, which):
         if split in (None, *which):
             first = split or which[0]
             wanted = f"{tmp_path}/{first}: 1 photo without a class folder, and so without labels"
-            assert caught.value.message == wanted and "sort them into class folders" in caught.value.hint
+            assert caught.value.message == wanted and caught.value.hint.startswith("sort them into ")
         else:
             assert caught.value.message.startswith(f"{tmp_path}: no photos in class folders")
 
@@ -430,3 +430,57 @@ def test_a_class_of_half_a_character_has_a_fingerprint(tmp_path):
     lay(tmp_path, "cat/1.jpg")
     source = find_photos(tmp_path)
     assert len(dataclasses.replace(source, classes=("\ud800",)).fingerprint()) == 64
+
+
+def test_classes_named_after_splits_are_asked_about_and_read_on_request(tmp_path):
+    lay(tmp_path, "steam train/1.jpg", "bullet train/2.jpg", "test tube/3.jpg")
+    with pytest.raises(UsageError, match="the name says train, and so does") as caught:
+        find_photos(tmp_path)
+    assert "--class-folders top" in caught.value.hint
+    source = find_photos(tmp_path, class_folders="top")
+    assert source.classes == ("bullet train", "steam train", "test tube")
+    shutil.rmtree(tmp_path / "steam train")
+    with pytest.raises(UsageError, match="1 photo without a class folder") as caught:
+        find_photos(tmp_path)
+    assert caught.value.hint.endswith("; or, if the folders are classes, --class-folders top")
+    assert find_photos(tmp_path, class_folders="top").classes == ("bullet train", "test tube")
+
+
+@pytest.mark.parametrize("upper", ["cat", "animals"])
+def test_splits_below_other_folders_are_refused_with_the_way_out(tmp_path, upper):
+    inner = "" if upper == "cat" else "/cat"
+    lay(tmp_path, *(f"{top}/{split}{inner}/1.jpg" for top in (upper, "dog") for split in ("train", "val")))
+    with pytest.raises(UsageError, match="is named after a split, below a folder that is not") as caught:
+        find_photos(tmp_path)
+    assert "SPLIT/CLASS/photo.jpg" in caught.value.hint and "--class-folders" not in caught.value.hint
+
+
+def test_the_hint_for_training_photos_without_folders_is_not_that_for_val(tmp_path):
+    lay(tmp_path, "train/cat.0.jpg", "train/dog.0.jpg")
+    for split in (None, "train"):
+        with pytest.raises(UsageError, match="2 photos without a class folder") as caught:
+            find_photos(tmp_path, split=split)
+        assert caught.value.hint == f"sort them into {tmp_path}/train/CLASS, or write a list of lines `path label`"
+
+
+def test_tiny_imagenet_without_its_annotations_names_them(tmp_path):
+    lay(tmp_path, "train/n01/images/1.jpg", "train/n02/images/1.jpg", "val/images/2.jpg", "wnids.txt")
+    with pytest.raises(UsageError) as caught:
+        find_photos(tmp_path, layout="folders")
+    assert "val_annotations.txt (Tiny ImageNet's)" in caught.value.hint
+
+
+def test_options_that_do_nothing_are_said(tmp_path):
+    lay(tmp_path, "train/cat/1.jpg", "train/eel/1.jpg", "val/cat/2.jpg")
+    source = find_photos(tmp_path, ignore=("zzz", "./train/eel/"), val_share=0.3)
+    assert source.warnings[1:] == ("--ignore 'zzz' matches nothing",) and source.classes == ("cat",)
+    assert "--val-share 0.3 is not used: there is a val" in source.notes
+    alone = find_photos(tmp_path / "train", split="train", val_share=0.3)
+    assert "--val-share 0.3 is not used: --split train takes all photos of a split" in alone.notes
+    assert len(alone.splits["train"]) == 2
+
+
+def test_a_set_without_training_photos_says_so(tmp_path):
+    lay(tmp_path, "val/cat/1.jpg", "val/dog/1.jpg")
+    assert find_photos(tmp_path).warnings == ("there are no training photos: all are val",)
+    assert find_photos(tmp_path, split="val").warnings == ()
