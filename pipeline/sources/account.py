@@ -76,7 +76,7 @@ def account_for(look: Inventory, found: Found, ask: Request) -> Account:
         if path in used:
             continue
         if path in told:
-            left_out.append(told[path])
+            left_out += [one for one in found.left_out if one.path == path]
         elif look.at(stem := _ENDINGS.sub("", path)).total:
             left_out.append(LeftOut(path, -1, f"taken for the packed form of {stem}/"))
         elif (count := _photos_in(look.root / path)) != 0:

@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 
 from ...errors import SourceError, UsageError
-from ..entries import Entries, Entry
+from ..entries import Entries, Entry, LeftOut
 from ..photo import is_photo
+from ..tars.passed_over import PassedOver
 from ..tars.tar_index import Member, members, original_hint
 from .devkit import Devkit
 
@@ -23,11 +24,12 @@ def class_tars(root: Path, archive: str) -> tuple[dict[str, Member], int]:
     """Return the class tars of an archive by wnid, and the number of other files; reads one header per class.
 
     Raises:
-        SourceError: the archive is damaged or has no class tars.
+        SourceError: the archive is damaged or has no class tars, or links to them.
     """
     tars: dict[str, Member] = {}
-    others: list[str] = []
-    for member in members(root / archive, skipped=others):
+    passed = PassedOver()
+    others = passed.others
+    for member in members(root / archive, skipped=passed):
         if match := _CLASS_TAR.fullmatch(member.name):
             if match[1] in tars:
                 raise SourceError(
@@ -37,6 +39,10 @@ def class_tars(root: Path, archive: str) -> tuple[dict[str, Member], int]:
             tars[match[1]] = member
         else:
             others.append(member.name)
+    if passed.links:
+        raise SourceError(
+            f"{root / archive}: {passed.links[0]} is a link, which is not followed", original_hint(root / archive)
+        )
     if not tars:
         raise SourceError(
             f"{root / archive}: contains no class tars, such as n01440764.tar, but {len(others):,} other members",
@@ -45,16 +51,19 @@ def class_tars(root: Path, archive: str) -> tuple[dict[str, Member], int]:
     return tars, len(others)
 
 
-def training_photos(root: Path, archive: str) -> tuple[Entries, int]:
+def training_photos(root: Path, archive: str, left_out: list[LeftOut]) -> tuple[Entries, int]:
     """Return the photos of a tar of class tars, with wnids as class names, and the number of other files.
+
+    Photos that are links, or that others of the same name replace, are added to `left_out`.
 
     Raises:
         SourceError: a tar is damaged, or a class has no photos.
     """
     tars, ignored = class_tars(root, archive)
     entries = Entries()
+    passed = PassedOver()
     for wnid, tar in tars.items():
-        photos, others = _photos(root, archive, wnid, tar)
+        photos, others = _photos(root, archive, wnid, tar, passed)
         if not photos:
             raise SourceError(
                 f"{root / archive}: no photos in {tar.name}, but {others:,} other members",
@@ -62,16 +71,21 @@ def training_photos(root: Path, archive: str) -> tuple[Entries, int]:
             )
         entries.extend(photos)
         ignored += others
+    left_out += passed.left_out(archive)
     return entries, ignored
 
 
-def flat_photos(root: Path, archive: str) -> tuple[Entries, int]:
+def flat_photos(root: Path, archive: str, left_out: list[LeftOut]) -> tuple[Entries, int]:
     """Return the photos of a flat tar, without labels, and the number of other files.
+
+    `left_out` receives what `training_photos` adds to it.
 
     Raises:
         SourceError: the tar is damaged.
     """
-    photos, others = _photos(root, archive, "", None)
+    passed = PassedOver()
+    photos, others = _photos(root, archive, "", None, passed)
+    left_out += passed.left_out(archive)
     return Entries(photos), others
 
 
@@ -95,16 +109,16 @@ def missing(root: Path, archive: str, what: str, hint: str) -> UsageError:
     return UsageError(f"{root}: no {what}: {archive} is missing", hint)
 
 
-def _photos(root: Path, archive: str, wnid: str, tar: Member | None) -> tuple[list[Entry], int]:
-    others: list[str] = []
+def _photos(root: Path, archive: str, wnid: str, tar: Member | None, passed: PassedOver) -> tuple[list[Entry], int]:
+    before = len(passed.others)
     prefix = f"{archive}/{tar.name}/" if tar else f"{archive}/"
     if tar:
-        found = members(root / archive, offset=tar.offset, size=tar.bytes, inner=tar.name, skipped=others)
+        found = members(root / archive, offset=tar.offset, size=tar.bytes, inner=tar.name, skipped=passed)
     else:
-        found = members(root / archive, skipped=others)
+        found = members(root / archive, skipped=passed)
     entries = [
         Entry(wnid, prefix + member.name, member.bytes, archive, member.offset)
         for member in found
         if is_photo(member.name)
     ]
-    return entries, len(others) + len(found) - len(entries)
+    return entries, len(passed.others) - before + len(found) - len(entries)

@@ -71,7 +71,7 @@ def _train(root: Path, split: str | None, into: str, found: Found) -> set[str]:
     """Add the training photos, if requested; return the names of all their classes."""
     if split not in (None, "train"):
         return set(class_tars(root, TARS["train"])[0])
-    found.entries[into], found.ignored = training_photos(root, TARS["train"])
+    found.entries[into], found.ignored = training_photos(root, TARS["train"], found.left_out)
     if into == "":
         found.kind += ", flat"
         found.notes.append(f"{root / TARS['val']} is missing: a share of the training photos is held out as val")
@@ -86,7 +86,7 @@ def _flat(root: Path, which: str, split: str | None, devkit: Devkit | None, foun
         why = f"without labels: {name} is missing (--split test builds them)"
         found.left_out.append(LeftOut(TARS[which], -1, why))
         return
-    photos, ignored = flat_photos(root, TARS[which])
+    photos, ignored = flat_photos(root, TARS[which], found.left_out)
     found.ignored += ignored
     if devkit and truth:
         photos = devkit.label(photos, *truth)

@@ -85,7 +85,7 @@ def _train(look: Inventory, split: str | None, into: str, found: Found) -> set[s
     if not (root / TRAIN).is_file():
         found.entries[into], ignored = class_folders.walk_classes(look, _folder(look, "train"), found), 0
     elif split in (None, "train"):
-        found.entries[into], ignored = training_photos(root, TRAIN)
+        found.entries[into], ignored = training_photos(root, TRAIN, found.left_out)
         _note_twice(look, "train", TRAIN, found)
     else:
         return set(class_tars(root, TRAIN)[0])
@@ -101,7 +101,7 @@ def _val(look: Inventory, split: str | None, devkit: Devkit | None, found: Found
     root, ignored = look.root, 0
     if (root / VAL).is_file():
         name, loose = VAL, True
-        photos, ignored = flat_photos(root, VAL) if split in (None, "val") else (Entries(), 0)
+        photos, ignored = flat_photos(root, VAL, found.left_out) if split in (None, "val") else (Entries(), 0)
         _note_twice(look, "val", VAL, found)
     else:
         folder = _folder(look, "val")
@@ -131,7 +131,7 @@ def _test(look: Inventory, ask: Request, found: Found) -> None:
     if not (archive := _test_tar(root)):
         class_folders.add_test(look, _folder(look, "test"), ask, found)
     elif ask.split == "test":
-        found.entries["test"], ignored = flat_photos(root, archive)
+        found.entries["test"], ignored = flat_photos(root, archive, found.left_out)
         found.ignored += ignored
     else:
         found.left_out.append(LeftOut(archive, -1, "without labels (--split test builds them)"))

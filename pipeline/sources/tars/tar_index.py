@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import SourceError
-from ..photo import TAR_GZ
+from ..photo import TAR_GZ, is_photo
 from ..sequential import Stream
+from .passed_over import PassedOver
 from .tar_header import BLOCK, Header, parse_header
 
 MD5SUMS = {  # of the originals of 2012
@@ -81,7 +82,7 @@ class Archive:
         """Initialize; `open_tar` opens a file."""
         self._path, self._read, self._end = path, read, end
 
-    def members(self, inside: Member | None = None, skipped: list[str] | None = None) -> Iterator[Member]:
+    def members(self, inside: Member | None = None, skipped: PassedOver | None = None) -> Iterator[Member]:
         """Yield the regular files of the tar, or of a tar in it; hidden ones, as macOS's `._` twins, are left out.
 
         Of several with one name, the last is what extracting would leave on disk.
@@ -89,7 +90,7 @@ class Archive:
         Args:
             inside: the member that is a tar; None for the archive itself. A member's offset counts from the beginning
                 of the archive.
-            skipped: receives the names of links, folders and devices, which are not followed.
+            skipped: receives links, folders and devices, which are not followed.
         Raises:
             SourceError: the file cannot be read, is not a tar, is compressed, truncated or damaged.
         """
@@ -137,7 +138,7 @@ def open_tar(path: Path) -> Iterator[Archive]:
 
 
 def members(
-    path: Path, *, offset: int = 0, size: int | None = None, inner: str = "", skipped: list[str] | None = None
+    path: Path, *, offset: int = 0, size: int | None = None, inner: str = "", skipped: PassedOver | None = None
 ) -> list[Member]:
     """List the regular files of a tar as `Archive.members` does, but of several with one name only the last.
 
@@ -145,12 +146,12 @@ def members(
         path: the file that is, or contains, the tar.
         offset, size: the tar's window in the file, in bytes; by default the whole file.
         inner: name of the window, for error messages.
-        skipped: receives the names of links, folders and devices.
+        skipped: receives links, folders and devices, and the number of replaced photos.
     Raises:
         SourceError: as `Archive.members`.
     """
     with open_tar(path) as tar:
-        return _last_of_each_name(tar.members(None if size is None else Member(inner, offset, size), skipped))
+        return _last_of_each_name(tar.members(None if size is None else Member(inner, offset, size), skipped), skipped)
 
 
 def members_in_memory(data: bytes, path: Path) -> list[Member]:
@@ -165,21 +166,22 @@ def original_hint(path: Path) -> str:
     return f"{compare}  (the original: {known})" if known else compare
 
 
-def _last_of_each_name(some: Iterator[Member]) -> list[Member]:
+def _last_of_each_name(some: Iterator[Member], skipped: PassedOver | None = None) -> list[Member]:
     found: dict[str, Member] = {}
     for member in some:
-        found.pop(member.name, None)
+        if found.pop(member.name, None) and skipped is not None:
+            skipped.replaced += is_photo(member.name)
         found[member.name] = member
     return list(found.values())
 
 
-def _regular_files(tar: _Tar, skipped: list[str] | None) -> Iterator[Member]:
+def _regular_files(tar: _Tar, skipped: PassedOver | None) -> Iterator[Member]:
     for member, kind in _entries(tar):
         if kind == tarfile.GNUTYPE_SPARSE:
             _refuse_sparse(f"{tar.where}: {member.name}")
         if kind not in _REGULAR:
             if skipped is not None:
-                skipped.append(member.name)
+                skipped.add(member.name, kind)
         elif not member.name.rsplit("/", 1)[-1].startswith("."):
             yield member
 

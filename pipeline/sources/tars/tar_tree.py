@@ -11,6 +11,7 @@ Reads headers, in 15 us a photo, and the first bytes of members with unknown end
 import os
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,6 +25,7 @@ from ..inventory import ARCHIVES, Folder, Inventory, is_known, no_part
 from ..magic import HEAD_BYTES, is_photo_head
 from ..photo import TAR_GZ, is_photo
 from ..splits import WORDS, split_of
+from .passed_over import LINKS, REPLACED, PassedOver
 from .tar_index import Archive, Member, open_tar, original_hint
 
 TARS = (".tar", *TAR_GZ)
@@ -86,7 +88,8 @@ class TarTree(Inventory):
     Attributes:
         photos: all photos, whose class names are the paths of their folders, one of `TarFolder.parts`.
         members: number of members that are no photos.
-        left_out: number of photos in folders that are no part of the photos, by path and reason.
+        left_out: number of photos in folders that are no part of the photos, that are links, or that another of the
+            same name replaces, by path and reason.
         unread: members that must not be ignored in silence, with the reason.
     """
 
@@ -127,6 +130,8 @@ def read_tars(look: Inventory, paths: list[str]) -> TarTree:
             tree.photos.append(entry)
             hashes.append(hash(entry.path))
     if replaced := _replaced(tree.photos, hashes):
+        for archive, count in Counter(tree.photos[k].archive for k in replaced).items():
+            tree.left_out[archive, REPLACED] = count
         tree.photos = Entries(entry for k, entry in enumerate(tree.photos) if k not in replaced)
     counts = tree.photos.class_counts()
     for folder in tree.top.below():
@@ -171,7 +176,7 @@ def _photos_of(tree: TarTree, path: str, tar: Archive, inside: Member | None, to
         inside: the tar in it; None for the file itself.
         top: the tar's folder.
     """
-    skipped: list[str] = []
+    skipped = PassedOver()
     places: dict[str, TarFolder | tuple[str, str]] = {}
     by_name = not is_wnid(top.name)
     for member in tar.members(inside, skipped):
@@ -207,7 +212,20 @@ def _photos_of(tree: TarTree, path: str, tar: Archive, inside: Member | None, to
             tree.members += 1
             if why := _speaks_of_photos(name):
                 tree.unread.setdefault(f"{top.path}/{member.name}", why)
-    tree.members += len(skipped)
+    tree.members += len(skipped.others)
+    for link in skipped.links:
+        where = f"{top.path}/{link}"
+        place = places.get(link.rpartition("/")[0])
+        if tree.ignores(where):
+            key = where, "ignored, as requested"
+        else:
+            key = place if isinstance(place, tuple) else (path, LINKS)
+        if is_photo(link):
+            tree.left_out[key] = tree.left_out.get(key, 0) + 1
+        elif key[1] == LINKS:
+            tree.unread[where] = "a link to a tar"
+        else:
+            tree.members += 1
 
 
 def _is_photo_by_bytes(tar: Archive, member: Member, name: str) -> bool:

@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 from ...errors import SourceError, UsageError
 from ...shards.datum import NO_LABEL
-from ..entries import Declined, Found, Request
+from ..entries import Declined, Found, LeftOut, Request
 from ..inventory import Inventory, is_known
 from ..label_names import Row, find_classes, read_words
 from ..magic import HEAD_BYTES, is_photo_head
 from ..photo import SUFFIXES, TAR_GZ
 from ..splits import files_by_split, first_file
+from .passed_over import PassedOver
 from .tar_index import Archive, Member, open_tar
 
 KIND = "WebDataset"
@@ -116,30 +117,37 @@ def find(look: Inventory, ask: Request) -> Found:
         raise UsageError(f"{root}: no tar files", "put them into the folder itself, its data/, or train/ and val/")
     rows: dict[str, list[Row]] = {}
     ignored = 0
+    left_out: dict[str, list[LeftOut]] = {}
     for name, paths in files.items():
-        rows[name] = []
+        rows[name], left_out[name] = [], []
         for path in paths:
-            inside, others = _rows(folder, path)
+            inside, others, passed = _rows(folder, path)
             rows[name] += inside
+            left_out[name] += passed.left_out(path)
             ignored += others
     if not any(rows.values()):
         raise UsageError(f"{root}: {sum(map(len, files.values()))} tar files without photos", "check the folder")
     found = find_classes(
         KIND, rows, split, lambda _, row: f"{folder / row.archive}: {row.path[len(row.archive) + 1 :]}"
     )
+    found.left_out += [one for name in found.entries for one in left_out[name]]
     found.root, found.ignored, found.words = folder, ignored, read_words(folder) | found.words
     return found
 
 
-def _rows(folder: Path, path: str) -> tuple[list[Row], int]:
-    """Return the photos of a tar, and the number of members that belong to none."""
+def _rows(folder: Path, path: str) -> tuple[list[Row], int, PassedOver]:
+    """Return the photos of a tar, the number of members that belong to none, and what is passed over."""
     rows: list[Row] = []
     ignored = 0
     keys: dict[str, dict[str, _Part]] = {}
+    passed = PassedOver()
     with open_tar(folder / path) as tar:
-        for member in tar.members():
+        for member in tar.members(skipped=passed):
             key, ending = _split(member.name)
-            keys.setdefault(key, {})[ending] = _part(tar, member, ending)
+            beside = keys.setdefault(key, {})
+            if ending in beside:
+                _replace(folder / path, beside[ending], member, passed)
+            beside[ending] = _part(tar, member, ending)
     for key, beside in keys.items():
         photo = _photo(folder / path, key, beside)
         if photo is None:
@@ -147,7 +155,23 @@ def _rows(folder: Path, path: str) -> tuple[list[Row], int]:
             continue
         number, name, words = _about(folder / path, key, beside)
         rows.append(Row(number, name, f"{path}/{photo.name}", photo.bytes, path, photo.offset, words=words))
-    return rows, ignored
+    return rows, ignored, passed
+
+
+def _replace(path: Path, before: _Part, member: Member, passed: PassedOver) -> None:
+    """Count a photo that a later member of the same name replaces.
+
+    Raises:
+        SourceError: the names differ, `1.jpg` and `1.JPG`.
+    """
+    if not (before.is_photo or before.by_bytes):
+        return
+    if before.member.name != member.name:
+        raise SourceError(
+            f"{path}: {before.member.name} and {member.name} are two photos of one key",
+            "remove one of them, or rename it",
+        )
+    passed.replaced += 1
 
 
 def _split(name: str) -> tuple[str, str]:

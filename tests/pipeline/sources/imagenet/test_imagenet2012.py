@@ -286,7 +286,9 @@ def test_links_devices_and_strange_names_lead_nowhere(archives, tmp_path):
     source = find_photos(archives, split="train")
     found = [(name, data) for _, wnid, name, data in everything(source) if wnid == WNIDS[0]]
     assert found == [("2.JPEG", b"new"), ("root.JPEG", b"r"), ("up.JPEG", b"u")]
-    assert source.account.members == len(odd) and sorted(tmp_path.rglob("*")) == before
+    assert source.account.members == len(odd) - 2 and sorted(tmp_path.rglob("*")) == before
+    links, replaced = [one for one in source.account.left_out if one.path == TRAIN_TAR]
+    assert (links.photos, replaced.photos) == (2, 1) and "links" in links.why and "replaced" in replaced.why
 
 
 def test_a_class_of_another_set(archives):

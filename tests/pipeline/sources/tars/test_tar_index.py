@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from alexnet_dali.pipeline.errors import SourceError
+from alexnet_dali.pipeline.sources.entries import LeftOut
+from alexnet_dali.pipeline.sources.tars.passed_over import LINKS, REPLACED, PassedOver
 from alexnet_dali.pipeline.sources.tars.tar_index import MD5SUMS, members, members_in_memory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,10 +121,12 @@ def test_links_folders_and_devices_are_skipped_and_named(tmp_path):
         ("pipe.JPEG", tarfile.FIFOTYPE, ""),
         ("unheard-of.JPEG", b"Q", ""),
     ]
-    skipped: list[str] = []
+    skipped = PassedOver()
     path = put(tmp_path / "a.tar", special(*odd))
     assert contents(path, members(path, skipped=skipped)) == [("z.JPEG", b"last")]
-    assert skipped == [name for name, _, _ in odd]
+    assert skipped.links == ["soft.JPEG", "hard.JPEG"]
+    assert skipped.others == [name for name, _, _ in odd if name not in skipped.links]
+    assert skipped.left_out("a.tar") == [LeftOut("a.tar", 2, LINKS)]
 
 
 def test_names_that_would_lead_out_are_only_names(tmp_path):
@@ -140,8 +144,11 @@ def test_hidden_files_are_left_out(tmp_path):
 
 
 def test_of_two_members_with_one_name_the_last_counts(tmp_path):
-    path = put(tmp_path / "a.tar", tar_bytes([("a.JPEG", b"old"), ("b.JPEG", b"b"), ("a.JPEG", b"new")]))
-    assert contents(path, members(path)) == [("b.JPEG", b"b"), ("a.JPEG", b"new")]
+    texts = [("t.txt", b"old"), ("t.txt", b"new")]
+    path = put(tmp_path / "a.tar", tar_bytes([("a.JPEG", b"old"), ("b.JPEG", b"b"), ("a.JPEG", b"new"), *texts]))
+    skipped = PassedOver()
+    assert contents(path, members(path, skipped=skipped)) == [("b.JPEG", b"b"), ("a.JPEG", b"new"), ("t.txt", b"new")]
+    assert skipped.left_out("a.tar") == [LeftOut("a.tar", 1, REPLACED)]  # photos alone
 
 
 def test_an_empty_tar_and_one_with_nothing_but_a_pax_header(tmp_path):

@@ -13,6 +13,7 @@ from alexnet_dali.pipeline.sources.entries import Request
 from alexnet_dali.pipeline.sources.find import find_photos
 from alexnet_dali.pipeline.sources.inventory import take_inventory
 from alexnet_dali.pipeline.sources.tars import tars
+from alexnet_dali.pipeline.sources.tars.passed_over import LINKS
 from conftest import build_set
 from ilsvrc import tar_bytes
 
@@ -340,7 +341,8 @@ def test_links_in_a_tar_lead_nowhere(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         tar.addfile(link)
     found = find_photos(put(tmp_path / "x.tar", out.getvalue()), split="train")
-    assert labels(found) == {"train": {"cat": 1, "dog": 1}} and found.account.members == 1
+    assert labels(found) == {"train": {"cat": 1, "dog": 1}} and found.account.members == 0
+    assert forms.left_out(found) == [("x.tar", 1, LINKS)]
 
 
 def test_builds_the_same_records_as_class_folders(photos, shards, tmp_path):
