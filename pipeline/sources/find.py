@@ -26,6 +26,7 @@ from .account import Account, account_for
 from .class_order import LABEL_ORDERS, doubts_about, is_number, ordered
 from .entries import CLASS_FOLDERS, Declined, Found, Photos, Request, in_words
 from .inventory import Inventory, ending_of, take_inventory
+from .lists.photo_lookup import relative_root
 
 LAYOUTS = {  # module by layout, in the order of detection; each has declines(look, ask) and find(look, ask)
     "kaggle": "imagenet.kaggle",
@@ -121,7 +122,7 @@ def find_photos(
             fit no reading or several, or val has none of train's classes.
         SourceError: an archive or table of the source is damaged.
     """
-    where = None if paths_root is None else str(Path(paths_root).resolve())
+    where = None if paths_root is None else relative_root(root, Path(paths_root))
     return _find(
         root,
         Request(
@@ -162,11 +163,15 @@ def find_again(manifest: dict, root: Path | None = None) -> PhotoSource:
 def _find(root: Path, ask: Request) -> PhotoSource:
     _check(root, ask)
     look = take_inventory(root, ask.ignore)
-    layout, declined = (ask.layout, []) if ask.layout != "auto" else _detect(look, ask)
+    there = ask if ask.paths_root is None else replace(ask, paths_root=str((look.root / ask.paths_root).resolve()))
+    layout, declined = (ask.layout, []) if ask.layout != "auto" else _detect(look, there)
+    near = [one for one in declined if one.found]
     try:
-        found = _module(layout).find(look, ask)
+        found = _module(layout).find(look, there)
+        if ask.paths_root is not None and layout not in ("list", "coco"):
+            why = f"--root is for lists; this source was read as {found.kind}, which has none"
+            raise UsageError(why, "leave out --root, or --layout list")
     except UsageError as error:
-        near = [one for one in declined if one.found]
         if not near:
             raise
         raise UsageError(error.message, error.hint, _in_lines(near)) from None

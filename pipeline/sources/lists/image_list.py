@@ -39,8 +39,8 @@ def declines(look: Inventory, ask: Request) -> Declined | None:
     Class folders win over tables that only repeat what they say.
 
     Raises:
-        UsageError: class folders and lists give the same photos other labels or splits; or a list's photos are not
-            there, and what is there has no classes.
+        UsageError: class folders and lists give the same photos other labels or splits, or lists name only some of the
+            photos in class folders; or a list's photos are not there, and what is there has no classes.
     """
     wanted = "lists of lines `path label`: train.txt and val.txt; or a table of photos that are beside it"
     lists = find_lists(look, ask)
@@ -50,9 +50,9 @@ def declines(look: Inventory, ask: Request) -> Declined | None:
         )
     if lists is None or lists.why:
         return Declined(wanted, lists.why if lists else "", lists.hint if lists else "")
-    if look.source.is_file() or lists.caffe:
+    if look.source.is_file() or lists.caffe or ask.paths_root is not None:
         return None
-    return take_folders(look, ask, lists.names(), lambda: _read(look, ask, lists), wanted)
+    return take_folders(look, ask, lists, lambda: _read(look, ask, lists), wanted)
 
 
 def find(look: Inventory, ask: Request) -> Found:
@@ -69,8 +69,8 @@ def find(look: Inventory, ask: Request) -> Found:
             "choose the list itself, or its folder",
         )
     found = _read(look, ask, lists)
-    if ask.layout == "auto" and lists.caffe and look.source.is_dir():
-        refuse_conflict(look, ask, found, lists.names())
+    if ask.layout == "auto" and (lists.caffe or ask.paths_root is not None) and look.source.is_dir():
+        refuse_conflict(look, ask, found, lists)
     return found
 
 
@@ -159,7 +159,8 @@ def _missing(table: Table, missing: list[Line], lookup: Lookup) -> SourceError:
     return SourceError(
         f"{table.path}: line {first.number}: {first.path or 'an empty path'}: no such file "
         f"({len(missing):,} of {len(table.lines):,} photos are missing)",
-        f"remove these lines, or add the photos below {places}; if they are elsewhere: --root DIR",
+        f"remove these lines, or add the photos below {places}"
+        + ("" if lookup.is_root else "; if they are elsewhere: --root DIR"),
     )
 
 

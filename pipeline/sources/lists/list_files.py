@@ -53,6 +53,25 @@ class Lists:
         """Return the files' names, for messages."""
         return " and ".join(os.path.relpath(table.path, self.home) for table in self.tables.values())
 
+    def named(self, root: Path) -> dict[str, str]:
+        """Return the split, "" for none, of every listed photo that is there, by its path relative to `root`."""
+        found: dict[str, str] = {}
+        prefix = os.path.relpath(self.home, root)
+        for name, table in self.tables.items():
+            for line in table.lines:
+                try:
+                    path, size = self.lookups[name].find(several_labels(line)[0] or line.path, line.split or name)
+                except SourceError:  # several fit
+                    continue
+                if size >= 0:
+                    found[os.path.normpath(os.path.join(prefix, path))] = line.split or name
+        return found
+
+    def is_about(self, named: dict[str, str]) -> bool:
+        """Return whether the lists are of photos, not numbers that some photos happen to be called, as counts are."""
+        lines = [line for table in self.tables.values() for line in table.lines]
+        return 2 * len(named) > len(lines) or any(_names_photo(line) or "/" in line.path for line in lines)
+
     def of(self, split: str) -> Table:
         """Return the table that has the photos of a split."""
         return next(self.tables[name] for name in (split, "", "train", *self.tables) if name in self.tables)
@@ -77,15 +96,22 @@ def find_lists(look: Inventory, ask: Request) -> Lists | None:
     """
     root, at = look.source, _Search(look, ask, {})
     if ask.paths_root is not None and not Path(ask.paths_root).is_dir():
-        raise UsageError(f"--root {ask.paths_root}: no such folder", "choose the folder that the lists' paths are in")
+        raise UsageError(
+            f"--root {ask.paths_root}: no such folder",
+            "choose the folder that the lists' paths are in; for a set that was built with it, move the photos back "
+            "there, or make a link there to where they are: ln -s",
+        )
     if root.is_file():
         return _one_file(at)
+    away: Lists | None = None
     for place in ("", *LIST_FOLDERS):
-        if (root / place).is_dir() and (lists := _caffe(at, place) or _tables_in(at, place)):
+        lists = (_caffe(at, place) or _tables_in(at, place)) if (root / place).is_dir() else None
+        if lists and lists.tables:
             _read_categories(lists, root / place)
             break
+        away = away or lists
     else:
-        lists = _in_split_folders(at)
+        lists = _in_split_folders(at) or away
     exact = _exact(look, "")
     if ask.layout != "auto" and exact and (lists is None or lists.why):
         return _at_home(at, root, "", exact)
@@ -137,7 +163,7 @@ def _tables_in(at: _Search, place: str) -> Lists | None:
         there = _about_photos(at, place, split, path)
         if there:
             found.setdefault(split, []).append(path)
-        elif there is not None and path.suffix.lower() in _TABLES:
+        elif there is not None:
             away = away or os.path.join(place, path.name)
     by_split = {name: found[name] for name in SPLITS if name in found}
     if "" in found and not {"train", "val"} & by_split.keys():

@@ -1,8 +1,10 @@
 """Lists and class folders of the same photos: which of them says more, and whether they agree.
 
-In:  what both readings find.  Out: a decision.  Where they give other labels or splits, the user is asked.
+In:  what both readings find.  Out: a decision.  Where they give other labels or splits, or lists name only some of the
+photos in class folders, the user is asked.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,24 +13,30 @@ from .. import class_folders
 from ..entries import Declined, Entries, Found, Request
 from ..inventory import Inventory
 from ..splits import split_of
+from .list_files import Lists
 
 ByPath = dict[str, tuple[str, str]]
 
 
-def take_folders(look: Inventory, ask: Request, names: str, read: Callable[[], Found], wanted: str) -> Declined | None:
+def take_folders(
+    look: Inventory, ask: Request, lists: Lists, read: Callable[[], Found], wanted: str
+) -> Declined | None:
     """Return why lists that are found automatically are not used: class folders say the same; None if they are.
 
     Raises:
-        UsageError: both say of the same photos something else.
+        UsageError: both say of the same photos something else, or the lists name only some of those in class folders.
     """
     folders = _folders(look, ask)
     if folders is None:
         return None
+    names, by_folder = lists.names(), _by_path(folders, look)
     try:
-        lists = read()
+        by_list = _by_path(read(), look)
     except AlexnetError as error:
+        named = lists.named(look.root)
+        if lists.is_about(named) and by_folder.keys() & named.keys() and not _repeats(named, by_folder):
+            raise _partial(look, lists, named, by_folder) from None
         return Declined(wanted, error.message, error.hint)
-    by_list, by_folder = _by_path(lists), _by_path(folders)
     _refuse(look, names, by_list, by_folder)
     more = any(path not in by_folder or (split and not by_folder[path][0]) for path, (split, _) in by_list.items())
     less = any(by_folder[path][0] and not split for path, (split, _) in by_list.items() if path in by_folder)
@@ -39,13 +47,23 @@ def take_folders(look: Inventory, ask: Request, names: str, read: Callable[[], F
             "splits that the folders say",
             "choose one reading: --layout list, or --layout folders",
         )
+    if by_folder.keys() - by_list.keys():
+        named = lists.named(look.root)
+        left = by_folder.keys() - by_list.keys() - named.keys()
+        if (more and left) or (not more and by_folder.keys() & named.keys() and not _repeats(named, by_folder)):
+            raise _partial(look, lists, named, by_folder)
     return None if more else Declined(wanted, f"{names}, which says no more than the class folders do")
 
 
-def refuse_conflict(look: Inventory, ask: Request, lists: Found, names: str) -> None:
-    """Raise UsageError if class folders give photos of lists other labels or splits."""
+def refuse_conflict(look: Inventory, ask: Request, found: Found, lists: Lists) -> None:
+    """Raise UsageError if class folders give photos of lists other labels or splits, or have photos in no list."""
     if folders := _folders(look, ask):
-        _refuse(look, names, _by_path(lists), _by_path(folders))
+        by_list, by_folder = _by_path(found, look), _by_path(folders, look)
+        _refuse(look, lists.names(), by_list, by_folder)
+        if by_folder.keys() - by_list.keys():
+            named = lists.named(look.root)
+            if by_folder.keys() - by_list.keys() - named.keys():
+                raise _partial(look, lists, named, by_folder)
 
 
 def folders_fit(look: Inventory, ask: Request) -> bool:
@@ -80,10 +98,35 @@ def _folders(look: Inventory, ask: Request) -> Found | None:
     return None
 
 
-def _by_path(found: Found) -> ByPath:
-    """Return split and class of every photo that has a label."""
+def _repeats(named: dict[str, str], by_folder: ByPath) -> bool:
+    """Return whether lists name all photos of each of the folders' splits that they name any of, as of that split."""
+    listed = {(split, by_folder[path][0]) for path, split in named.items() if path in by_folder}
+    complete = {split for _, split in listed}
+    same = all(split in ("", other) or (split, other) == ("train", "") for split, other in listed)
+    return same and all(path in named for path, (split, _) in by_folder.items() if split in complete)
+
+
+def _partial(look: Inventory, lists: Lists, named: dict[str, str], by_folder: ByPath) -> UsageError:
+    """Return the question which reading is meant, of lists that name some photos of class folders or their splits."""
+    files = [os.path.relpath(table.path, look.root) for table in lists.tables.values()]
+    both = [split for path, split in named.items() if path in by_folder]
+    counts = {split: both.count(split) for split in dict.fromkeys(both) if split}
+    splits = f" ({', '.join(f'{split} {count:,}' for split, count in counts.items())})" if counts else ""
+    more = f", and {len(named) - len(both):,} others" if len(named) > len(both) else ""
+    ignore = " ".join(f"--ignore '{file}'" for file in files)
+    return UsageError(
+        f"{look.source}: {' and '.join(files)}: lists {len(both):,} of the {len(by_folder):,} photos in class folders"
+        f"{splits}{more}; the set may be what is listed, or what is in the folders",
+        f"choose one reading: --layout list, which takes the listed photos alone; or --layout folders, or {ignore}, "
+        f"which takes all {len(by_folder):,} photos in class folders, without what the list says",
+    )
+
+
+def _by_path(found: Found, look: Inventory) -> ByPath:
+    """Return split and class of every photo that has a label, by its path relative to the source."""
+    prefix = os.path.relpath(found.root, look.root) if found.root else "."
     return {
-        entry.path: (split, entry.class_name)
+        entry.path if prefix == "." else os.path.normpath(os.path.join(prefix, entry.path)): (split, entry.class_name)
         for split, entries in found.entries.items()
         for entry in entries
         if entry.class_name

@@ -25,6 +25,7 @@ class Lookup:
     Attributes:
         home: the folder that the found paths are relative to.
         base: the folder that the list's paths are relative to, relative to home, where all are in one.
+        is_root: home was given as the folder of the paths.
     """
 
     def __init__(self, home: Path, place: str, stem: str, look: Inventory, listings: dict, *, is_root: bool):
@@ -39,7 +40,7 @@ class Lookup:
             is_root: home was given as the folder of the paths: only it and the splits' folders in it are searched.
         """
         self.home, self.place, self.base = home, place, place
-        self._look, self._is_root = look, is_root
+        self._look, self.is_root = look, is_root
         self._top = os.path.join(home, "")
         self._absolute = os.path.join(os.path.abspath(home), "")
         own = os.path.join(place, stem)
@@ -69,7 +70,7 @@ class Lookup:
             SourceError: several photos fit.
         """
         rel = self._relative(self.base, path)
-        if (size := self._size(rel)) >= 0 and not (self._is_root and path.startswith("/")):
+        if (size := self._size(rel)) >= 0 and not (self.is_root and path.startswith("/")):
             return rel, size
         if not path.strip("/"):
             return rel, -1
@@ -129,7 +130,7 @@ class Lookup:
             for top in tops:
                 for folder in self._below(top, split):
                     found[folder] = None
-                    if not self._is_root:
+                    if not self.is_root:
                         found |= dict.fromkeys(self._below(folder, split))
             self._folders[split] = list(found)
         return self._folders[split]
@@ -138,7 +139,7 @@ class Lookup:
         names = [name for name, is_folder in self._inside(top) if is_folder]
         named = [name for name in names if split_of(name) and split in ("", split_of(name))]
         others = [name for name in names if not split_of(name)]
-        if self._is_root or len(others) > _MOST_FOLDERS:
+        if self.is_root or len(others) > _MOST_FOLDERS:
             others = []
         return [os.path.join(top, name) for name in (*named, *others)]
 
@@ -165,3 +166,12 @@ class Lookup:
         if unusual and ".." not in path.split("/"):  # with symbolic links, normalizing `..` changes the path
             path = os.path.normpath(path)
         return path[len(self._absolute) :] if path.startswith(self._absolute) else os.path.join(base, path)
+
+
+def relative_root(source: Path, root: Path) -> str:
+    """Return the folder of a list's paths as a set records it: `./img` in the source's folder, else absolute.
+
+    So a source that is moved as a whole is found again.
+    """
+    home, root = (source if source.is_dir() else source.parent).resolve(), root.resolve()
+    return f"./{root.relative_to(home)}" if root.is_relative_to(home) else str(root)
