@@ -53,6 +53,9 @@ def test_those_of_a_split_that_is_not_built_are_counted_too(tmp_path):
         tar(tmp_path / f"{split}.tar", *some("{name}/" + split + ".jpg"), ("cat/l.jpg", HARD, "cat/1"))
     found = find_photos(tmp_path, split="train")
     assert ("train.tar", 1, LINKS) in forms.left_out(found) and ("val.tar", 1, LINKS) in forms.left_out(found)
+    tar(tmp_path / "test.tar", ("1.jpg", b"?"), ("l.jpg", HARD, "1.jpg"))
+    lines = [line for line in forms.left_out(find_photos(tmp_path)) if line[0] == "test.tar"]
+    assert [line[1] for line in lines] == [1, 1] and LINKS in {line[2] for line in lines} and lines[0] != lines[1]
     tar(tmp_path / "links/a.tar", *some("{name}/1.jpg"))
     tar(tmp_path / "links/b.tar", ("cat/l.jpg", HARD, "cat/1.jpg"))
     assert forms.left_out(find_photos(tmp_path / "links", split="train")) == [("b.tar", 1, LINKS)]
