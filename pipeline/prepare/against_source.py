@@ -104,6 +104,8 @@ def find_by_todays_rules(shard_set: ShardSet, source: Path) -> PhotoSource:
     old = rules_of(shard_set.manifest) < RULES
     request.pop("rules", None)
     request["ignore"] = tuple(request.get("ignore", ()))
+    if request.get("paths_root"):
+        request["paths_root"] = (source if source.is_dir() else source.parent) / request["paths_root"]
     if old:
         request["layout"] = "auto"
         request["val_share"] = None if request.get("val_share") == DEFAULT_SHARE else request.get("val_share")

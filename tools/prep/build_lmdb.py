@@ -115,11 +115,14 @@ def build_lmdb(
 ):
     """Resize the photos of SOURCE and pack them into LMDB shards of Caffe Datum records.
 
-    SOURCE is a folder: class folders, or train/ and val/ with class folders in them; ImageNet's official archives
-    of 2012 or 2010; Kaggle's ILSVRC folder; Hugging Face parquet; WebDataset tars. Or it is a file with lines of
-    `path label`. Archives are not unpacked. Each photo is resized to a short side of 256 pixels and cropped to its
-    central 256x256. Photos that cannot be read are left out and listed in rejected.csv. After an interruption, run
-    the same command again to continue.
+    SOURCE is a folder: class folders, or splits such as train/ and valid/ with class folders in them; ImageNet's
+    archives of 2012, 2010 or 2011; Kaggle's ILSVRC folder; Hugging Face parquet; WebDataset or tars of class
+    folders; well-known sets as they are unpacked (docs/layouts.md). Or it is a tar, or a list or table of photos with
+    their labels. Archives are not unpacked.
+
+    Everything below SOURCE is accounted for: what is not used is printed, and photos that fit no reading are an
+    error. Each photo is resized to a short side of 256 pixels and cropped to its central 256x256. Photos that cannot
+    be read are listed in rejected.csv. After an interruption, run the same command again to continue.
 
     \b
     Examples:

@@ -88,7 +88,7 @@ def _read(look: Inventory, ask: Request, lists: Lists) -> Found:
     rows = {name: rows[name] for name in ("", *SPLITS) if name in rows}
     rows = _train_beside_test(rows, lists)
     rows = flat_if_train_alone(rows)
-    _name_by_folders(rows, notes)
+    _name_by_folders(rows, ask, notes)
     _name_by_categories(rows, lists)
     _forget_zeros(rows, notes)
     found = find_classes(KIND, rows, ask.split, lambda name, row: f"{lists.of(name).path}: line {row.line}")
@@ -207,11 +207,15 @@ def _train_beside_test(rows: dict[str, list[Row]], lists: Lists) -> dict[str, li
     return {"train": rows[""], **{name: some for name, some in rows.items() if name}}
 
 
-def _name_by_folders(rows: dict[str, list[Row]], notes: list[str]) -> None:
-    """Set the names of photos in lists without any label to their folders', as in Food-101: `apple_pie/1005649`."""
+def _name_by_folders(rows: dict[str, list[Row]], ask: Request, notes: list[str]) -> None:
+    """Set the names of photos in lists without any label to their folders', as in Food-101: `apple_pie/1005649`.
+
+    There must be a list of train, alone only if lists were asked for.
+    """
     everything = [row for some in rows.values() for row in some]
     folders = {row.path.rpartition("/")[0].rpartition("/")[2] for row in everything}
-    if not {"train", "test"} <= rows.keys() | {"test"} or any(row.has_label() for row in everything):
+    alone = "" in rows and ask.layout == "list" and ask.split != "test"
+    if not ("train" in rows or alone) or any(row.has_label() for row in everything):
         return
     if len(folders) < 2 or "" in folders or any(map(split_of, folders)):
         return

@@ -113,11 +113,15 @@ def _partial(look: Inventory, lists: Lists, named: dict[str, str], by_folder: By
     counts = {split: both.count(split) for split in dict.fromkeys(both) if split}
     splits = f" ({', '.join(f'{split} {count:,}' for split, count in counts.items())})" if counts else ""
     more = f", and {len(named) - len(both):,} others" if len(named) > len(both) else ""
+    unlabelled = not any(line.label for table in lists.tables.values() for line in table.lines)
+    alone = "--layout list"
+    if unlabelled and counts.keys() == {"test"}:
+        alone += " --split test"
     ignore = " ".join(f"--ignore '{file}'" for file in files)
     return UsageError(
         f"{look.source}: {' and '.join(files)}: lists {len(both):,} of the {len(by_folder):,} photos in class folders"
         f"{splits}{more}; the set may be what is listed, or what is in the folders",
-        f"choose one reading: --layout list, which takes the listed photos alone; or --layout folders, or {ignore}, "
+        f"choose one reading: {alone}, which takes the listed photos alone; or --layout folders, or {ignore}, "
         f"which takes all {len(by_folder):,} photos in class folders, without what the list says",
     )
 

@@ -6,7 +6,8 @@ import shutil
 import pytest
 from alexnet_dali.pipeline.errors import UsageError
 from alexnet_dali.pipeline.sources.find import find_again, find_photos
-from test_table_layouts import NAMES, check, draw, refused, write
+from alexnet_dali.tools.prep.cli import prep
+from test_table_layouts import NAMES, check, colour, draw, refused, write
 
 
 def class_folders(root, below=""):
@@ -51,6 +52,13 @@ def test_a_list_of_some_photos_is_asked_about(tmp_path, below, file, numbers, fo
     assert all(one in error.hint for one in ("--layout list", "--layout folders", f"--ignore '{file}'"))
     check(find_photos(tmp_path, layout="folders", split="train"), NAMES, train=12)
     check(find_photos(tmp_path, ignore=(file,), split="train"), NAMES, train=12)
+    unlabelled = "test" in said and "1" not in form
+    assert ("--layout list --split test" in error.hint) == unlabelled
+    alone = find_photos(tmp_path, layout="list", split="test" if unlabelled else None, val_share=0)  # as the hint says
+    taken = ["/".join(photo.path.split("/")[-2:]) for photos in alone.splits.values() for photo in photos]
+    assert sorted(taken) == sorted(listed)
+    if not unlabelled:
+        assert all(photo.label == colour(alone.root, photo) for photos in alone.splits.values() for photo in photos)
 
 
 def test_caffes_lists_that_leave_out_photos_of_class_folders(tmp_path):
@@ -130,6 +138,35 @@ def test_a_root_inside_the_source_moves_with_it(tmp_path, name):
         check(again, NAMES, train=12)
         assert again.fingerprint() == source.fingerprint()
         (tmp_path / "moved").rename(tmp_path / "set")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_moved_source_with_a_root_repairs_a_set(tmp_path, in_process, threads_for_workers, apart):
+    threads_for_workers("prep.build_lmdb")
+    threads_for_workers("prep.verify")
+    paths = class_folders(tmp_path / "set" / "img")
+    write(tmp_path / "set" / "photos.csv", "image,label", *(f"{path},{path.split('/')[0]}" for path in paths))
+    root, out, moved = tmp_path / "set" / "img", tmp_path / "out", tmp_path / "moved"
+    if apart:
+        root = root.rename(tmp_path / "apart")
+    options = ("--out", out, "--root", root, "--size", 16, "--workers", 1)
+    assert in_process(prep, "build-lmdb", tmp_path / "set", *options)[0] == 0
+    (tmp_path / "set").rename(moved)
+    if apart:
+        root.rename(tmp_path / "gone")
+    data = out / "train" / "00000.lmdb" / "data.mdb"
+    before = data.read_bytes()
+    data.write_bytes(before[:100])
+    verify = (prep, "verify", "--shards", out, "--workers", 1)
+    if apart:
+        code, _, aside = in_process(*verify, "--repair", "--source", moved)
+        assert code == 2 and f"--root {root}: no such folder" in aside and "move the photos back there" in aside
+        (tmp_path / "gone").rename(root)
+    assert in_process(*verify, "--repair", "--source", moved)[0] == 0
+    assert data.read_bytes() == before
+    code, said, aside = in_process(*verify, "--against", moved)
+    assert code == 0, said + aside
+    assert "12" in said
 
 
 def test_a_root_elsewhere_that_is_gone(tmp_path):
