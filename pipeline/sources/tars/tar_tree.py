@@ -217,12 +217,12 @@ def _photos_of(tree: TarTree, path: str, tar: Archive, inside: Member | None, to
         where = f"{top.path}/{link}"
         place = places.get(link.rpartition("/")[0])
         if tree.ignores(where):
-            key = where, "ignored, as requested"
+            reason = where, "ignored, as requested"
         else:
-            key = place if isinstance(place, tuple) else (path, LINKS)
+            reason = place if isinstance(place, tuple) else (path, LINKS)
         if is_photo(link):
-            tree.left_out[key] = tree.left_out.get(key, 0) + 1
-        elif key[1] == LINKS:
+            tree.left_out[reason] = tree.left_out.get(reason, 0) + 1
+        elif reason[1] == LINKS:
             tree.unread[where] = "a link to a tar"
         else:
             tree.members += 1
