@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from .files import write_atomically
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 256
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable) -> None:
