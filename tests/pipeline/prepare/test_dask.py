@@ -46,7 +46,7 @@ def running_scheduler(folder, **environment):
     with open(folder / "log", "wb") as log:
         arguments = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
         process = start(["scheduler", *arguments], log, **environment)
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and file.read_text().endswith("}"))  # it is there before it is written
         yield json.loads(file.read_text())["address"]
         process.terminate()
         process.wait(20)
