@@ -40,7 +40,7 @@ class HashedShard:
 
 @dataclass
 class Duplicates:
-    """Photos that are there several times, byte for byte.
+    """Photos that are there several times, by a hash of their files.
 
     Attributes:
         across_splits: number of different photos that are in more than one split; None if they were not counted.
@@ -126,7 +126,7 @@ def duplicate_lines(manifest: dict) -> list[str]:
             named = " = ".join(f"{path} ({split}{', ' * bool(name)}{name})" for split, name, path in shown)
             are = "photo is" if count == 1 else "photos are"
             such = f", such as {named}" if named else ""
-            lines.append(f"{count:,} {are} in more than one {where}, byte for byte{such}")
+            lines.append(f"{count:,} {are} in more than one {where}, by a hash of the files{such}")
     return lines
 
 

@@ -90,8 +90,8 @@ def test_counted_and_named(tree, tmp_path):
     check(built.manifest)
     assert sum(split.records for split in built.splits.values()) == len(TREE)  # nothing is removed
     splits, classes = duplicate_lines(built.manifest)
-    assert splits.startswith("3 photos are in more than one split, byte for byte, such as ")
-    assert classes.startswith("2 photos are in more than one class, byte for byte, such as ")
+    assert splits.startswith("3 photos are in more than one split, by a hash of the files, such as ")
+    assert classes.startswith("2 photos are in more than one class, by a hash of the files, such as ")
     assert " = " in classes and "(train, ant)" in classes and "cat)" in classes
     assert notes_on(built.manifest) == [splits, classes]
     assert not (tmp_path / "out/.build").exists()
@@ -210,7 +210,7 @@ def test_hashes_need_their_csv_for_names_only(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "read_listing", unreadable)
     built, _ = build_shards(find_photos(tree), tmp_path / "out", SMALL, Here())
     assert built.manifest["duplicates"] == {"across_splits": 3, "across_classes": 2, "examples": []}
-    assert duplicate_lines(built.manifest)[0] == "3 photos are in more than one split, byte for byte"
+    assert duplicate_lines(built.manifest)[0] == "3 photos are in more than one split, by a hash of the files"
 
 
 def test_pictures_that_show_nothing_are_named(tree, tmp_path):

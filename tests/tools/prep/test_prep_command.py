@@ -124,7 +124,9 @@ def test_what_is_odd_is_noted_aside(call, tiny, tmp_path):
     code, said, aside = call("build-lmdb", photos, "--out", out, *SMALL)
     assert code == 0
     note, warning = aside.splitlines()
-    assert note.startswith("note: 1 photo is in more than one class, byte for byte, such as val/checker/val_00000.JPEG")
+    assert note.startswith(
+        "note: 1 photo is in more than one class, by a hash of the files, such as val/checker/val_00000.JPEG"
+    )
     assert [warning] == [
         "warning: 4 of the 6 classes of val are not in train: w, x, y and 1 more",
     ]
