@@ -16,6 +16,7 @@ Below all wings:
     files.py       atomic writes, locks, errors that name their file
     workers.py     a pool of worker processes
     versions.py    versions of installed packages
+    compiled.py    the compiled parts, C called through ctypes
     front_door.py  the lazy names of this package
 
 Nothing before stream/ imports DALI or torch, and nothing here imports model or tools. Copied into another project as

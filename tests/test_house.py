@@ -27,6 +27,7 @@ ORDER = (
         "pipeline/csv_files",
         "pipeline/workers",
         "pipeline/versions",
+        "pipeline/compiled",
         "pipeline/front_door",
     ),
     ("pipeline/plan",),
@@ -74,8 +75,7 @@ def imported(name: str, tree: ast.Module, known: dict[str, ast.Module]) -> set[s
             base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
             for alias in node.names:
                 path, above = "/".join([*base, alias.name]), "/".join(base)
-                if alias.name != "_area":  # compiled from C, where there is a compiler
-                    found.add(next(p for p in (path, f"{path}/__init__", above, f"{above}/__init__") if p in known))
+                found.add(next(p for p in (path, f"{path}/__init__", above, f"{above}/__init__") if p in known))
         else:
             absolute = isinstance(node, ast.ImportFrom | ast.Import) and "alexnet_dali" in ast.unparse(node)
             assert not absolute, f"{name}: the product imports itself by relative names"

@@ -5,21 +5,9 @@ Out: uint8 pixels, the same bytes that area.py computes without this file: all a
 
 Plain C, called through ctypes. Where it was not compiled, area.py uses NumPy, and a photo takes 1.8 times as long. */
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../compiled.h"
 #ifdef __x86_64__
 #include <emmintrin.h>
-#endif
-
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "little-endian processors only; area.py uses NumPy instead"
-#endif
-
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && __GNUC__ >= 8
-#define EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define EACH_PROCESSOR
 #endif
 
 typedef int32_t four __attribute__((vector_size(16))); /* a pixel: red, green, blue and one unused value */
@@ -46,7 +34,7 @@ static void mix_rows(const uint8_t *old, int64_t stride, int64_t length, int64_t
 }
 
 /* Mix old columns to new ones, each from the same number of pairs. Weights sum to 2^11; halves up. */
-static inline __attribute__((always_inline)) void mix_columns_of(
+INLINE void mix_columns_of(
     int64_t pairs, const int16_t *mixed, int64_t columns, const int64_t *firsts, const int16_t *weights, uint8_t *out) {
     for (int64_t k = 0; k < columns; k++) {
         four sum = {32768, 32768, 32768, 32768};

@@ -10,13 +10,14 @@ a photo takes 1.8 times as long.
 """
 
 import ctypes
-import importlib.util
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
+
+from .. import compiled
 
 # The integer weights of a new row sum to DOWN, those of a new column to ACROSS; in between, pixels are rounded to
 # 1/LEVEL of a grey level. 255 * DOWN and 255 * LEVEL * ACROSS are both just below 2**24.
@@ -128,17 +129,13 @@ def _mix_rows(old: np.ndarray, firsts: np.ndarray, weights: np.ndarray) -> np.nd
 
 def _load() -> Any:
     """Return the function of `_area.c`; None where it was not compiled."""
-    found = importlib.util.find_spec("._area", __package__)
-    if found is None or found.origin is None:
-        return None
-    try:
-        function = ctypes.CDLL(found.origin).shrink_window
-    except (OSError, AttributeError):  # compiled for another processor architecture
+    library = compiled.load(__package__, "_area")
+    if library is None:
         return None
     size, address = ctypes.c_int64, ctypes.c_void_p
     side = (size, size, address, address)
-    function.argtypes = [address, size, size, size, *side, *side, address]
-    return function
+    library.shrink_window.argtypes = [address, size, size, size, *side, *side, address]
+    return library.shrink_window
 
 
 _compiled = _load()
