@@ -26,6 +26,7 @@ from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import AlexNet
 from ..nets.columns import Column, WholeNet, gather
 from ..nets.factory import Net, create_net
+from ..nets.lrn import set_form
 from ..nets.options import ALEXNET, COLUMNS
 from ..recipes.config import PARALLEL, Config
 from ..recipes.recipe import Recipe
@@ -138,6 +139,7 @@ class ColumnParallel(SingleProcess):
         with torch.device("meta"):  # its initial weights are replaced
             net = AlexNet(classes, column.options)
         net.load_state_dict(self.whole(dict(column.state_dict())), assign=True)
+        set_form(net, getattr(column.norm, "form", None))
         return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _all_of(self, own: Tensor, most: int) -> list[Tensor]:

@@ -14,6 +14,7 @@ from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stall import Elapsed
 from ..nets.heads import head_of
+from ..nets.lrn import TORCH, set_form
 from ..nets.options import ALEXNET, HEAD, NetOptions
 from ..recipes.config import Config
 from ..recipes.optim import Momentum2012, PlainSgd
@@ -37,11 +38,13 @@ class RunState:
         schedule, early_stop: hold what they have observed.
         epoch_steps: steps per epoch; constant.
         decode: the decoder, once chosen: on a GPU another one rounds differently.
+        lrn: the form of response normalisation (nets/lrn.py): another one rounds differently; empty without any.
         epoch, step: the position: whole epochs done, and steps done of the current one.
         best_error: lowest top-1 validation error so far, 0..1.
         in_epoch, window: sums of this process since the epoch began, and since the last line of the metrics.
         epoch_elapsed: time spent on the current epoch, over all resumes.
         left: arrays that the net did not take from the run that it started with (`begin_with`), by name; constant.
+        note: what the user should know of how the run goes on; constant.
     """
 
     work: SingleProcess
@@ -57,6 +60,11 @@ class RunState:
     window: Sums = field(default_factory=Sums)
     epoch_elapsed: Elapsed = Elapsed(0.0, 0.0)
     left: tuple[str, ...] = ()
+    lrn: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self.lrn = set_form(self.work.net)
 
     @property
     def steps_done(self) -> int:
@@ -115,6 +123,7 @@ def save(state: RunState, constants: dict, run: Path, team: Team, best: bool) ->
             "step": state.step,
             "steps_done": state.steps_done,
             "decode": state.decode,
+            "lrn": state.lrn,
             "model": model,
             "velocity": velocity,
             "schedule": state.schedule.state(),
@@ -162,9 +171,25 @@ def restore(state: RunState, saved: dict, recipe: Recipe, file: Path) -> None:
         state.epoch, state.step, state.best_error = saved["epoch"], saved["step"], saved["best_error"]
         if state.decode == "auto":
             state.decode = saved["decode"]
+        _restore_norm(state, saved.get("lrn", TORCH))
         state.epoch_elapsed = Elapsed(*saved["epoch_seconds"])
         state.in_epoch = state.work.share(Sums(*saved["in_epoch"]))
         state.window = state.work.share(Sums(*saved["window"]))
+
+
+def _restore_norm(state: RunState, begun: str) -> None:
+    """Continue with the form of response normalisation that the run began with; earlier versions had torch's alone."""
+    fastest, state.lrn = state.lrn, set_form(state.work.net, begun)
+    if state.lrn and state.lrn != begun:
+        state.note = (
+            f"this run began with the {begun} form of response normalisation, which is missing here: it continues with "
+            f"the {state.lrn} form, and the results differ by rounding"
+        )
+    elif state.lrn != fastest:
+        state.note = (
+            f"this run began with the {begun} form of response normalisation and continues with it; "
+            f"the {fastest} form of a new run is faster"
+        )
 
 
 def _check_recipe(saved: dict, recipe: Recipe, file: Path) -> None:

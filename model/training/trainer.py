@@ -172,8 +172,8 @@ class Trainer:
         if state.decode == "auto":
             self.team.broadcast(stream.decode)
         state.decode = stream.decode
-        if stream.chosen:
-            report({"kind": "note", "text": stream.chosen})
+        for text in filter(None, (state.note, stream.chosen)):
+            report({"kind": "note", "text": text})
         return stream
 
     def _epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:

@@ -16,6 +16,7 @@ import click
 import torch
 
 from ...model.nets.factory import resolve
+from ...model.nets.lrn import TORCH, pick_form
 from ...model.nets.options import ALEXNET
 from ...model.recipes.config import Config, option
 from ...model.training import checkpoint as checkpoints
@@ -138,13 +139,16 @@ def _check_same_data(saved: dict, shard_set: ShardSet, run: Path) -> None:
 
 
 def facts(config: Config, shard_set: ShardSet, stats: Stats, saved: dict | None, first: dict | None) -> dict[str, Any]:
-    """Return what all processes of a run must agree on: options, records, statistics, initial weights.
+    """Return what all processes of a run must agree on: options, records, statistics, initial weights, arithmetic.
 
     Args:
         saved, first: the checkpoint to resume, and the one to take initial weights from; or None.
     """
     options = {option(name): value for name, value in config.described().items() if name != "shards"}
     options["--device"] = torch.device(config.device).type
+    if config.model == ALEXNET:
+        begun = saved.get("lrn", TORCH) if saved else None
+        options["form of response normalisation"] = pick_form(torch.device(config.device), begun)
     for name, checkpoint in (("last.pt", saved), ("--init-from", first)):
         if checkpoint:
             options[f"step of {name}"] = checkpoint.get("steps_done", 0)  # imported weights have none
