@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...pipeline.compiled import load
 from ..console import size
 from .machine import JPEG_ENGINES, Machine, decode_with_dali, older, release, requirement, small_jpeg
 
+PACKAGE = Path(__file__).parents[2]  # with pipeline/ and model/
 OLDEST, NEWEST = (3, 10), (3, 14)  # pyproject.toml's requires-python
 DRIVERS = {"11": "450.80", "12": "525.60", "13": "580"}  # oldest by CUDA: DALI's installation page; torch's too
 JPEG_SHARDS, RAW_SHARDS = 45e9, 265e9  # ImageNet: 1.33 million photos of about 34 kB, or of 256 x 256 x 3 bytes
@@ -51,6 +53,7 @@ def checks(out: Path, machine: Machine) -> list[Check]:
     """Run all checks, in the order in which their problems should be fixed."""
     return [
         python(),
+        compiled_parts(),
         pictures(),
         lmdb_format(),
         dali(machine),
@@ -98,12 +101,19 @@ def python(version: tuple[int, ...] = sys.version_info[:3], system: str = sys.pl
     if system != "linux":
         return "wrong", f"{found}; DALI needs Linux", "docker compose up"
     if not OLDEST <= version[:2] <= NEWEST:
-        return (
-            "wrong",
-            f"{found}, outside {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}",
-            "python3.12 -m venv .venv && . .venv/bin/activate && pip install -e .",
-        )
+        outside = f"{found}, outside {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
+        return "wrong", outside, "python3.12 -m venv .venv && . .venv/bin/activate && pip install -e ."
     return "ok", found
+
+
+@_line("compiled parts")
+def compiled_parts() -> Finding:
+    sources = [*PACKAGE.glob("pipeline/*/_*.c"), *PACKAGE.glob("model/*/_*.c")]
+    packages = {source.stem: f"alexnet_dali.{source.parts[-3]}.{source.parts[-2]}" for source in sources}
+    if missing := [name for name, package in packages.items() if load(package, name) is None]:
+        slower = f"without {', '.join(missing)}: builds and training on the CPU take up to twice as long"
+        return "note", slower, "install gcc, then reinstall this package"
+    return "ok", ", ".join(packages)
 
 
 @_line("pictures", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
@@ -112,8 +122,6 @@ def pictures() -> Finding:
     import numpy as np
     import PIL.Image
     import simplejpeg
-
-    from ...pipeline.prepare import area
 
     data = small_jpeg()
     ours = simplejpeg.decode_jpeg(data).astype(int)
@@ -124,9 +132,6 @@ def pictures() -> Finding:
     if worst > LIKENESS["cpu"]:
         again = "pip install --force-reinstall opencv-python-headless pillow simplejpeg"
         return "wrong", f"{found} decode the same JPEG up to {worst} levels apart", again
-    if not area.COMPILED:
-        slower = f"{found}; without the compiled resampler, builds take up to 80% longer"
-        return "note", slower, "install gcc, then reinstall this package"
     return "ok", f"{found}: all decode a JPEG to the same pixels"
 
 
@@ -142,11 +147,8 @@ def lmdb_format() -> Finding:
         header = Path(folder, "data.mdb").read_bytes()[:24]
     default = os.environ.get("LMDB_DEFAULT_LIB_VERSION", "0")
     if struct.unpack("=II", header[16:]) != (0xBEEFC0DE, 1):  # after a page header of 16 bytes; format 3 has 24
-        return (
-            "wrong",
-            f"{lmdb.__version__} writes a format that DALI and Caffe cannot read",
-            "unset LMDB_DEFAULT_LIB_VERSION; pip install --force-reinstall lmdb",
-        )
+        again = "unset LMDB_DEFAULT_LIB_VERSION; pip install --force-reinstall lmdb"
+        return "wrong", f"{lmdb.__version__} writes a format that DALI and Caffe cannot read", again
     if default != "0":
         return (
             "note",

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from alexnet_dali.pipeline.prepare import area
 from alexnet_dali.tools.prep import doctor as doctor_module
 from alexnet_dali.tools.prep import doctor_checks
 from alexnet_dali.tools.prep.doctor import doctor
@@ -43,7 +42,7 @@ def test_this_machine_is_healthy(tmp_path):
     assert "ready to train on" in result.output and "writes format 1" in result.output
     lines = json.loads((tmp_path / "lines.json").read_text())
     assert " ".join(line["name"] for line in lines) == (
-        "Python pictures LMDB DALI torch torchvision driver GPUs cores /dev/shm disk"
+        "Python compiled parts pictures LMDB DALI torch torchvision driver GPUs cores /dev/shm disk"
     )
     assert all(line["remedy"] for line in lines if line["state"] != "ok")
 
@@ -83,9 +82,12 @@ def test_python_is_what_pyproject_asks():
     assert ((3, int(least)), (3, int(below) - 1)) == (doctor_checks.OLDEST, doctor_checks.NEWEST)
 
 
-def test_without_compiled_loops_shrinking_is_slower(monkeypatch):
-    monkeypatch.setattr(area, "COMPILED", False)
-    said(doctor_checks.pictures(), "note", "builds take up to 80% longer", "install gcc, then reinstall this package")
+def test_what_was_not_compiled_is_named(monkeypatch):
+    monkeypatch.setattr(doctor_checks, "load", lambda package, name: None if name == "_lrn" else object())
+    remedy = "install gcc, then reinstall this package"
+    said(doctor_checks.compiled_parts(), "note", "without _lrn: builds and training on the CPU", remedy)
+    monkeypatch.setattr(doctor_checks, "load", lambda package, name: sys.modules[package])  # a package that there is
+    said(doctor_checks.compiled_parts(), "ok", "_area, _lrn")
 
 
 def test_pictures_missing_old_broken_or_apart(monkeypatch):
