@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from alexnet_dali.model.nets import alexnet
 from alexnet_dali.model.nets.alexnet import AlexNet, NetOptions
 from alexnet_dali.model.recipes.recipe import RECIPES, paper, recipe, source2012
 from alexnet_dali.pipeline.plan.plan import dropout_keeps
@@ -521,3 +522,30 @@ def test_every_net_learns_something_in_every_layer(small, name):
     F.cross_entropy(net(pictures(2)), torch.tensor([0, 3])).backward()
     for full, parameter in net.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, full
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_padding_in_one_copy_is_padding_and_casting(layout, bf16):
+    """Bit for bit: each value is rounded once, by the same rule."""
+    x = torch.randn(3, 3, 9, 7, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    expected = F.pad(x, (0, 3, 0, 3)).to(torch.bfloat16 if bf16 else torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        padded = alexnet._padded(x)
+        assert torch.equal(padded, expected) and padded.dtype == expected.dtype
+        assert padded.is_contiguous(memory_format=layout)
+        assert alexnet._padded(x.double()).dtype == torch.float64  # autocast leaves it alone
+
+
+def test_pictures_have_gradients(small):
+    """As demos and users ask for them; equal to those of pictures that were padded before."""
+    net = AlexNet(4).eval()
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 30
+    leaf = x.clone().requires_grad_()
+    net(leaf).sum().backward()
+    padded = F.pad(x, (0, 3, 0, 3)).requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alexnet, "_padded", lambda x: padded)
+        net(x).sum().backward()
+    assert leaf.grad.abs().sum() > 0
+    torch.testing.assert_close(leaf.grad, padded.grad[:, :, :224, :224])
