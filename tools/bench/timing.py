@@ -20,7 +20,8 @@ from ...pipeline.workers import available_cores
 
 PACKAGES = (
     *("alexnet-dali", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "torch", "torchvision", "lmdb", "numpy", "scipy"),
-    *("opencv-python-headless", "pillow", "simplejpeg", "ffcv", "webdataset", "litdata", "mosaicml-streaming"),
+    *("opencv-python-headless", "pillow", "simplejpeg", "ffcv", "numba", "webdataset", "litdata", "mosaicml-streaming"),
+    *("torchcodec", "spdl", "grain", "array-record", "pylance", "pyarrow"),
 )
 
 

@@ -3,6 +3,7 @@
 Small runs of the real command; no figure is judged. What is not installed here is not run: the benchmark says so.
 """
 
+import importlib.metadata
 import json
 import mmap
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -19,23 +21,32 @@ import pytest
 import simplejpeg
 import stored
 import torch
+from alexnet_dali.pipeline.shards.manifest import open_shard_set
+from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.tools.bench.cli import bench
 from alexnet_dali.tools.bench.loader import page_cache
 from alexnet_dali.tools.bench.loader import process as loader_process
 from alexnet_dali.tools.bench.loader import rounds as loader_rounds
 from alexnet_dali.tools.bench.loader.cases import CASES
+from alexnet_dali.tools.bench.loader.data import write_once
+from alexnet_dali.tools.bench.loader.photos import choose_photos
 from alexnet_dali.tools.bench.loader.process import LoaderFailedError, LoaderProcess, Rounds
 from alexnet_dali.tools.bench.timing import Row
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 NAMES = [
-    *("ours-jpeg-f32", "ours-raw-f32", "ours-jpeg-u8", "ours-raw-u8", "native-caffe-f32"),
-    *("torchvision-pil-f32", "torchvision-decode-f32", "webdataset-f32", "litdata-f32", "streaming-f32"),
+    *("ours-jpeg-f32", "ours-raw-f32", "ours-jpeg-u8", "ours-raw-u8", "ours-jpeg-light", "ours-raw-light"),
+    *("native-caffe-f32", "torchvision-pil-f32", "torchvision-decode-f32", "torchcodec-f32", "spdl-f32"),
+    *("webdataset-f32", "litdata-f32", "streaming-f32", "grain-f32", "lance-f32"),
     *("ffcv-jpeg-f32", "ffcv-raw-f32", "ffcv-jpeg-u8", "ffcv-raw-u8", "limit-decode"),
 ]
+ORIGINAL = [f"{name}-photos-f32" for name in ("ours", "native", "torchvision", "torchcodec", "spdl")]
 HERE = [name for name in NAMES if CASES[name].is_installed]
+ORIGINAL_HERE = [name for name in ORIGINAL if CASES[name].is_installed]
+WINDOWS = [name for name in HERE if CASES[name].output and "light" not in name]  # are windows of stored pixels
 SLOW = pytest.mark.slow
+CORES = len(os.sched_getaffinity(0))
 FAST = ["ours-jpeg-f32", "torchvision-decode-f32", "limit-decode"]
 SMALL = ("--batch-size", 8, "--batches", 2, "--seconds", 0, "--repeats", 1, "--workers", 2)
 
@@ -46,16 +57,24 @@ from pathlib import Path
 import numpy as np
 from alexnet_dali.tools.bench.loader.cases import CASES, Job
 from alexnet_dali.tools.bench.loader.process import images_of
-folder, batches, *names = sys.argv[1:]
-for name in names:
-    job = Job(CASES[name], Path(folder), 8, 2)
-    images, labels, loader = [], [], job.case.loader(job)
-    epochs = (batch for _ in range(100) for batch in loader)
-    for batch, _ in zip(epochs, range(int(batches))):
-        images.append(images_of(batch).numpy().copy())
-        labels.append(np.array(batch.labels if hasattr(batch, "labels") else batch[1]).reshape(-1).copy())
-    np.savez(Path(folder) / f"{name}.npz", images=np.concatenate(images), labels=np.concatenate(labels))
+if __name__ == "__main__":
+    folder, batches, *names = sys.argv[1:]
+    for name in names:
+        job = Job(CASES[name], Path(folder), 8, 2)
+        images, labels, loader = [], [], job.case.loader(job)
+        epochs = (batch for _ in range(100) for batch in loader)
+        for _, batch in zip(range(int(batches)), epochs):
+            images.append(images_of(batch).numpy().copy())
+            labels.append(np.array(batch.labels if hasattr(batch, "labels") else batch[1]).reshape(-1).copy())
+        np.savez(Path(folder) / f"{name}.npz", images=np.concatenate(images), labels=np.concatenate(labels))
 """
+
+
+def save_batches(folder, *arguments):
+    """Run PICTURES from a file: spawned workers import it again."""
+    script = folder / "pictures.py"
+    script.write_text(PICTURES)
+    subprocess.run([sys.executable, script, folder, *arguments], check=True, stdout=2)
 
 
 @pytest.fixture
@@ -85,7 +104,7 @@ def assert_nobody_is_left(folder):
 
 
 def test_the_names_that_scripts_rely_on():
-    assert list(CASES) == NAMES
+    assert list(CASES) == NAMES + ORIGINAL
 
 
 @pytest.mark.parametrize("cases", [FAST, pytest.param([], marks=SLOW)], ids=["three", "all"])
@@ -94,15 +113,22 @@ def test_every_case_is_measured_and_the_missing_are_named(call, shards, tmp_path
     options = [*SMALL, "--json", file, "--plot", plot, *(["--cases", ",".join(cases)] if cases else [])]
     code, said, aside = call("loader", "--shards", shards.root, *options)
     assert code == 0, aside
-    rows = json.loads(file.read_text())
+    found = json.loads(file.read_text())
+    rows = found["cases"]
     assert [row["case"] for row in rows] == (cases or HERE)
     for row in rows:
+        assert row["workers"] == 2
         assert 0 < row["min"] <= row["images_per_second"] <= row["max"]
         assert said.count(f"\n{row['case']} ") == 1
     assert "60 crops of 256x256" in said and "batches of 8 windows of 224x224; 2 workers" in said
     assert f"torch {torch.__version__.split('+')[0]}" in said
     assert "failed" not in said
-    missing = [name for name in ("litdata", "webdataset", "mosaicml-streaming", "ffcv") if is_missing(name)]
+    assert ("not measured without --photos" in said) is not cases
+    packages = "torchcodec", "spdl", "webdataset", "litdata", "mosaicml-streaming", "grain", "pylance", "ffcv"
+    missing = [name for name in packages if is_missing(name)]
+    assert [name for name in packages if name in found["versions"]] == [
+        name for name in packages if name not in missing
+    ]
     if missing and not cases:
         line = next(line for line in said.splitlines() if line.startswith("not installed and not measured: "))
         assert sorted(line.partition(": ")[2].split(", ")) == sorted(missing)
@@ -123,8 +149,6 @@ def is_missing(package):
 @pytest.fixture(scope="module")
 def forms(shards, tmp_path_factory):
     """The folder of all forms of the crops."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from alexnet_dali.tools.bench.loader.data import FORMS, lay_out
 
     folder = tmp_path_factory.mktemp("forms")
@@ -139,18 +163,16 @@ def windows_of(forms):
 
     def of(name):
         if not (forms / f"{name}.npz").exists():
-            names = [other for other in HERE if CASES[other].output and (other in FAST) == (name in FAST)]
-            # Those with DataLoader's workers first: DALI's threads must not be there when they fork.
-            names.sort(key=lambda name: name.startswith(("ours", "native", "ffcv")))
-            subprocess.run([sys.executable, "-c", PICTURES, forms, "8", *names], check=True, stdout=2)
+            names = [other for other in WINDOWS if (other in FAST) == (name in FAST)]
+            # Those with DataLoader's workers first: other threads must not be there when they fork.
+            names.sort(key=lambda name: name.startswith(("ours", "native", "ffcv", "spdl", "grain")))
+            save_batches(forms, "8", *names)
         return forms / f"{name}.npz"
 
     return of
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else SLOW) for name in HERE if CASES[name].output]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FAST else SLOW) for name in WINDOWS])
 def test_windows_are_of_the_stored_crops_to_the_last_bit(windows_of, shards, name):
     """Each window stands in a record of its label, as it is or mirrored; places and reflections vary.
 
@@ -193,6 +215,25 @@ def place_of(window, pictures):
                 if np.array_equal(picture[top : top + 224, left : left + 224], upright):
                     return left, top, flip
     return None
+
+
+@SLOW
+@pytest.mark.parametrize("form", ["jpeg", "raw"])
+def test_light_is_our_training_stream(forms, shards, form):
+    """Less the mean image and with an offset along the axes of each picture, divided by 1.1: the mean is near zero.
+
+    Which pixels exactly is tested with the stream; here, that the case asks it for mean image and lighting.
+    """
+    names = f"ours-{form}-light", f"ours-{form}-f32"
+    save_batches(forms, "2", *names)
+    light, plain = (np.load(forms / f"{name}.npz") for name in names)
+    mean_image = np.load(shards.root / "stats.npz")["mean_image"][16:-16, 16:-16].transpose(2, 0, 1)
+    mean_rgb = np.array(json.loads((shards.root / "stats.json").read_text())["mean_rgb"]).reshape(3, 1, 1)
+    assert light["labels"].tolist() == plain["labels"].tolist()
+    offsets = 1.1 * light["images"] - (plain["images"] + mean_rgb - mean_image)
+    each = offsets.mean(axis=(2, 3))
+    assert np.abs(offsets - each[:, :, None, None]).max() < 0.01  # one for all pixels of a picture
+    assert (np.abs(each).max(axis=1) > 0.1).mean() > 0.8 and len(np.unique(each.round(3), axis=0)) == len(each)
 
 
 def test_every_form_has_the_same_bytes(forms, shards):
@@ -299,7 +340,7 @@ def test_competitors_that_fail_are_reported_and_the_others_measured(call, broken
     cases = "streaming-f32,ffcv-raw-u8,limit-decode"
     code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--cases", cases, "--json", file)
     assert code == 0, aside
-    assert [row["case"] for row in json.loads(file.read_text())] == ["limit-decode"]
+    assert [row["case"] for row in json.loads(file.read_text())["cases"]] == ["limit-decode"]
     assert (
         "failed and not measured: streaming-f32 (ImportError: libnothing.so.7: cannot open shared object file)" in said
     )
@@ -374,7 +415,7 @@ def test_cold_rounds(call, shards, tmp_path):
         file,
     )
     assert code == 0, aside
-    assert [row["case"] for row in json.loads(file.read_text())] == [
+    assert [row["case"] for row in json.loads(file.read_text())["cases"]] == [
         "ours-jpeg-f32",
         "disk-jpeg",
         "ours-jpeg-f32-cold",
@@ -425,6 +466,10 @@ def test_ratios_are_of_the_same_round():
         (("--json", "nowhere/loader.json"), "nowhere/loader.json: its folder does not exist"),
         (("--batch-size", 40, "--workers", 2), "60 records are fewer than a batch of 40 for each of 2 workers"),
         (("--plot", "nowhere/loader.png"), "nowhere/loader.png: its folder does not exist"),
+        (("--cases", "limit-decode,spdl-photos-f32"), "spdl-photos-f32: need photos in their original sizes"),
+        (("--sweep", "--workers", 2), "--sweep cannot be combined with --workers, --cold or --plot"),
+        (("--sweep", "--batch-size", 16), f"60 records are fewer than a batch of 16 for each of {2 * CORES} workers"),
+        (("--batch-size", 8, "--photos", "nowhere"), "nowhere: no JPEG photo found"),
     ],
 )
 def test_what_cannot_be_meant(call, shards, arguments, words):
@@ -439,14 +484,140 @@ def test_other_sets_than_jpeg_squares_are_refused(call, raw_shards, short_side_s
 
 
 def test_a_large_set_is_measured_in_part(shards, tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
     from alexnet_dali.tools.bench.loader.data import lay_out
 
     with ThreadPoolExecutor(1) as pool:
         some = lay_out(shards, tmp_path, 17, set(), pool)
     assert some.split("train").records == 32  # two whole shards of 16
     assert not (tmp_path / "raw").exists() and not (tmp_path / "files").exists()
+
+
+SIZES = {"tall": (300, 450), "wide": (512, 384)}  # width, height, by class
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """Six photos of two classes: red grows to the right and green downwards, each by 240 in all."""
+    folder = tmp_path_factory.mktemp("originals")
+    for name, (width, height) in SIZES.items():
+        (folder / name).mkdir()
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[..., 0] = np.linspace(0, 240, width)
+        pixels[..., 1] = np.linspace(0, 240, height)[:, None]
+        for number in range(3):
+            Image.fromarray(pixels).save(folder / name / f"{number}.jpg", quality=95)
+    Image.new("CMYK", (300, 300)).save(folder / "tall" / "print.JPEG")
+    (folder / "wide" / "broken.jpg").write_bytes(b"not a photo")
+    (folder / "README").write_text("no photo either")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def laid_out(originals, tmp_path_factory):
+    """The benchmark's folder with the photos, and the line about them."""
+    folder = tmp_path_factory.mktemp("laid-out")
+    with ThreadPoolExecutor(1) as pool:
+        return folder, choose_photos(originals, 1000).lay_out(folder, 48, pool)
+
+
+def test_photos_are_repeated_and_the_unusable_left_out(laid_out):
+    folder, line = laid_out
+    assert "6 in their original sizes, repeated by links to 48, 2 left out" in line
+    assert sorted(path.name for path in (folder / "originals" / "train").iterdir()) == ["tall", "wide"]
+    assert open_shard_set(folder / "photos").split("train").records == 48
+
+
+def test_of_many_photos_some_are_used_and_a_flat_folder_will_do(originals, tmp_path):
+    assert len(choose_photos(originals, 4).paths) + choose_photos(originals, 4).left_out == 4
+    with ThreadPoolExecutor(1) as pool:
+        line = choose_photos(originals / "wide", 3).lay_out(tmp_path, 2, pool)
+    assert "photos: 2 in their original sizes, 1 left out" in line
+    assert [path.name for path in (tmp_path / "originals" / "train").iterdir()] == ["wide"]
+
+
+@SLOW
+@pytest.mark.parametrize("name", ORIGINAL_HERE)
+def test_photos_are_shrunk_to_256_pixels_and_windows_of_them_cut(laid_out, name):
+    """The colours' slopes tell the scale of both axes, and the side on which red is."""
+    folder, _ = laid_out
+    if not (folder / f"{name}.npz").exists():
+        save_batches(folder, "8", *sorted(ORIGINAL_HERE, key=lambda name: not name.startswith("torch")))
+    with np.load(folder / f"{name}.npz") as found:
+        images, labels = found["images"], found["labels"]
+    assert images.dtype == np.float32 and images.shape == (64, 3, 224, 224)
+    pixels = images + np.array(json.loads((folder / "photos" / "stats.json").read_text())["mean_rgb"]).reshape(3, 1, 1)
+    across = (pixels[:, 0, :, -24:].mean(axis=(1, 2)) - pixels[:, 0, :, :24].mean(axis=(1, 2))) / 200
+    down = (pixels[:, 1, -24:].mean(axis=(1, 2)) - pixels[:, 1, :24].mean(axis=(1, 2))) / 200
+    for label, (width, height) in enumerate(SIZES.values()):
+        scale = 256 / min(width, height)
+        assert np.abs(across[labels == label]) == pytest.approx(240 / (width * scale), rel=0.03)
+        assert down[labels == label] == pytest.approx(240 / (height * scale), rel=0.03)
+    assert 10 < (across < 0).sum() < 54  # flipped
+    assert len(np.unique(pixels[:, 1].mean(axis=(1, 2)).round())) > 8  # windows at several heights
+    assert np.abs(pixels[:, 2]).max() < 12 and set(labels) == {0, 1}
+
+
+@SLOW
+def test_photos_beside_the_crops(call, shards, originals, tmp_path):
+    file, plot = tmp_path / "loader.json", tmp_path / "loader.png"
+    cases = "limit-decode,ours-photos-f32,torchvision-photos-f32"
+    options = ["--cases", cases, "--photos", originals, "--json", file, "--plot", plot]
+    code, said, aside = call("loader", "--shards", shards.root, *SMALL, *options)
+    assert code == 0, aside
+    found = json.loads(file.read_text())
+    assert [row["case"] for row in found["cases"]] == cases.split(",")
+    assert any(
+        line.startswith("photos: 6 in their original sizes, repeated by links to 60, 2") for line in found["remarks"]
+    )
+    assert "repeated by links" in said and "ours to it" in said and plot.exists()
+
+
+def test_without_photos_their_cases_are_left_out_and_the_text_says_so(call, shards, monkeypatch):
+    monkeypatch.setattr("alexnet_dali.tools.bench.loader.rounds.Run.warm", lambda self, cases, *_: {})
+    code, said, aside = call("loader", "--shards", shards.root, *SMALL)
+    assert code == 0, aside
+    assert "not measured without --photos: original photos, resized and cropped online" in said
+
+
+def test_a_sweep_has_new_processes_and_several_workers(call, shards, tmp_path, monkeypatch):
+    """And the JSON has the command and all versions."""
+    file = tmp_path / "loader.json"
+    arguments = ["loader", "--shards", shards.root, "--cases", "limit-decode", "--batch-size", 8, "--seconds", 0]
+    arguments += ["--batches", 2, "--repeats", 2, "--sweep", "--json", file]
+    started = []
+    monkeypatch.setattr(
+        loader_rounds, "LoaderProcess", lambda *options: started.append(options[3]) or LoaderProcess(*options)
+    )
+    monkeypatch.setattr(sys, "argv", ["alexnet-bench", *map(str, arguments), "with space"])
+    code, said, aside = call(*arguments)
+    assert code == 0, aside
+    counts = sorted({1, CORES, 2 * CORES})
+    assert started == [count for count in counts for _ in range(2)]
+    found = json.loads(file.read_text())
+    assert [(row["case"], row["workers"]) for row in found["cases"]] == [("limit-decode", count) for count in counts]
+    assert [f"windows of 224x224; {count} workers" in said for count in counts] == [True] * len(counts)
+    assert found["command"].startswith("alexnet-bench loader --shards ") and found["command"].endswith("'with space'")
+    assert found["versions"]["torch"] == importlib.metadata.version("torch") and "cores" in found["machine"]
+
+
+@pytest.mark.parametrize("decode", ["auto", *DECODERS])
+def test_every_decoder_can_be_chosen(call, decode):
+    code, _, aside = call("loader", "--decode", decode, "--shards", "nowhere")
+    assert code == 2 and "nowhere" in aside and "decode" not in aside
+
+
+def test_a_format_is_written_once(tmp_path):
+    written = []
+
+    def write(path):
+        written.append(path)
+        time.sleep(0.2)
+        path.write_text("done")
+
+    with ThreadPoolExecutor(3) as pool:
+        targets = list(pool.map(lambda _: write_once(tmp_path / "a.lance", write), range(3)))
+    assert targets == [tmp_path / "a.lance"] * 3 and len(written) == 1
+    assert targets[0].read_text() == "done" and not written[0].exists()
 
 
 @SLOW

@@ -13,11 +13,20 @@ from ...figures.style import LIGHT
 from ..timing import Row
 from .cases import CASES
 
-NAMES = {
+NAMES = {  # of the first prefix that fits
+    "ours-jpeg-light": "alexnet-dali, mean image, light",
+    "ours-raw-light": "alexnet-dali, mean image, light",
+    "ours-photos": "alexnet-dali, prepared shards",
     "ours": "alexnet-dali",
     "native-caffe": "DALI, own Caffe reader",
+    "native-photos": "DALI, own file reader",
     "torchvision-pil": "torchvision, Pillow",
+    "torchvision-photos": "torchvision",
     "torchvision-decode": "torchvision, decode_jpeg",
+    "torchcodec": "TorchCodec",
+    "spdl": "SPDL",
+    "grain": "Grain",
+    "lance": "Lance",
     "webdataset": "WebDataset",
     "litdata": "LitData",
     "streaming": "MosaicML Streaming",
@@ -29,6 +38,7 @@ BLOCKS = {
     ("raw", "f32"): "raw pixels → float32",
     ("jpeg", "u8"): "JPEG → uint8",
     ("raw", "u8"): "raw pixels → uint8",
+    ("photos", "f32"): "original photos, or shards prepared from them → float32",
 }
 OTHERS = "#b9c2c6"
 LEFT, ROW, HEAD, GAP, LINE = 2.35, 0.3, 0.33, 0.17, 0.15  # inches: names, a bar, a title, between blocks, small print
@@ -47,7 +57,7 @@ def draw(rows: Sequence[Row], about: str, target: Path) -> None:
     total = sum(HEAD + ROW * len(block) + GAP for _, block in blocks)
     sheet = Sheet(10, 1.0 + total + 0.3 + LINE * len(small) + 0.1, LIGHT)
     sheet.head(
-        "Images per second, from stored crops to a batch",
+        "Images per second, from stored pictures to a batch",
         "Bars are medians; lines span the slowest and the fastest round.",
     )
     y, width = 1.0, sheet.width - LEFT - MARGIN

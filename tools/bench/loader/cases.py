@@ -3,23 +3,28 @@
 In:  the folder of crops that data.py writes.  Out: loaders, each an iterable of batches; ours, DALI's own reader and
 the limit are here, the others in competitors.py. All crop a random 224x224 window and flip half of the pictures:
 `f32`, minus the mean RGB, float32 (n, 3, 224, 224), -255..255; `u8`, unchanged, uint8 (n, 3, 224, 224), 0..255. The
-memory layout, channels first or last, is each loader's choice.
+memory layout, channels first or last, is each loader's choice. `light`, ours alone, is `f32` as it was trained on in
+2012: minus the mean image, with the lighting noise.
+The `photos` cases read original photos instead, and first shrink the short side to 256 pixels (photos.py).
 """
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ....pipeline.shards.manifest import ShardSet, open_shard_set
 from ....pipeline.stream.record_reader import RecordReader
 from .data import SPLIT
+
+if TYPE_CHECKING:
+    from ....pipeline.plan.lighting import Lighting
 
 CROP = 224
 
@@ -30,7 +35,7 @@ class Case:
 
     Attributes:
         name: scripts rely on it.
-        form: stored format, `jpeg` or `raw`.
+        form: stored format: `jpeg` or `raw` crops, or `photos` in their original sizes.
         output: `f32`, `u8`, or "" for the limit, which only decodes.
         make: `module:function` of this package, from a Job to an iterable of batches.
         files: the format on disk that it reads; `form` if its own writer converts that.
@@ -93,16 +98,27 @@ def _table() -> Iterator[Case]:
     for output in ("f32", "u8"):
         for form in ("jpeg", "raw"):
             yield Case(f"ours-{form}-{output}", form, output, "cases:ours")
+    for form in ("jpeg", "raw"):
+        yield Case(f"ours-{form}-light", form, "f32", "cases:ours_light")
     yield Case("native-caffe-f32", "jpeg", "f32", "cases:native_caffe")
     yield Case("torchvision-pil-f32", "jpeg", "f32", "competitors:torchvision_pil", files="files")
     yield Case("torchvision-decode-f32", "jpeg", "f32", "competitors:torchvision_decode", files="files")
+    yield Case("torchcodec-f32", "jpeg", "f32", "competitors:torchcodec", "files", "torchcodec", "torchcodec")
+    yield Case("spdl-f32", "jpeg", "f32", "competitor_spdl:loader", "files", "spdl", "spdl")
     yield Case("webdataset-f32", "jpeg", "f32", "competitors:webdataset", "tars", "webdataset", "webdataset")
     yield Case("litdata-f32", "jpeg", "f32", "competitor_litdata:loader", "files", "litdata", "litdata")
     yield Case("streaming-f32", "jpeg", "f32", "competitor_streaming:loader", "jpeg", "streaming", "mosaicml-streaming")
+    yield Case("grain-f32", "jpeg", "f32", "competitor_grain:loader", "jpeg", "grain", "grain")
+    yield Case("lance-f32", "jpeg", "f32", "competitor_lance:loader", "jpeg", "lance", "pylance")
     for output in ("f32", "u8"):
         for form in ("jpeg", "raw"):
             yield Case(f"ffcv-{form}-{output}", form, output, "competitor_ffcv:loader", form, "ffcv", "ffcv")
     yield Case("limit-decode", "jpeg", "", "cases:limit_decode")
+    yield Case("ours-photos-f32", "photos", "f32", "cases:ours")
+    yield Case("native-photos-f32", "photos", "f32", "photos:native")
+    yield Case("torchvision-photos-f32", "photos", "f32", "photos:torchvision")
+    yield Case("torchcodec-photos-f32", "photos", "f32", "photos:torchcodec", "", "torchcodec", "torchcodec")
+    yield Case("spdl-photos-f32", "photos", "f32", "competitor_spdl:loader", "", "spdl", "spdl")
 
 
 CASES = {case.name: case for case in _table()}
@@ -111,6 +127,18 @@ CASES = {case.name: case for case in _table()}
 def ours(job: Job) -> Iterable[Any]:
     """Our training stream, without the lighting, which the other loaders lack."""
     from ....pipeline.plan.lighting import Lighting
+
+    return _stream(job, Lighting("none"), "rgb")
+
+
+def ours_light(job: Job) -> Iterable[Any]:
+    """Our training stream with mean image and lighting, the defaults of training."""
+    from ....pipeline.plan.lighting import Lighting
+
+    return _stream(job, Lighting(), "image")
+
+
+def _stream(job: Job, light: "Lighting", mean: str) -> Iterable[Any]:
     from ....pipeline.plan.plan import Plan
     from ....pipeline.shards import stats
     from ....pipeline.stream.streams import train_stream
@@ -120,8 +148,8 @@ def ours(job: Job) -> Iterable[Any]:
         crops,
         stats.load_stats(crops),
         Plan(crops.split(SPLIT).records, job.batch_size, size=crops.size),
-        light=Lighting("none"),
-        mean="rgb",
+        light=light,
+        mean=mean,
         dtype={"f32": "float32", "u8": "uint8"}[job.case.output],
         threads=job.workers,
         decode=job.decode,
@@ -134,20 +162,32 @@ def native_caffe(job: Job) -> Iterator[Any]:
     Our way, cropping bytes and normalising whole rows with `fn.normalize`, is not faster with this reader (measured).
     The shuffle is the default buffer of 1,024 records; shards are read in order.
     """
+    dali: Any = importlib.import_module("nvidia.dali")  # mypy does not know its operators and constants
+    shards = [str(path) for path, _ in job.crops().split(SPLIT).shards]
+
+    def pictures() -> Any:
+        data, label = dali.fn.readers.caffe(path=shards, random_shuffle=True, name="caffe")
+        return dali.fn.decoders.image(data, device="cpu", output_type=dali.types.RGB, adjust_orientation=False), label
+
+    return native_batches(job, pictures)
+
+
+def native_batches(job: Job, pictures: Callable[[], Any]) -> Iterator[Any]:
+    """Batches of DALI's own operators.
+
+    Args:
+        pictures: returns the graph's nodes of uint8 pictures (h, w, 3) and of labels.
+    """
     import torch
 
-    dali: Any = importlib.import_module("nvidia.dali")  # mypy does not know its operators and constants
+    dali: Any = importlib.import_module("nvidia.dali")
     fn, types = dali.fn, dali.types
-    crops = job.crops()
 
     @dali.pipeline_def(batch_size=job.batch_size, num_threads=job.workers, device_id=None, seed=1)
     def graph():
-        data, label = fn.readers.caffe(
-            path=[str(path) for path, _ in crops.split(SPLIT).shards], random_shuffle=True, name="caffe"
-        )
-        pictures = fn.decoders.image(data, device="cpu", output_type=types.RGB, adjust_orientation=False)
+        whole, label = pictures()
         windows = fn.crop_mirror_normalize(
-            pictures,
+            whole,
             mean=job.mean().tolist(),
             std=[1.0] * 3,
             mirror=fn.random.coin_flip(),

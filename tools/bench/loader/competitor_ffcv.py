@@ -3,6 +3,7 @@
 In:  a Job.  Out: an iterable of (images, labels) batches.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ffcv.writer import DatasetWriter
 from ....pipeline.shards.manifest import ShardSet
 from ....pipeline.stream.record_reader import RecordReader
 from .cases import CROP, Job
-from .data import SPLIT
+from .data import SPLIT, write_once
 
 _JPEG = 0  # IMAGE_MODES["jpg"]
 
@@ -29,13 +30,8 @@ def loader(job: Job) -> Loader:
     """
     crops = job.crops()
     encoded = crops.encoding == "jpeg"
-    target = job.folder / f"ffcv-{job.case.form}.beton"
-    if not target.exists():  # the same file for float32 and uint8
-        image = _StoredJpeg(crops.size) if encoded else RGBImageField(write_mode="raw")
-        part = target.with_suffix(".part")
-        writer = DatasetWriter(str(part), {"image": image, "label": IntField()}, num_workers=job.workers)
-        writer.from_indexed_dataset(_Records(crops))
-        part.rename(target)
+    # The same file for float32 and uint8.
+    target = write_once(job.folder / f"ffcv-{job.case.form}.beton", lambda part: _write(job, part))
 
     share = (CROP / crops.size) ** 2
     images = [RandomResizedCropRGBImageDecoder((CROP, CROP), (share, share), (1.0, 1.0)), RandomHorizontalFlip()]
@@ -51,6 +47,13 @@ def loader(job: Job) -> Loader:
         custom_fields={"image": RGBImageField} if encoded else {},
         pipelines={"image": [*images, ToTensor(), ToTorchImage()], "label": [IntDecoder(), ToTensor(), Squeeze()]},
     )
+
+
+def _write(job: Job, target: Path) -> None:
+    crops = job.crops()
+    image = _StoredJpeg(crops.size) if crops.encoding == "jpeg" else RGBImageField(write_mode="raw")
+    writer = DatasetWriter(str(target), {"image": image, "label": IntField()}, num_workers=job.workers)
+    writer.from_indexed_dataset(_Records(crops))
 
 
 class _StoredJpeg(RGBImageField):

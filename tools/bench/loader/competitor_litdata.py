@@ -4,6 +4,7 @@ In:  a Job.  Out: an iterable of (images, labels) batches.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import litdata
@@ -13,12 +14,20 @@ from torchvision.transforms import v2
 
 from .cases import Job
 from .competitors import windows
-from .data import SPLIT
+from .data import SPLIT, write_once
 
 
 def loader(job: Job) -> litdata.StreamingDataLoader:
     """LitData's loader over JPEG items in chunks of 64 MB, which it decodes to tensors with torchvision."""
-    target, work = job.folder / "litdata", str(job.folder / "litdata.work")
+    target = write_once(job.folder / "litdata", lambda part: _write(job, part))
+    dataset = litdata.StreamingDataset(str(target), shuffle=True, drop_last=True, transform=_Pair(windows(job)))
+    return litdata.StreamingDataLoader(
+        dataset, batch_size=job.batch_size, num_workers=job.workers, drop_last=True, persistent_workers=True
+    )
+
+
+def _write(job: Job, target: Path) -> None:
+    work = str(job.folder / "litdata.work")
     os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = work
     litdata.optimize(
         fn=_stored,
@@ -26,10 +35,6 @@ def loader(job: Job) -> litdata.StreamingDataLoader:
         output_dir=str(target),
         chunk_bytes="64MB",
         num_workers=job.workers,
-    )
-    dataset = litdata.StreamingDataset(str(target), shuffle=True, drop_last=True, transform=_Pair(windows(job)))
-    return litdata.StreamingDataLoader(
-        dataset, batch_size=job.batch_size, num_workers=job.workers, drop_last=True, persistent_workers=True
     )
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from .cases import Job
 from .competitors import Decode, windows
-from .data import crops_of
+from .data import crops_of, write_once
 
 
 def loader(job: Job) -> DataLoader:
@@ -19,14 +19,17 @@ def loader(job: Job) -> DataLoader:
 
     JPEG files are stored as bytes and decoded by torchvision, which is faster than its `jpeg` type, which uses Pillow.
     """
-    target = job.folder / "streaming"
-    with streaming.MDSWriter(out=str(target), columns={"image": "bytes", "label": "int"}) as writer:
-        for payload, label in crops_of(job.crops()):
-            writer.write({"image": bytes(payload), "label": label})
+    target = write_once(job.folder / "streaming", lambda part: _write(job, part))
     dataset = _Windows(target, job.batch_size, Decode(windows(job)))
     return DataLoader(
         dataset, batch_size=job.batch_size, num_workers=job.workers, drop_last=True, persistent_workers=True
     )
+
+
+def _write(job: Job, target: Path) -> None:
+    with streaming.MDSWriter(out=str(target), columns={"image": "bytes", "label": "int"}) as writer:
+        for payload, label in crops_of(job.crops()):
+            writer.write({"image": bytes(payload), "label": label})
 
 
 class _Windows(streaming.StreamingDataset):

@@ -7,13 +7,14 @@ In:  a shard set of 256x256 JPEG records.  Out: in one folder, from the first sh
     files/  the JPEG files in class folders, byte for byte, for ImageFolder
     tars/   the same files in tar files, for WebDataset
 
-A shard is a random sample of all classes, and so are the first few. FFCV's, LitData's and MosaicML's formats are
-written by their own programs (competitor_*.py).
+A shard is a random sample of all classes, and so are the first few. The formats of FFCV, Grain, Lance, LitData and
+MosaicML are written by their own programs (competitor_*.py), once for all processes that read them.
 """
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,23 @@ def crops_of(shard_set: ShardSet) -> Iterator[tuple[memoryview, int]]:
             yield record.data, record.label
 
 
+def write_once(target: Path, write: Callable[[Path], None]) -> Path:
+    """Write a file or folder unless it exists; a second process waits for the first.
+
+    Args:
+        write: called with the path to write to, which then gets the name `target`.
+    Returns:
+        `target`.
+    """
+    with open(target.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            part = target.with_suffix(".part")
+            write(part)
+            part.rename(target)
+    return target
+
+
 def data_files(shard_set: ShardSet) -> list[Path]:
     """Return the files that contain a set's records."""
     return [path / "data.mdb" for path, _ in shard_set.split(SPLIT).shards]
@@ -150,8 +168,8 @@ def _check_room(crops: ShardSet, folder: Path, forms: set[str]) -> None:
     split = crops.split(SPLIT)
     small = sum(file.bytes for _, file in split.shards)
     large = split.records * crops.size**2 * datum.CHANNELS
-    # Every format twice: the other loaders' writers make copies. FFCV's two raw cases share a file.
-    needed = 2 * small * len(forms - {"raw"}) + 2 * large * ("raw" in forms)
+    # Every format several times: the other loaders' writers make copies. FFCV's two raw cases share a file.
+    needed = 3 * small * len(forms - {"raw"}) + 2 * large * ("raw" in forms)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(

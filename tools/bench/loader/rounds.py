@@ -1,9 +1,10 @@
-"""The rounds of `alexnet-bench loader`: all cases in turn, round after round, then ours with a cold page cache.
+"""The rounds of `alexnet-bench loader`: all cases in turn, round after round; ours with a cold page cache.
 
 In:  cases and the folder of crops.  Out: images per second by case and round; the failed cases and the reasons.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import click
 
 from ....pipeline.errors import UsageError
 from ....pipeline.shards.manifest import ShardSet, open_shard_set
+from ....pipeline.workers import available_cores
 from ... import console
 from ..timing import ratio, show_round
 from .cases import CASES, CROP, Case
@@ -54,7 +56,7 @@ class Run:
         )
 
     def warm(self, cases: Sequence[Case], repeats: int, seconds: float) -> Rates:
-        """Measure with a warm page cache.
+        """Measure with a warm page cache, all cases' processes at hand; each takes about 1 GB of memory.
 
         Args:
             seconds: least length of a round.
@@ -63,33 +65,56 @@ class Run:
         """
         processes: dict[str, LoaderProcess] = {}
         rates: Rates = {case.name: [] for case in cases}
-        try:
-            for case in cases:
-                click.echo(f"starting {case.name}", err=True)
-                process = self._try(case, self._process, case)
-                if process is None:
-                    continue
+
+        def start(case: Case) -> None:
+            click.echo(f"starting {case.name}", err=True)
+            process = self._try(case, self._process, case)
+            if process is not None:
                 processes[case.name] = process
-                if case.is_ours:
+
+        starting = ThreadPoolExecutor(available_cores())  # a start is mostly imports, in one thread
+        try:
+            list(starting.map(start, cases))
+            for case in cases:
+                if case.is_ours and case.name in processes:
+                    process = processes[case.name]
                     self._chosen[case.name] = process.decode
                     self.remarks.append(f"{case.name}: {process.chosen or process.decode}")
             for number in range(repeats + 1):
                 for case in cases:
                     if case.name not in processes:
                         continue
-                    rate = self._try(case, processes[case.name].round, self._batches, seconds)
+                    # The warm-up is a short round: the uncounted batches and one more.
+                    least = (self._batches, seconds) if number else (1, 0.0)
+                    rate = self._try(case, processes[case.name].round, *least)
                     if rate is None:
                         processes.pop(case.name).close()
                         continue
-                    show_round(number, case.name, rate)
                     if number:
+                        show_round(number, case.name, rate)
                         rates[case.name].append(rate)
+                    else:
+                        click.echo(f"warm-up: {case.name}", err=True)
         finally:
+            starting.shutdown(cancel_futures=True)
             for process in processes.values():
                 process.ask_to_exit()
             for process in processes.values():
                 process.close()
         return {name: rates[name] for name in rates if name in processes}
+
+    def fresh(self, cases: Sequence[Case], repeats: int, seconds: float) -> Rates:
+        """Measure as `warm` does, but with a new process for each round, so that no round inherits another's state."""
+        rates: Rates = {case.name: [] for case in cases}
+        for number in range(1, repeats + 1):
+            for case in cases:
+                rate = self._try(case, self._once, case, self._batches, seconds) if case.name in rates else None
+                if rate is None:
+                    rates.pop(case.name, None)
+                    continue
+                show_round(number, case.name, rate)
+                rates[case.name].append(rate)
+        return rates
 
     def cold(self, cases: Sequence[Case], repeats: int) -> Rates:
         """Measure with the set dropped from the page cache before each round, and measure the disk.
@@ -113,7 +138,7 @@ class Run:
                 show_round(number, f"disk-{form}", rate)
             for case in list(cases):
                 stayed = max(stayed, drop(self._files(case.form)[0]))
-                cold = self._try(case, self._once, case, batches)
+                cold = self._try(case, self._once, case, batches, 0.0)
                 if cold is None:
                     del rates[f"{case.name}-cold"]
                     cases.remove(case)
@@ -134,10 +159,10 @@ class Run:
         decode = self._chosen.get(case.name, self._decode)
         return LoaderProcess(case.name, self._folder, self._batch_size, self._workers, decode)
 
-    def _once(self, case: Case, batches: int) -> float:
+    def _once(self, case: Case, batches: int, seconds: float) -> float:
         process = self._process(case)
         try:
-            return process.round(batches, 0.0)
+            return process.round(batches, seconds)
         finally:
             process.close()
 
