@@ -3,6 +3,7 @@
 options.py    the variants of the net of 2012, as options; no torch
 alexnet.py    the net of 2012: five convolutions, three fully connected layers, two columns
 lrn.py        response normalisation, across maps and within a map
+pool.py       max pooling
 columns.py    the communication of two columns in two processes
 small_net.py  the four-layer net for small pictures
 factory.py    nets by name: ours, torchvision's, timm's

@@ -6,7 +6,7 @@ The neighbours are the five maps around a response in its column, or the 5x5 squ
 
 Plain C, called through ctypes. Where it was not compiled, lrn.py uses torch, and a step takes up to twice as long. */
 
-#include "../../pipeline/compiled.h"
+#include "kernels.h"
 
 enum { REACH = 2, FIVE = 2 * REACH + 1 };
 enum { PIXELS = 512, BLOCK = 4 }; /* across: pixels of a piece of work, and of a block, see across() */
@@ -21,26 +21,6 @@ typedef struct {
     float k, s;
     int64_t next; /* the next piece of work */
 } job;
-
-INLINE float load(const void *p, int64_t i, int bf16) {
-    if (!bf16) return ((const float *)p)[i];
-    const uint32_t bits = (uint32_t)((const uint16_t *)p)[i] << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-/* Rounds to bfloat16 as torch does: to the nearest, halves to even; NaN stays NaN. */
-INLINE void store(void *p, int64_t i, float f, int bf16) {
-    if (!bf16) {
-        ((float *)p)[i] = f;
-        return;
-    }
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    ((uint16_t *)p)[i] = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;
-}
 
 /* b^-0.25 of b > 0: a guess from the exponent, then two steps of third order; within 2 units of the last place. */
 INLINE float fourth_root(float b) {
@@ -189,7 +169,7 @@ static void work(void *argument) {
     float *memory = calloc(j->within ? (planes * j->width + 2 * REACH) * LANES : across, sizeof *memory);
     if (!memory) __atomic_store_n(&j->failed, 1, __ATOMIC_RELAXED);
     for (;;) {
-        const int64_t first = unit * __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
+        const int64_t first = unit * take(&j->next);
         if (!memory || first >= j->count) break;
         const int64_t last = j->count - first < unit ? j->count : first + unit;
         (j->bf16 ? piece_of_bf16 : piece_of_floats)(j, first, last, memory);
@@ -197,17 +177,11 @@ static void work(void *argument) {
     free(memory);
 }
 
-/* The thread pool of the OpenMP library that torch has loaded, if there is one. */
-extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
-
 /* Normalise x to `out`, or compute the gradient of x to `out` from that of y. Returns 0, or 1 if out of memory. */
 int normalise(int within, int bf16, const void *x, const void *gradient, void *out, int64_t n, int64_t height,
               int64_t width, int64_t channels, int64_t columns, float k, float s, int threads) {
     const int64_t count = within ? n : n * height * width;
     job j = {x, gradient, out, count, height, width, channels, columns, within, bf16, 0, k, s, 0};
-    if (GOMP_parallel && threads > 1)
-        GOMP_parallel(work, &j, threads, 0);
-    else
-        work(&j);
+    in_threads(threads, work, &j);
     return j.failed;
 }

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .columns import WholeNet
-from .lrn import AcrossMaps, WithinMap
+from .lrn import AcrossMaps, WithinMap, is_traced
 from .options import COLUMNS, NetOptions
+from .pool import max_pool
 
 HIDDEN = 4096  # units of fc6 and fc7
 CONV1_EDGE = 3  # zeros on the right and below, for the last of 1 + ceil((224 - 11) / 4) = 55 windows
@@ -143,7 +144,7 @@ class AlexNet(nn.Module):
         return self.place.meet(x) if self.options.talk else x
 
     def _pool(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.options.pool, stride=2, ceil_mode=True)
+        return max_pool(x, self.options.pool)
 
     def _batch_norm(self, x: Tensor, layer: int) -> Tensor:
         return self.batch_norms[layer](x) if self.options.norm == "batch" else x
@@ -162,7 +163,7 @@ def _padded(x: Tensor) -> Tensor:
 
     In training that is one copy, in autocast's dtype: padding first and casting then takes twice as long.
     """
-    if x.requires_grad or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if x.requires_grad or is_traced():
         return F.pad(x, (0, CONV1_EDGE, 0, CONV1_EDGE))
     n, channels, height, width = x.shape
     device, cast = x.device.type, x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)

@@ -119,20 +119,27 @@ class WithinMap(nn.Module):
         return f"scale={self.scale}, size={self.size}, constant={self.constant}"
 
 
-def _is_compiled(norm: AcrossMaps | WithinMap, x: Tensor) -> bool:
-    """Whether `_lrn.c` normalises x: a plain tensor on the CPU, outside of tracing and export."""
+def is_traced() -> bool:
+    """Whether torch traces, exports or transforms the code that runs, instead of computing."""
+    transformed = torch._C._are_functorch_transforms_active()
+    return transformed or torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether C can compute with x: a tensor of four dimensions on the CPU, of DTYPES, that is not traced."""
     return (
-        norm.form == COMPILED
-        and norm.size == FIVE
-        and min(norm.constant, norm.scale) > 0
-        and type(x) in (Tensor, nn.Parameter)
+        type(x) in (Tensor, nn.Parameter)
         and x.device.type == "cpu"
         and x.dtype in DTYPES
         and x.dim() == 4
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and _kernel is not None
+        and not is_traced()
     )
+
+
+def _is_compiled(norm: AcrossMaps | WithinMap, x: Tensor) -> bool:
+    """Whether `_lrn.c` normalises x."""
+    known = norm.form == COMPILED and norm.size == FIVE and min(norm.constant, norm.scale) > 0
+    return known and _kernel is not None and is_plain(x)
 
 
 class _Compiled(torch.autograd.Function):
