@@ -657,7 +657,7 @@ def test_a_terminated_run_removes_its_forms(shards, tmp_path):
     command += ["--cases", "ours-jpeg-f32", "--batch-size", "8", "--seconds", "1"]
     process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    while "warm-up" not in process.stderr.readline():
+    while "round 1" not in process.stderr.readline():
         assert process.poll() is None, process.stderr.read()
     assert list(tmp_path.iterdir())
     process.terminate()

@@ -25,7 +25,7 @@ from .photos import FORM as PHOTOS
 from .photos import choose_photos
 from .rounds import Rates, Run, check_cold, ratios
 
-RECORDS = 5_000  # all formats of as many records take 4 GB
+RECORDS = 4_000  # all formats of as many records take 3 GB
 
 
 @click.command("loader", context_settings=options.SETTINGS)
@@ -36,9 +36,11 @@ RECORDS = 5_000  # all formats of as many records take 4 GB
 @click.option("--cases", help="Cases to measure, separated by commas.  [default: all that are installed]")
 @options.batch_size
 @click.option("--batches", type=click.IntRange(1), help="Least batches per round.  [default: 8, or 4 per worker]")
-@click.option("--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Least seconds per round.")
+@click.option("--seconds", type=click.FloatRange(0), default=0.75, show_default=True, help="Least seconds per round.")
 @options.repeats
-@click.option("--records", type=click.IntRange(1), default=RECORDS, show_default=True, help="Most records to read.")
+@click.option(
+    "--records", type=click.IntRange(1), help="Most records to read.  [default: 4,000, or 2 batches per worker]"
+)
 @options.workers("Threads or processes of each loader")
 @click.option(
     "--decode",
@@ -55,8 +57,8 @@ def bench_loader(shards, photos, json_file, plot, cases, workers, cold, sweep, f
 
     A batch is a torch tensor of random 224x224 windows, half of them flipped: float32 minus the mean colour (f32), or
     unchanged (u8). One value of each 4 KiB page is read, so that lazily filled memory counts. Each loader has its own
-    process, which is stopped during the other loaders' rounds. Prefetched batches are consumed before the clock
-    starts, and the clock is paused while an epoch restarts.
+    process, which is stopped during the other loaders' rounds. A round begins with uncounted batches, which consume
+    what was prefetched, and the clock is paused while an epoch restarts.
 
     The crops are written to the system's temporary folder (TMPDIR) in the format of each loader and deleted at the
     end: the same JPEG bytes, or the pixels that these decode to. limit-decode is only libjpeg-turbo, one process per
@@ -83,7 +85,8 @@ def bench_loader(shards, photos, json_file, plot, cases, workers, cold, sweep, f
     counts = sorted({1, cores, 2 * cores}) if sweep else [workers or cores]
     batch_size, repeats, seconds = settings["batch_size"], settings["repeats"], settings["seconds"]
     shard_set = open_crops(shards, CROP)
-    records = min(settings["records"], shard_set.split(SPLIT).records)
+    records = settings["records"] or max(RECORDS, 2 * batch_size * counts[-1])
+    records = min(records, shard_set.split(SPLIT).records)
     _check_records(records, batch_size, counts[-1], cold)
     originals = choose_photos(photos, records) if any(case.form == PHOTOS for case in chosen) else None
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the temporary folder is deleted
