@@ -26,7 +26,7 @@ from ..recipes.config import Config
 from ..recipes.recipe import recipe
 from ..recipes.schedules import EarlyStop, Progress, Rates
 from ..recipes.setup import make_optimizer, recipe_for
-from . import kernel_snapshots, run_state
+from . import decoders, kernel_snapshots, run_state
 from .distributed import Team, own_device
 from .divergence import DivergenceMonitor, photos_of
 from .evaluate import EvalOptions, Result, evaluate
@@ -153,10 +153,9 @@ class Trainer:
             log.close()
 
     def _stream(self, report: Report):
-        """The batches from the position on; with `auto`, rank 0 measures which decoder is faster and all take it."""
+        """The batches from the position on; all processes use the decoder of rank 0, which chooses or measures it."""
         state = self.state
-        if state.decode == "auto" and not self.team.first:
-            state.decode = self.team.broadcast(None)
+        decoders.settle(state, self.team, self.plan, self.device)
         stream = train_stream(
             self.shard_set,
             self.stats,
@@ -169,7 +168,7 @@ class Trainer:
             threads=self.team.threads,
             decode=state.decode,
         )
-        if state.decode == "auto":
+        if self.team.first:
             self.team.broadcast(stream.decode)
         state.decode = stream.decode
         for text in filter(None, (state.note, stream.chosen)):
@@ -253,7 +252,7 @@ class Trainer:
         options = EvalOptions(
             crop=self.recipe.crop,
             mean=self.recipe.mean,
-            decode=self.state.decode,
+            decode=decoders.for_views(self.state.decode),
             device=self.device,
             precision=self.config.precision,
         )

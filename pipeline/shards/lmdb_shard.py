@@ -160,6 +160,7 @@ class Shard:
         in_order: records will be read in key order, so the kernel should read ahead.
     Attributes:
         places: int64 (records, 2), offset and length of each record in bytes.
+        opened: the file's size in bytes and time of change in nanoseconds when it was opened.
     Raises:
         ShardError: missing, truncated, damaged, or not what dataset.json says.
         OpenFilesError: too many files are open.
@@ -171,9 +172,9 @@ class Shard:
         check_format(self.data)
         try:
             self.handle = os.open(self.data, os.O_RDONLY | os.O_CLOEXEC)
-            self._opened = self._state()
-            if self._opened[0] != file.bytes:
-                raise self._refused(f"{self._opened[0]:,} bytes, but dataset.json says {file.bytes:,}")
+            self.opened = self._state()
+            if self.opened[0] != file.bytes:
+                raise self._refused(f"{self.opened[0]:,} bytes, but dataset.json says {file.bytes:,}")
             self.places = self._places()
         except OSError as error:
             if too_many(error):
@@ -194,9 +195,9 @@ class Shard:
             ShardError: it was changed in place.
         """
         now = self._state()
-        if now != self._opened:
+        if now != self.opened:
             raise ShardError(
-                f"{self.data}: changed while it was being read: {now[0]:,} bytes, {self._opened[0]:,} before",
+                f"{self.data}: changed while it was being read: {now[0]:,} bytes, {self.opened[0]:,} before",
                 "copy or build the shard set again, into another folder than the old one, and resume",
             )
 

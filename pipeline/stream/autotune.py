@@ -1,8 +1,9 @@
-"""Which decoder is faster on this machine, DALI or threads: both are measured on the first batches of the run.
+"""Which decoder is faster with this GPU, DALI or threads: both are measured on the first batches of the run.
 
 In:  a function that makes a stream.  Out: the faster decoder's name, and a sentence with the measurement.
 The measured batches are discarded, and the run starts at its first batch with one decoder for all of it. So the choice
 changes no batch; but on a GPU, whose decoder rounds differently, a resumed run has to use the same decoder.
+On the CPU nothing is measured (make_stream.py): threads are faster there, and fastest where no graph follows.
 """
 
 import time
@@ -20,7 +21,7 @@ from .record_reader import RecordReader
 if TYPE_CHECKING:  # the command line reads DECODERS and must not wait for torch and DALI
     from .stream import Stream
 
-DECODERS = ("threads", "dali")
+FUSED, THREADS, DALI = DECODERS = ("fused", "threads", "dali")
 WARM_UP, MEASURED = 3, 8  # batches with each decoder
 LONGEST_SECONDS = 2.0  # of measuring each
 
@@ -31,16 +32,16 @@ def check(decode: str) -> None:
     """Check the name of a decoder.
 
     Raises:
-        UsageError: it is neither `auto`, `threads` nor `dali`.
+        UsageError: it is neither `auto` nor one of `DECODERS`.
     """
     if decode not in ("auto", *DECODERS):
-        raise UsageError(f"unknown decoder {decode!r}", "choose auto, threads or dali")
+        raise UsageError(f"unknown decoder {decode!r}", "choose auto, fused, threads or dali")
 
 
 def pick_decoder(
     make: "Callable[[str], Stream]", key: Hashable, feed: RecordReader, records: Iterable[np.ndarray]
 ) -> tuple[str, str]:
-    """Measure both decoders, once for each `key` in this process.
+    """Measure `threads` and `dali`, once for each `key` in this process.
 
     Args:
         make: makes the run's stream with a decoder, from its first batch on.
@@ -55,11 +56,11 @@ def pick_decoder(
         with closing(feed), closing(ReadAhead(feed)) as reader:
             for reading in [reader.want(batch) for batch in islice(records, WARM_UP + MEASURED)]:
                 reading.result()
-        tried = {name: _rate(make, name) for name in DECODERS}
+        tried = {name: _rate(make, name) for name in (THREADS, DALI)}
         rates = {name: rate for name, rate in tried.items() if not isinstance(rate, Exception)}
         failed = {name: error for name, error in tried.items() if isinstance(error, Exception)}
         if not rates:
-            raise failed[DECODERS[0]]
+            raise failed[THREADS]
         best = max(rates, key=lambda name: rates[name])  # the first where they are equal
         for name, error in failed.items():
             _known[key] = best, f"decode {best}: {name} failed: {_in_one_line(error)}"

@@ -1,11 +1,11 @@
-"""The callback that DALI calls for its next batch: it turns plans into arrays, some batches ahead.
+"""Turns plans into arrays, some batches ahead: for DALI, which calls it for its next batch, or finished, for a Stream.
 
 In:  plans, a RecordReader, and threads that read ahead and decode.
 Out: lists of arrays, kept alive until DALI has read them.
 
     read ahead    AHEAD batches: their records are being brought into memory
-    decoded       DECODED batches, if threads decode: their windows are being cut
-    handed over   dali_graph.PREFETCH batches: DALI is processing them
+    decoded       DECODED batches, if threads decode: their records are being read, decoded and cut
+    handed over   dali_graph.PREFETCH batches: DALI is processing them; finished pictures: one, the Stream's
 
 A source holds no reference to its Stream, so a dropped Stream ends at once.
 """
@@ -17,11 +17,10 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
-from ..errors import StreamError
+from ..errors import AlexnetError, StreamError
 from ..plan.plan import BatchPlan
-from .decoder import DecodeFault, Decoder, Decoding, Windows
+from .decoder import Decoder, Decoding, fault, picture_error
 from .prefetch import ReadAhead
 from .record_reader import Payloads, RecordReader
 
@@ -36,19 +35,16 @@ class BatchJob:
     Attributes:
         plan: a BatchPlan, or record indices, int64 (n,).
         reading: done when its records are in memory.
-        started: its records were read, and if threads decode, they have begun.
-        payloads: of its records, once started.
-        decoding: in progress, or None.
+        decoding: in progress in the threads, or None.
+        payloads: of its records, where no threads decode; or None.
         arrays: what DALI reads; kept here because DALI makes no copies.
         error: raised when the batch's turn comes.
     """
 
-    payloads: Payloads
-
     def __init__(self, plan: BatchPlan | np.ndarray, reading: Future):
         self.plan, self.reading = plan, reading
-        self.started = False
         self.decoding: Decoding | None = None
+        self.payloads: Payloads | None = None
         self.arrays: list | None = None
         self.error: Exception | None = None
 
@@ -57,16 +53,22 @@ class BatchJob:
         """int64 (n,), indices in the split."""
         return self.plan.records if isinstance(self.plan, BatchPlan) else self.plan
 
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (n,), -1 for none; once the batch was handed over."""
+        read = self.decoding or self.payloads
+        assert read is not None, "it was handed over"
+        return read.labels
+
 
 class BatchSource:
-    """The callback of a DALI pipeline; owns the threads that read ahead and decode.
+    """Returns the arrays of batch after batch; owns the threads that read ahead and decode.
 
     Args:
         feed: of the split; closed with the source.
         plans: the batches: BatchPlans, or record indices, int64 (n,).
-        numbers: computes from a plan and its payloads what goes to DALI beside the pictures.
-        decoder: cuts windows in threads; without it payloads go to DALI unchanged.
-        windows: computes from a plan and its payloads the windows that `decoder` cuts.
+        numbers: computes from a plan and its pictures' sides, int64 (n, 2), what is returned after the pictures.
+        decoder: reads, decodes and cuts in threads; without it payloads are returned unchanged.
         clock: seconds.
     Attributes:
         disk_seconds, decode_seconds: time spent waiting here, see StageTimes.
@@ -76,13 +78,12 @@ class BatchSource:
         self,
         feed: RecordReader,
         plans: Iterator,
-        numbers: Callable[[Any, Payloads], list],
+        numbers: Callable[[Any, np.ndarray], list],
         decoder: Decoder | None = None,
-        windows: Callable[[Any, Payloads], Windows] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self._feed, self._plans, self._numbers = feed, plans, numbers
-        self._decoder, self._windows, self._clock = decoder, windows, clock
+        self._decoder, self._clock = decoder, clock
         self._reader = ReadAhead(feed)
         self._ahead: deque[BatchJob] = deque()
         self._handed: deque[BatchJob] = deque()
@@ -101,11 +102,10 @@ class BatchSource:
                 self._handed.append(job)
                 self._look_ahead()
         except Exception as error:  # kept, since DALI may raise another one
-            self._failure = error
+            # An error of the threads references a batch's memory through its frames. It says enough without.
+            self._failure = error.with_traceback(None) if isinstance(error, AlexnetError) else error
             if job is not None:
-                self._failure = self._named(error, job)
-                vars(job).pop("payloads", None)
-                job.decoding = None
+                job.payloads = job.decoding = None
         # Raised outside the handler it references neither the other error nor, through its frames, a batch's memory.
         if self._failure is not None:
             raise self._failure
@@ -114,20 +114,27 @@ class BatchSource:
         return arrays
 
     def _arrays(self, job: BatchJob) -> list:
-        """Wait for a batch's records and pictures; return what DALI reads."""
+        """Wait for a batch's records and pictures; return them, and the numbers."""
         began = self._clock()
         job.reading.result()
         self.disk_seconds += self._clock() - began
-        self._start(job)
+        if self._decoder is None:
+            began = self._clock()
+            job.payloads = self._feed.read(job.records)
+            self.disk_seconds += self._clock() - began
+            job.arrays = [job.payloads.data, *self._numbers(job.plan, job.payloads.sides)]
+            return job.arrays
+        self._start(self._decoder, job)
         if job.error is not None:
             raise job.error
+        assert job.decoding is not None, "it was started"
         began = self._clock()
-        pictures = job.decoding.wait() if job.decoding else job.payloads.data
+        pictures = job.decoding.wait()
         self.decode_seconds += self._clock() - began
-        if job.decoding:
-            self._feed.release(job.payloads)
-        job.arrays = [pictures, *self._numbers(job.plan, job.payloads)]
-        return job.arrays
+        arrays = [pictures, *self._numbers(job.plan, job.decoding.sides)]
+        if self._decoder.finishing is None:  # finished pictures are the reader's alone
+            job.arrays = arrays
+        return arrays
 
     def used(self, wait: Callable[[], object] = lambda: None) -> BatchJob:
         """Return the batch that DALI has just returned; `wait` returns when its copies to a GPU are done."""
@@ -137,7 +144,7 @@ class BatchSource:
             old, done = self._behind.popleft()
             if old.decoding:
                 old.decoding.release(done)
-            else:
+            elif old.payloads:
                 self._feed.release(old.payloads, done)
         return job
 
@@ -146,9 +153,11 @@ class BatchSource:
         if self._failure is not None:
             return self._failure
         for job in self._handed:
-            for place in range(len(job.records) if self._decoder is None and self._feed.encoded else 0):
-                if _fault(job.payloads, place):
-                    return self._named(DecodeFault(place), job)
+            if job.payloads is None or not self._feed.encoded:
+                continue
+            for record, data, sides in zip(job.records.tolist(), job.payloads.data, job.payloads.sides, strict=True):
+                if fault(data, *sides):
+                    return picture_error(self._feed, record, data, *sides)
         return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
 
     def close(self) -> None:
@@ -169,45 +178,22 @@ class BatchSource:
             job = BatchJob(plan, Future())
             job.reading = self._reader.want(job.records)
             self._ahead.append(job)
-        for job in list(self._ahead)[: DECODED if self._decoder else 0]:
+        if self._decoder is None:
+            return
+        for job in list(self._ahead)[:DECODED]:
             if not job.reading.done():
                 break
-            self._start(job)
+            self._start(self._decoder, job)
 
-    def _start(self, job: BatchJob) -> None:
-        """Read a batch's records and start to decode them; an error is kept until the batch's turn comes."""
-        if job.started:
-            return
-        job.started, began = True, self._clock()
-        try:
-            job.payloads = self._feed.read(job.records)
-            self.disk_seconds += self._clock() - began
-            if self._decoder is not None and self._windows is not None:
-                job.decoding = self._decoder.begin(job.payloads, self._windows(job.plan, job.payloads))
-        except Exception as error:
-            job.error = error
-
-    def _named(self, error: Exception, job: BatchJob) -> Exception:
-        """Replace the error of a picture that does not decode by one that names its record."""
-        if not isinstance(error, DecodeFault):
-            return error
-        record = int(job.records[error.place])
-        return StreamError(f"{self._feed.name(record)}: {_fault(job.payloads, error.place)}", self._feed.hint(record))
+    def _start(self, decoder: Decoder, job: BatchJob) -> None:
+        """Start to decode a batch; an error is kept until its turn comes."""
+        if job.decoding is None and job.error is None:
+            try:
+                job.decoding = decoder.begin(job.plan)
+            except Exception as error:
+                job.error = error
 
 
 def _ahead(records: int) -> int:
     """Number of batches of this many records that are read ahead."""
     return max(DECODED + 1, min(AHEAD, AHEAD_RECORDS // max(records, 1)))
-
-
-def _fault(payloads: Payloads, place: int) -> str:
-    """Describe what is wrong with a JPEG file; empty where nothing is."""
-    data, (height, width) = payloads.data[place], payloads.sides[place]
-    try:
-        rows, columns, *_ = simplejpeg.decode_jpeg_header(data)
-        if (rows, columns) == (height, width):
-            simplejpeg.decode_jpeg(data, colorspace="RGB")
-            return ""
-        return f"its JPEG is {columns}x{rows}, but its record says {width}x{height}"
-    except ValueError:
-        return "its JPEG does not decode"

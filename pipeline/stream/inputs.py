@@ -1,12 +1,13 @@
 """The numbers that enter the DALI graph with each batch: windows, reflections, lighting and gain.
 
-In:  a plan and the payloads' sizes.  Out: NumPy arrays, for DALI or for the threads that cut.  No DALI, no torch.
+In:  a plan and the pictures' sizes.  Out: NumPy arrays, for DALI or for the threads that cut.  No DALI, no torch.
 
-TrainInputs and ViewInputs have the same three methods, which BatchSource calls for each batch:
+TrainInputs and ViewInputs have the same methods:
 
     whole     what DALI gets beside whole pictures, which it cuts itself
-    cut       what DALI gets beside windows that threads have cut
-    windows   what the threads cut
+    cut       what DALI gets beside windows that threads have cut, or what finishes these
+    windows   what the threads cut, for a part of a batch
+    side      of the squares that the threads cut, pixels
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from ..plan.resized_crop import ResizedCrop, resized_windows
 from ..shards.stats import Stats
 from .dali_ops import Pictures
 from .decoder import Windows
-from .record_reader import Payloads
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,27 @@ class TrainInputs:
     resized: ResizedCrop | None
     values: bool
 
-    def whole(self, batch: BatchPlan, payloads: Payloads) -> list[np.ndarray]:
-        """The inputs of `train_graph` after the payloads: windows, flip int32 (n,), then `cut`'s."""
+    @property
+    def side(self) -> int:
+        """The crop's."""
+        return self.pictures.crop
+
+    def whole(self, batch: BatchPlan, sides: np.ndarray) -> list[np.ndarray]:
+        """The inputs of `train_graph` after the payloads: windows, flip int32 (n,), then `cut`'s.
+
+        Args:
+            sides: of the whole pictures, int64 (n, 2), height and width, pixels.
+        """
         flip = batch.flip.astype(np.int32)
         if self.resized:
-            left, top, width, height = self._drawn(batch, payloads)
+            left, top, width, height = self._drawn(batch, sides)
             places = [np.stack(pair, axis=1).astype(np.int32) for pair in ((top, left), (height, width))]
         else:
-            places = _corners(self.pictures, payloads)
+            places = _corners(self.pictures, sides)
             places += [(offset / self.pictures.far).astype(np.float32) for offset in (batch.left, batch.top)]
-        return [*places, flip, *self.cut(batch, payloads)]
+        return [*places, flip, *self.cut(batch)]
 
-    def cut(self, batch: BatchPlan, payloads: Payloads) -> list[np.ndarray]:
+    def cut(self, batch: BatchPlan) -> list[np.ndarray]:
         """Mean less lighting, float32 (n, 3), grey levels 0..255, and gain, float32 (n, 1, 1, 1); [] for uint8."""
         if not self.values:
             return []
@@ -62,18 +71,18 @@ class TrainInputs:
             means = means - lighting_offsets(batch.gaussians, self.stats, scale)
         return [means.astype(np.float32), np.full((len(batch.records), 1, 1, 1), gain, np.float32)]
 
-    def windows(self, batch: BatchPlan, payloads: Payloads) -> Windows:
+    def windows(self, batch: BatchPlan, sides: np.ndarray) -> Windows:
         """The planned windows, in pixels of the whole picture."""
         crop = self.pictures.crop
         if self.resized:
-            return Windows(*self._drawn(batch, payloads), batch.flip, crop)
-        (left, top), side = _squares(self.pictures, payloads), np.full(len(batch.records), crop)
-        return Windows(left + batch.left, top + batch.top, side, side, batch.flip, crop)
+            return Windows(*self._drawn(batch, sides), batch.flip)
+        (left, top), side = _squares(self.pictures, sides), np.full(len(batch.records), crop)
+        return Windows(left + batch.left, top + batch.top, side, side, batch.flip)
 
-    def _drawn(self, batch: BatchPlan, payloads: Payloads) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _drawn(self, batch: BatchPlan, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Left, top, width, height of windows that will be resized, int64 (n,), pixels."""
         assert self.resized is not None and batch.resized is not None, "the plan and the inputs agree"
-        heights, widths = payloads.sides.T
+        heights, widths = sides.T
         return resized_windows(batch.resized, heights, widths, self.resized)
 
 
@@ -83,27 +92,32 @@ class ViewInputs:
 
     pictures: Pictures
 
-    def whole(self, records: np.ndarray, payloads: Payloads) -> list[np.ndarray]:
-        """The inputs of `views_graph` after the payloads: corners of the squares, where pictures are not square."""
-        return _corners(self.pictures, payloads)
+    @property
+    def side(self) -> int:
+        """The stored pictures' short side."""
+        return self.pictures.size
 
-    def cut(self, records: np.ndarray, payloads: Payloads) -> list[np.ndarray]:
+    def whole(self, records: np.ndarray, sides: np.ndarray) -> list[np.ndarray]:
+        """The inputs of `views_graph` after the payloads: corners of the squares, where pictures are not square."""
+        return _corners(self.pictures, sides)
+
+    def cut(self, records: np.ndarray) -> list[np.ndarray]:
         """Nothing: squares need no further numbers."""
         return []
 
-    def windows(self, records: np.ndarray, payloads: Payloads) -> Windows:
+    def windows(self, records: np.ndarray, sides: np.ndarray) -> Windows:
         """The central squares."""
-        side = np.full(len(payloads.sides), self.pictures.size)
-        left, top = _squares(self.pictures, payloads)
-        return Windows(left, top, side, side, np.zeros(len(side), np.uint8), self.pictures.size)
+        side = np.full(len(sides), self.pictures.size)
+        left, top = _squares(self.pictures, sides)
+        return Windows(left, top, side, side, np.zeros(len(side), np.uint8))
 
 
-def _corners(pictures: Pictures, payloads: Payloads) -> list[np.ndarray]:
+def _corners(pictures: Pictures, sides: np.ndarray) -> list[np.ndarray]:
     """Top and left of the central squares, floored: [int32 (n, 2)], pixels, or [] where pictures are square."""
-    return [] if pictures.square else [((payloads.sides - pictures.size) // 2).astype(np.int32)]
+    return [] if pictures.square else [((sides - pictures.size) // 2).astype(np.int32)]
 
 
-def _squares(pictures: Pictures, payloads: Payloads) -> tuple[np.ndarray, np.ndarray]:
+def _squares(pictures: Pictures, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Left and top of the central squares, floored: int64 (n,), pixels."""
-    top, left = ((payloads.sides - pictures.size) // 2).T
+    top, left = ((sides - pictures.size) // 2).T
     return left, top

@@ -9,6 +9,7 @@ draws of all together are the same on any number of processes. `state_dict()` is
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ from ..plan.lighting import Lighting
 from ..plan.plan import Augmentation, Plan, rank_share
 from ..shards.manifest import ShardSet, open_shard_set
 from ..shards.stats import Stats, load_stats
+from .autotune import FUSED
+from .finish import why_not_fused
 from .stream import Stream
 from .streams import train_stream, views_stream
 
@@ -159,7 +162,8 @@ class TrainLoader(_Loader):
         """Continue there in the next iteration, to the end of its epoch, with the same decoder.
 
         Args:
-            state: from `state_dict`; epoch and step suffice.
+            state: from `state_dict`; epoch and step suffice. Where its decoder is `fused`, which is not possible here,
+                a warning says so, and the pixels differ by rounding.
         Raises:
             PlanError: no such step, or another seed, batch size, shard set or decoder.
         """
@@ -172,9 +176,18 @@ class TrainLoader(_Loader):
                     "open the shard set of the state" if name == "fingerprint" else f"give {name}={saved!r}",
                 )
         self._go_to(int(state["epoch"]), int(state["step"]), next(self._turns))
-        if state.get("decode", "auto") not in ("auto", self.state_dict()["decode"]):
-            self._options["decode"] = state["decode"]
+        saved = state.get("decode", "auto")
+        if saved not in ("auto", self.state_dict()["decode"]):
+            reason = self._why_not_fused() if saved == FUSED else ""
+            if reason:
+                warnings.warn(f"the state was decoded by fused, which is not possible: {reason}", stacklevel=2)
+            self._options["decode"] = "auto" if reason else saved
             self._ahead = None  # the running stream uses the other decoder
+
+    def _why_not_fused(self) -> str:
+        options = {name: self._options[name] for name in ("dtype", "layout") if name in self._options}
+        on_cpu = torch.device(self._options.get("device", "cpu")).type == "cpu"
+        return why_not_fused(on_cpu, resized=self.augmentation.resized is not None, **options)
 
     def _go_to(self, epoch: int, step: int, turn: int) -> None:
         if epoch < 0 or not 0 <= step < len(self):

@@ -1,12 +1,16 @@
-"""Run a DALI pipeline and return its batches as torch tensors, without a copy; release everything in the right order.
+"""Return batches as torch tensors, without a copy; release everything in the right order.
 
-In:  a source of batches, a graph.  Out: Batch after Batch.  streams.py decides what is in a batch.
+In:  a source of batches, and their last step.  Out: Batch after Batch.  streams.py decides what is in a batch.
+
+The last step is a DALI graph, which calls the source for its next batch, or nothing: the source's threads have finished
+the pictures. All else is the same for both: reading ahead, threads, errors, labels, waiting times, interruptions, ends.
 """
 
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,19 +41,75 @@ class Batch:
     plan: BatchPlan | None
 
 
+class LastStep(Protocol):
+    """What a stream does with the batches of its source."""
+
+    is_graph: bool  # waiting in `run`, except for the source, is waiting for DALI
+
+    def run(self) -> Any:
+        """Run the next batch; StopIteration at the end."""
+
+    def tensor(self, output: Any) -> torch.Tensor:
+        """Return the pictures that `run` has returned, as a tensor without a copy."""
+
+    def stop(self) -> None:
+        """Stop; nothing reads the source's memory any more."""
+
+
+class DaliGraph:
+    """A DALI pipeline around the source, on the CPU or on a GPU."""
+
+    is_graph = True
+
+    def __init__(self, pipeline: Any, device: torch.device):
+        self._pipeline, self._device = pipeline, device
+
+    def run(self) -> Any:
+        """Run the pipeline, which has called the source for some batches more than it returns."""
+        return self._pipeline.run(torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None)
+
+    def tensor(self, output: Any) -> torch.Tensor:
+        """Return the output; on a GPU the current CUDA stream waits for DALI's, the host does not."""
+        return torch.from_dlpack(output[0].as_tensor())
+
+    def stop(self) -> None:
+        """Stop its threads, even if it is referenced elsewhere; DALI has no public method for this."""
+        self._pipeline.__del__()
+
+
+class Finished:
+    """The source's threads have finished the pictures: nothing is left to do."""
+
+    is_graph = False
+
+    def __init__(self, source: BatchSource):
+        self._source = source
+
+    def run(self) -> Any:
+        """Return the source's next pictures."""
+        return self._source()[0]
+
+    def tensor(self, output: Any) -> torch.Tensor:
+        """Return the pictures; their buffer is used again when no tensor references it."""
+        return torch.from_numpy(output)
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+
 class Stream:
-    """An iterator over the batches of a DALI pipeline. Use it in a `with`, close it, or drop it when done.
+    """An iterator over batches. Use it in a `with`, close it, or drop it when done.
 
     Batches stay valid after later ones were fetched and after closing. An interruption within a batch ends the stream.
 
     Args:
-        source: what DALI calls for each batch; the stream closes it.
-        make_graph: builds the pipeline around it.
+        source: of the batches; the stream closes it.
+        make_last: makes the last step around it.
         device: where the batches are.
         layout: memory layout of the pictures, `HWC` or `CHW`.
         threads: of decoding, and of DALI.
-        decode: the decoder, `threads` or `dali`; of raw pixels what cuts.
-        chosen: why this decoder, where it was measured.
+        decode: the decoder, one of `DECODERS`; of raw pixels what cuts.
+        chosen: why this decoder, where it was chosen automatically.
         clock: seconds.
     Attributes:
         decode, chosen: as above.
@@ -58,7 +118,7 @@ class Stream:
     def __init__(
         self,
         source: BatchSource,
-        make_graph: Callable,
+        make_last: Callable[[BatchSource], LastStep],
         device: torch.device,
         *,
         layout: str = "HWC",
@@ -73,13 +133,13 @@ class Stream:
         self._failure: Exception | None = None
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         try:
-            self._pipeline = make_graph(source)
+            self._last = make_last(source)
         except BaseException:
             source.close()
             raise
-        # DALI and the threads read the source's memory, so they must stop before it is freed. In a reference cycle
+        # DALI and the threads use the source's memory, so they must stop before it is freed. In a reference cycle
         # Python may finalize the source first; this callback runs before that.
-        self._stop = weakref.finalize(self, _stop, self._pipeline, source)
+        self._stop = weakref.finalize(self, _stop, self._last, source)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -124,27 +184,26 @@ class Stream:
         self._stop()
 
     def _batch(self) -> Batch:
-        outputs = self._run()
+        output = self._run()
         began = self._clock()
-        # On a GPU the current CUDA stream waits for DALI's; the host does not.
-        images = torch.from_dlpack(outputs[0].as_tensor())
+        images = self._last.tensor(output)
         job = self._source.used(self._when_read())
-        labels = self._labels(job.payloads.labels)
+        labels = self._labels(job.labels)
         self._copy_seconds += self._clock() - began
         return Batch(
             # (n, [views,] height, width, 3) in memory, seen as (n, [views,] 3, height, width): channels_last.
             images.movedim(-1, -3) if self._layout == "HWC" else images,
             labels,
-            bool((job.payloads.labels < 0).any()),
+            bool((job.labels < 0).any()),
             job.records,
             job.plan if isinstance(job.plan, BatchPlan) else None,
         )
 
-    def _run(self) -> tuple:
+    def _run(self) -> Any:
         source, began = self._source, self._clock()
         elsewhere = source.disk_seconds + source.decode_seconds
         try:
-            return self._pipeline.run(torch.cuda.current_stream(self._device) if self._side else None)
+            return self._last.run()
         except StopIteration:
             raise
         except Exception as error:
@@ -152,9 +211,9 @@ class Stream:
             if self._failure is error:
                 raise
             raise self._failure from error
-        finally:  # DALI calls the source inside run
+        finally:  # the source is called inside run
             waited = source.disk_seconds + source.decode_seconds - elsewhere
-            self._graph_seconds += self._clock() - began - waited
+            self._graph_seconds += self._clock() - began - waited if self._last.is_graph else 0.0
 
     def _labels(self, labels: np.ndarray) -> torch.Tensor:
         """Copy labels to the device in a CUDA stream of their own, beside the step that still runs there."""
@@ -181,6 +240,6 @@ def _at_once() -> None:
     """On the CPU a returned batch has already been read."""
 
 
-def _stop(pipeline, source: BatchSource) -> None:
-    pipeline.__del__()  # stops its threads even if it is referenced elsewhere; DALI has no public method for this
+def _stop(last: LastStep, source: BatchSource) -> None:
+    last.stop()
     source.close()

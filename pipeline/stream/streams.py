@@ -7,31 +7,23 @@ In:  a shard set, its statistics and a plan.  Out: Batch after Batch, each as pl
     with views_stream(shard_set, stats, "val", views=10) as stream:
         for batch in stream: ...            # every record once
 
-Two decoders, one graph. `decode="dali"`: DALI gets the records, and on a GPU decodes there. `decode="threads"`: a pool
-of threads decodes and cuts into reused buffers, and DALI gets windows. `auto` measures which is faster here.
+make_stream.py describes the decoders among which `decode` chooses.
 """
-
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import DeviceError, PlanError, StatsError
 from ..plan.lighting import Lighting
-from ..plan.plan import Plan, evaluation_batches
+from ..plan.plan import Plan
 from ..plan.views import views_of
 from ..shards.manifest import ShardSet
 from ..shards.stats import Stats, mean_and_std
 from ..workers import available_cores
-from . import autotune, dali_graph
-from .batch_source import BatchSource
+from . import autotune
 from .dali_ops import Pictures
-from .decoder import Decoder
 from .inputs import TrainInputs, ViewInputs
-from .record_reader import RecordReader
+from .make_stream import TrainStreams, ViewStreams
 from .stream import Stream
 
 
@@ -64,9 +56,9 @@ def train_stream(
         layout: memory layout of the pictures, `HWC`, which is channels_last, or `CHW`.
         device: where everything after decoding runs and the batches are.
         threads: of the CPU's part; 0, one for each core.
-        decode: `threads`, `dali`, or `auto`, see the module; the stream's `decode` says which, its `chosen` why.
-            On the CPU both give the same pixels except for resized crops (decoder.py); on a GPU they differ by
-            rounding, so resume with the decoder that the stream's `decode` named.
+        decode: `fused`, `threads`, `dali`, or `auto`, see make_stream.py; the stream's `decode` says which,
+            its `chosen` why. On the CPU all give the same pixels except for resized crops (decoder.py); on a GPU they
+            differ by rounding, so resume with the decoder that the stream's `decode` named.
     Returns:
         an iterator of Batch, images (n, 3, crop, crop), RGB; close it, or use it in a `with`.
     Raises:
@@ -75,7 +67,7 @@ def train_stream(
         PlanError: the plan is of another set, or an option is unknown or impossible.
         StreamError: DALI is missing or fails.
         DeviceError: there is no such GPU.
-        UsageError: unknown decoder.
+        UsageError: unknown decoder, or `fused` is not possible.
     """
     device = _checked_device(device)
     autotune.check(decode)
@@ -94,8 +86,7 @@ def train_stream(
     pictures = _pictures(shard_set, stats, plan.augmentation.crop, mean, resized=resized is not None)
     inputs = TrainInputs(pictures, stats, light, resized, values=dtype != "uint8")
     common = (shard_set, "train", inputs, device, threads or available_cores(), dtype, layout)
-    streams = _TrainStreams(*common, plan, (epoch, step))
-    return streams.open("threads" if decode == "auto" and resized and device.type == "cpu" else decode)
+    return TrainStreams(*common, plan, (epoch, step)).open(decode)
 
 
 def views_stream(
@@ -141,114 +132,7 @@ def views_stream(
     pictures = _pictures(shard_set, stats, crop, mean, resize)
     windows = views_of(views, pictures.side, crop)
     common = (shard_set, split, ViewInputs(pictures), device, threads or available_cores(), dtype, layout)
-    return _ViewStreams(*common, windows, (records, batch_size, rank, ranks)).open(decode)
-
-
-@dataclass(frozen=True)
-class _Streams(ABC):
-    """Makes streams of the same batches with either decoder.
-
-    Attributes:
-        inputs: the numbers of each batch.
-        threads: of decoding, and of DALI.
-        dtype, layout: of the pictures.
-    """
-
-    shard_set: ShardSet
-    split: str
-    inputs: TrainInputs | ViewInputs
-    device: torch.device
-    threads: int
-    dtype: str
-    layout: str
-
-    @abstractmethod
-    def plans(self) -> Iterator:
-        """Plan the batches, from the first on."""
-
-    @abstractmethod
-    def graph(self, source: Callable, decode: str) -> Any:
-        """Build the DALI pipeline for one decoder."""
-
-    def open(self, decode: str) -> Stream:
-        """Make the stream with this decoder; with `auto`, with the one that is faster here."""
-        if decode != "auto":
-            return self.make(decode)
-        key = (self.shard_set.root, self.shard_set.encoding, self.device, self.threads)
-        records = (getattr(plan, "records", plan) for plan in self.plans())
-        return self.make(*autotune.pick_decoder(self.make, key, RecordReader(self.shard_set, self.split), records))
-
-    def make(self, decode: str, chosen: str = "") -> Stream:
-        """Make the stream with `dali` or `threads`; `chosen` says why it is this one."""
-        return Stream(
-            self.source(decode),
-            lambda source: self.graph(source, decode),
-            self.device,
-            layout=self.layout,
-            threads=self.threads,
-            decode=decode,
-            chosen=chosen,
-        )
-
-    def source(self, decode: str) -> BatchSource:
-        """Make what DALI calls for each batch."""
-        feed, inputs = RecordReader(self.shard_set, self.split), self.inputs
-        if decode == "dali":
-            return BatchSource(feed, self.plans(), inputs.whole)
-        decoder = Decoder(feed.encoded, self.threads, pinned=self.device.type == "cuda")
-        return BatchSource(feed, self.plans(), inputs.cut, decoder, inputs.windows)
-
-    def incoming(self, decode: str) -> Pictures:
-        """Describe the pictures that enter the graph: as they are stored, or decoded and cut by threads."""
-        pictures = self.inputs.pictures
-        return pictures if decode == "dali" else replace(pictures, encoded=False, square=True)
-
-
-@dataclass(frozen=True)
-class _TrainStreams(_Streams):
-    """Training windows from `first`, an epoch and a step, on."""
-
-    plan: Plan
-    first: tuple[int, int]
-
-    def plans(self) -> Iterator:
-        return self.plan.batches(*self.first)
-
-    def graph(self, source: Callable, decode: str) -> Any:
-        return dali_graph.train_graph(
-            source,
-            self.incoming(decode),
-            min(self.plan.batch_size, self.plan.records),
-            self.device.index,
-            self.threads,
-            resized=decode == "dali" and self.plan.augmentation.resized is not None,
-            cut=decode == "threads",
-            dtype=self.dtype,
-            layout=self.layout,
-        )
-
-
-@dataclass(frozen=True)
-class _ViewStreams(_Streams):
-    """Views of every record once: `windows` from `views_of`, and the number of records, batch size, rank and ranks."""
-
-    windows: np.ndarray
-    share: tuple[int, int, int, int]
-
-    def plans(self) -> Iterator:
-        return evaluation_batches(*self.share)
-
-    def graph(self, source: Callable, decode: str) -> Any:
-        return dali_graph.views_graph(
-            source,
-            self.incoming(decode),
-            self.windows,
-            self.share[1],
-            self.device.index,
-            self.threads,
-            dtype=self.dtype,
-            layout=self.layout,
-        )
+    return ViewStreams(*common, windows, (records, batch_size, rank, ranks)).open(decode)
 
 
 def _pictures(

@@ -86,7 +86,8 @@ def list_recipes(context: click.Context, option: click.Parameter, requested: boo
     type=click.Choice(["auto", *DECODERS]),
     default="auto",
     show_default=True,
-    help="Decode JPEGs in this program's threads or in DALI (on a GPU if there is one); auto measures both.",
+    help="Who decodes: dali (on a GPU if there is one); threads of this program, before DALI's graph; fused: threads "
+    "without that graph (only on a CPU). auto: fused on a CPU; on a GPU, the faster of the others, measured.",
 )
 @options.seed("Seed of initial weights, order and augmentation.")
 @click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between log lines.")

@@ -9,10 +9,12 @@ from ...model.nets.heads import layers_of
 from ...model.nets.options import ALEXNET
 from ...model.recipes.diaries import Diary
 from ...model.recipes.schedules import CLASSES_2012, RATE_2012, OneCycle, Plateau, Steps, first_rate
+from ...model.training.decoders import why_not_fused
 from ...model.training.trainer import Trainer
 from ...pipeline.errors import ShardError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.records_csv import class_counts
+from ...pipeline.stream.autotune import DALI, FUSED, THREADS
 from .. import console
 
 
@@ -59,6 +61,7 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
             f"each decodes {share} images of the global batch"
             + (" and trains one column on all of it" if config.parallel == "columns" else " and trains on them")
         )
+    lines.append(_input(trainer))
     lines += _missing_classes(shard_set)
     if config.init_from:
         left = trainer.state.left
@@ -74,6 +77,25 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
     if resume:
         lines.append(f"resuming after step {trainer.steps_done:,} (epoch {trainer.state.epoch + 1})")
     return [console.plain(line) for line in lines]
+
+
+def _input(trainer: Trainer) -> str:
+    """Say what this program's threads do to the pictures, and what DALI does."""
+    decode, on_cpu = trainer.state.decode, trainer.device.type == "cpu"
+    reason = why_not_fused(trainer.plan, trainer.device)
+    if decode == "auto" or (decode == FUSED and reason):  # as the stream will choose
+        decode = FUSED if not reason else THREADS if on_cpu else "auto"
+    count = trainer.team.threads
+    threads = f"{count} thread{'s' if count > 1 else ''}"
+    decoding = "decode, crop" if trainer.shard_set.encoding == "jpeg" else "crop"
+    views = "; DALI cuts the evaluation views" if trainer.shard_set.has("val") else ""
+    told = {
+        FUSED: f"{threads} read, {decoding}, mirror and normalise{views}",
+        THREADS: f"{threads} read, {decoding} and mirror; DALI normalises{'' if on_cpu else ' on the GPU'}",
+        DALI: f"DALI decodes, crops, mirrors and normalises, {f'with {threads}' if on_cpu else 'on the GPU'}",
+        "auto": f"DALI normalises on the GPU, and decodes there if it is faster than {threads}",
+    }
+    return f"input: {told[decode]} (--decode {decode})"
 
 
 def _missing_classes(shard_set: ShardSet) -> list[str]:

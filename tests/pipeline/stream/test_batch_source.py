@@ -22,10 +22,10 @@ def plans(records: int) -> Iterator[np.ndarray]:
         yield np.arange(records) % 60
 
 
-def whole(plan, payloads):
+def whole(plan, sides):
     """Windows of whole pictures."""
     zeros, sides = np.zeros(len(plan), np.int64), np.full(len(plan), 32)
-    return Windows(zeros, zeros, sides, sides, zeros, 32)
+    return Windows(zeros, zeros, sides, sides, zeros)
 
 
 def after_some_batches(source):
@@ -42,11 +42,10 @@ def after_some_batches(source):
 @pytest.mark.parametrize("records, ahead", [(1, AHEAD), (128, AHEAD), (256, AHEAD), (512, 4), (1100, 3), (3000, 3)])
 def test_batches_are_wanted_and_decoded_ahead_whatever_their_size(shard_set, records, ahead):
     feed = RecordReader(shard_set, "train")
-    source = BatchSource(feed, plans(records), lambda *_: [], Decoder(True, 2), whole)
+    source = BatchSource(feed, plans(records), lambda *_: [], Decoder(feed, whole, 32, 2))
     try:
         jobs = after_some_batches(source)
         assert len(jobs) == ahead
-        assert [job.started for job in jobs] == [True] * DECODED + [False] * (ahead - DECODED)
         for job in jobs[:DECODED]:  # the pictures are there without anybody waiting for the batch
             assert len(job.decoding.tasks) > 0
             for task in job.decoding.tasks:
@@ -61,6 +60,6 @@ def test_what_dali_decodes_is_wanted_ahead_alone(shard_set):
     source = BatchSource(RecordReader(shard_set, "train"), plans(20), lambda *_: [])
     try:
         jobs = after_some_batches(source)
-        assert len(jobs) == AHEAD and not any(job.started for job in jobs)
+        assert len(jobs) == AHEAD and not any(job.payloads or job.decoding for job in jobs)
     finally:
         source.close()

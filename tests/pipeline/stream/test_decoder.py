@@ -1,17 +1,20 @@
-"""Threads that decode and cut: every pixel as NumPy cuts what Pillow decodes; buffers of their own; faults."""
+"""Threads that read, decode and cut: every pixel as NumPy cuts what Pillow decodes; buffers of their own; faults."""
 
 import gc
 import io
 import threading
 import time
+import weakref
 from contextlib import suppress
 
 import numpy as np
 import pytest
 import simplejpeg
+from alexnet_dali.pipeline.errors import ShardError, StreamError
+from alexnet_dali.pipeline.plan.plan import BatchPlan
 from alexnet_dali.pipeline.stream import decoder
-from alexnet_dali.pipeline.stream.decoder import DecodeFault, Decoder, Windows
-from alexnet_dali.pipeline.stream.record_reader import Buffers, Payloads
+from alexnet_dali.pipeline.stream.decoder import Decoder, Windows, part_of
+from alexnet_dali.pipeline.stream.record_reader import Payloads
 from PIL import Image
 
 SIDES = [(64, 64), (64, 91), (70, 64), (64, 64), (64, 128), (65, 64), (64, 64), (99, 64), (64, 64)]
@@ -32,27 +35,60 @@ def jpegs(sides=SIDES):
     return found
 
 
-def payloads(data, sides=SIDES):
-    for array in data:
-        array.flags.writeable = False  # as in the memory map
-    return Payloads(data, np.zeros(len(data), np.int64), np.array(sides, np.int64))
+class Feed:
+    """A reader of pictures that no shard set could hold beside each other; record k has label 10 k."""
+
+    def __init__(self, data, sides=SIDES):
+        self.data, self.sides, self.encoded = data, np.array(sides, np.int64), data[0].ndim == 1
+        for array in data:
+            array.flags.writeable = False  # as a reader's
+
+    def read(self, records):
+        for k in records.tolist():
+            if self.data[k].size == 0:
+                raise ShardError(f"record {k}: empty")
+        return Payloads([self.data[k] for k in records], 10 * records, self.sides[records])
+
+    def release(self, payloads):
+        pass
+
+    def name(self, record):
+        return f"record {record}"
+
+    def hint(self, record):
+        return "repair it"
+
+
+def as_planned(side):
+    """The function from plans to windows of a side."""
+
+    def windows(plan, sides):
+        full = np.full(len(sides), side)
+        return Windows(plan.left, plan.top, full, full, plan.flip)
+
+    return windows
+
+
+def decoder_of(data, side, threads=3, sides=SIDES):
+    return Decoder(Feed(data, sides), as_planned(side), side, threads)
 
 
 def pixels(sides=SIDES):
     return [np.array(Image.open(io.BytesIO(data.tobytes()))) for data in jpegs(sides)]
 
 
-def windows(side, count=len(SIDES), flip=None, seed=0):
+def planned(side, count=len(SIDES), flip=None, seed=0):
+    """A batch of the first pictures, with windows inside them."""
     random = np.random.default_rng(seed)
     left, top = (random.integers(0, 64 - side + 1, count) for _ in range(2))
     flip = random.integers(0, 2, count) if flip is None else np.full(count, flip)
-    return Windows(left, top, np.full(count, side), np.full(count, side), flip, side)
+    return BatchPlan(0, 0, 0, count, np.arange(count), left, top, flip, np.zeros((count, 3), np.float32))
 
 
-def expected(pictures, wanted):
+def expected(pictures, wanted, side):
     cuts = []
     for k, picture in enumerate(pictures):
-        part = picture[wanted.top[k] : wanted.top[k] + wanted.side, wanted.left[k] : wanted.left[k] + wanted.side]
+        part = picture[wanted.top[k] : wanted.top[k] + side, wanted.left[k] : wanted.left[k] + side]
         cuts.append(part[:, ::-1] if wanted.flip[k] else part)
     return np.array(cuts)
 
@@ -63,70 +99,72 @@ def encoded(request):
 
 
 @pytest.fixture
-def pool(encoded):
-    made = Decoder(encoded, 3)
-    yield made
-    made.close()
+def data(encoded):
+    return jpegs() if encoded else pixels()
+
+
+@pytest.fixture
+def pool():
+    """Makes decoders, closed at the end."""
+    made = []
+
+    def make(*given, **options):
+        made.append(decoder_of(*given, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 @pytest.mark.parametrize("side", [64, 48, 1])
 @pytest.mark.parametrize("flip", [0, 1, None])
-def test_every_pixel_of_every_window(pool, encoded, side, flip):
-    wanted = windows(side, flip=flip)
-    found = pool.begin(payloads(jpegs() if encoded else pixels()), wanted).wait()
+def test_every_pixel_of_every_window(pool, data, side, flip):
+    wanted = planned(side, flip=flip)
+    job = pool(data, side).begin(wanted)
+    found = job.wait()
     assert found.dtype == np.uint8 and found.flags.c_contiguous
-    np.testing.assert_array_equal(found, expected(pixels(), wanted))
+    np.testing.assert_array_equal(found, expected(pixels(), wanted, side))
+    assert job.labels.tolist() == list(range(0, 90, 10)) and job.sides.tolist() == [list(side) for side in SIDES]
 
 
-def test_windows_of_another_size_are_resized(pool, encoded):
-    height, width = np.array(SIDES).T
-    wanted = Windows(np.zeros(9, int), np.zeros(9, int), width, height, np.zeros(9, int), 32)
-    found = pool.begin(payloads(jpegs() if encoded else pixels()), wanted).wait()
+def test_windows_of_another_size_are_resized(data):
+    def whole(plan, sides):
+        zeros, (height, width) = np.zeros(len(sides), int), sides.T
+        return Windows(zeros, zeros, width, height, zeros)
+
+    pool = Decoder(Feed(data), whole, 32, 3)
+    found = pool.begin(np.arange(9)).wait()
+    pool.close()
     for k, picture in enumerate(pixels()):
         other = np.array(Image.fromarray(picture).resize((32, 32), Image.Resampling.BILINEAR))
         assert np.abs(found[k].astype(int) - other).max() <= 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_batches_of_any_size_on_any_number_of_threads(encoded, count):
-    sides, given = SIDES[:count], windows(48, count)
+def test_batches_of_any_size_on_any_number_of_threads(pool, encoded, count):
+    sides, given = SIDES[:count], planned(48, count)
     for threads in (1, 2, 8):
-        pool = Decoder(encoded, threads)
         data = jpegs(sides) if encoded else pixels(sides)
-        found = pool.begin(payloads(data, sides), given).wait()
-        np.testing.assert_array_equal(found, expected(pixels(sides), given))
-        pool.close()
+        found = pool(data, 48, threads, sides).begin(given).wait()
+        np.testing.assert_array_equal(found, expected(pixels(sides), given, 48))
 
 
-def test_batches_under_way_at_once_do_not_share_memory(pool, encoded):
-    data = payloads(jpegs() if encoded else pixels())
-    wanted = [windows(48, seed=seed) for seed in range(12)]
-    begun = [pool.begin(data, w) for w in wanted]
+def test_batches_under_way_at_once_do_not_share_memory(pool, data):
+    made, wanted = pool(data, 48), [planned(48, seed=seed) for seed in range(12)]
+    begun = [made.begin(w) for w in wanted]
     for job, w in zip(begun, wanted, strict=True):
-        np.testing.assert_array_equal(job.wait(), expected(pixels(), w))
-    assert pool.buffers.made == 12
+        np.testing.assert_array_equal(job.wait(), expected(pixels(), w, 48))
+    assert made.buffers.made == 12
 
 
-def test_buffers_are_used_again_once_given_back(pool, encoded):
-    data = payloads(jpegs() if encoded else pixels())
+def test_buffers_are_used_again_once_given_back(pool, data):
+    made = pool(data, 48)
     for seed in range(20):
-        job = pool.begin(data, windows(48, seed=seed))
-        np.testing.assert_array_equal(job.wait(), expected(pixels(), windows(48, seed=seed)))
+        job = made.begin(planned(48, seed=seed))
+        np.testing.assert_array_equal(job.wait(), expected(pixels(), planned(48, seed=seed), 48))
         job.release()
-    assert pool.buffers.made == 1
-
-
-def test_buffers_wait_for_their_last_reader_and_grow():
-    buffers, waited = Buffers(), []
-    first = buffers.take(10)
-    second = buffers.take(10)
-    assert not np.shares_memory(first, second)
-    buffers.give(first, lambda: waited.append(1))
-    buffers.give(second)
-    assert waited == []
-    assert buffers.take(10) is first and waited == [1]
-    assert len(buffers.take(50)) >= 50  # the second was too small
-    assert buffers.made == 2
+    assert made.buffers.made == 1
 
 
 def broken(kind):
@@ -145,28 +183,39 @@ def broken(kind):
     return data
 
 
+WRONG = {
+    "noise": "its JPEG does not decode",
+    "half": "its JPEG does not decode",
+    "bomb": "its JPEG is 65500x65500, but its record says 64x64",
+    "other sides": "its JPEG is 72x64, but its record says 64x64",
+    "smaller": "its JPEG is 40x64, but its record says 64x64",
+}
+
+
 @pytest.mark.parametrize("side", [64, 48])
-@pytest.mark.parametrize("kind", ["noise", "half", "bomb", "other sides", "smaller"])
-def test_what_does_not_decode_is_named_by_its_place(kind, side):
-    data, pool = jpegs(), Decoder(True, 2)
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_does_not_decode_is_named(pool, kind, side):
+    data = jpegs()
     data[6] = broken(kind)
-    job = pool.begin(payloads(data), windows(side, flip=0))
-    with pytest.raises(DecodeFault) as caught:
-        job.wait()
-    assert caught.value.place == 6
-    good = pool.begin(payloads(jpegs()), windows(side)).wait()  # the threads are still there
-    np.testing.assert_array_equal(good, expected(pixels(), windows(side)))
-    pool.close()
+    made = pool(data, side)
+    with pytest.raises(StreamError) as caught:
+        made.begin(planned(side, flip=0)).wait()
+    assert (caught.value.message, caught.value.hint) == (f"record 6: {WRONG[kind]}", "repair it")
+    good = made.begin(planned(side, 6)).wait()  # the threads are still there
+    np.testing.assert_array_equal(good, expected(pixels(SIDES[:6]), planned(side, 6), side))
 
 
-def test_the_first_of_several_faults_is_told():
-    data, pool = jpegs(), Decoder(True, 1)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_first_of_several_faults_is_told(pool, threads):
+    """Though the records of a task are all read before the first is decoded."""
+    data = jpegs()
     for place in (7, 3, 5):
         data[place] = broken("noise")
-    with pytest.raises(DecodeFault) as caught:
-        pool.begin(payloads(data), windows(48)).wait()
-    assert caught.value.place == 3
-    pool.close()
+    data[4] = data[1] = np.zeros(0, np.uint8)
+    for first, message in ((1, "record 1: empty"), (2, "record 3: its JPEG does not decode"), (4, "record 4: empty")):
+        with pytest.raises((StreamError, ShardError)) as caught:
+            pool(data, 48, threads).begin(part_of(planned(48), slice(first, 9))).wait()
+        assert caught.value.message == message
 
 
 def test_closing_waits_for_pictures_under_way_and_drops_the_rest(monkeypatch):
@@ -180,8 +229,8 @@ def test_closing_waits_for_pictures_under_way_and_drops_the_rest(monkeypatch):
         return decode(data, **options)
 
     monkeypatch.setattr(decoder.simplejpeg, "decode_jpeg", slowly)
-    pool = Decoder(True, 2)
-    jobs = [pool.begin(payloads(jpegs()), windows(48)) for _ in range(20)]
+    pool = decoder_of(jpegs(), 48, 2)
+    jobs = [pool.begin(planned(48)) for _ in range(20)]
     slow.wait()
     pool.close()
     ended = len(done)
@@ -192,30 +241,24 @@ def test_closing_waits_for_pictures_under_way_and_drops_the_rest(monkeypatch):
 
 def test_a_pool_may_be_closed_by_one_of_its_own_threads():
     """Python collects what is lost in a cycle in whichever thread it happens to be."""
-    pool = Decoder(True, 2)
+    pool = decoder_of(jpegs(), 48, 2)
     pool._pool.submit(pool.close).result(timeout=5)
     with pytest.raises(RuntimeError):
-        pool.begin(payloads(jpegs()), windows(48))
+        pool.begin(planned(48))
 
 
-def test_a_fault_does_not_keep_the_payloads():
-    pool, data = Decoder(True, 2), jpegs()
+def test_a_fault_does_not_keep_the_batch():
+    data = jpegs()
     data[1] = broken("noise")
-    given = payloads(data)
-    gone = threading.Event()
-
-    class Kept:
-        def __del__(self):
-            gone.set()
-
-    object.__setattr__(given, "shards", (Kept(),))
+    pool = decoder_of(data, 48, 2)
     gc.disable()
     try:
-        job = pool.begin(given, windows(48))
-        with suppress(DecodeFault):
+        job = pool.begin(planned(48))
+        with suppress(StreamError):
             job.wait()
         pool.close()
-        del job, given
-        assert gone.is_set()
+        gone = weakref.ref(job)
+        del job
+        assert gone() is None
     finally:
         gc.enable()

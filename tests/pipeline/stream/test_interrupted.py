@@ -19,11 +19,15 @@ from conftest import build_set
 
 PLACES = {  # where the signal comes
     "tensor": (torch, "from_dlpack"),
+    "finished": (torch, "from_numpy"),
     "feed": (nvidia.dali.external_source._ExternalDataBatch, "feed"),
     "decoding": (Decoding, "wait"),
     "reading": (RecordReader, "read"),
     "used": (BatchSource, "used"),
 }
+
+
+NOT_MET = {"fused": {"tensor", "feed"}, "threads": {"finished"}, "dali": {"finished", "decoding"}}
 
 
 class AlarmError(Exception):
@@ -71,7 +75,7 @@ def interrupt(monkeypatch):
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, AlarmError])
 @pytest.mark.parametrize(
     "decode, place",
-    [(decode, place) for decode in DECODERS for place in PLACES if (decode, place) != ("dali", "decoding")],
+    [(decode, place) for decode in DECODERS for place in PLACES if place not in NOT_MET[decode]],
 )
 def test_an_interrupted_stream_ends(shard_set, interrupt, decode, place, raised, after):
     with streamed(shard_set, decode) as stream:
@@ -99,7 +103,7 @@ def test_an_interrupted_stream_ends(shard_set, interrupt, decode, place, raised,
         assert torch.equal(next(stream).images, expected[len(got)].images)
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("decode", ["threads", "dali"])
 def test_an_interrupted_pass_over_views_ends(shard_set, interrupt, decode):
     with views_stream(shard_set, stats.load_stats(shard_set), "val", crop=48, batch_size=4, decode=decode) as stream:
         next(stream)

@@ -26,17 +26,19 @@ from alexnet_dali.pipeline.shards import datum, stats
 from alexnet_dali.pipeline.shards.lmdb_shard import Shard
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.sources.find import find_photos
-from alexnet_dali.pipeline.stream import autotune, dali_graph
-from alexnet_dali.pipeline.stream.autotune import DECODERS
+from alexnet_dali.pipeline.stream import autotune, dali_graph, finish, make_stream
+from alexnet_dali.pipeline.stream.autotune import DALI, DECODERS, FUSED, THREADS
 from alexnet_dali.pipeline.stream.batch_source import DECODED, BatchSource
+from alexnet_dali.pipeline.stream.buffers import Buffers
 from alexnet_dali.pipeline.stream.decoder import Decoder, Decoding
 from alexnet_dali.pipeline.stream.prefetch import ReadAhead
-from alexnet_dali.pipeline.stream.record_reader import Buffers, RecordReader
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.pipeline.stream.stall import StageTimes
 from alexnet_dali.pipeline.stream.stream import Stream
 from alexnet_dali.pipeline.stream.streams import train_stream, views_stream
 from simulated import Clock
 
+GRAPHS = (THREADS, DALI)  # the decoders in front of a DALI graph
 SMALL = Augmentation(crop=48)  # of 64x64 pictures: a tenth of the time, for what is not about pixels
 
 
@@ -196,7 +198,7 @@ def test_every_offset_through_the_stream(request, kind, crop, decode):
     assert_as_planned(batch, held, "none", 1.0, held.stats.mean_image)
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("decode", GRAPHS)
 @pytest.mark.parametrize("count", [1, 10])
 @pytest.mark.parametrize("kind", ["jpeg", "raw", "whole"])
 def test_every_pixel_of_the_views(request, kind, count, decode):
@@ -253,7 +255,7 @@ def test_both_ways_give_the_same_bits(request, kind, dtype, layout):
             assert_equal(taken(one, 9), taken(other, 9))
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("decode", GRAPHS)
 @pytest.mark.parametrize("kind", ["jpeg", "raw", "whole"])
 def test_resized_crops_are_cut_as_planned(request, kind, decode):
     """Beyond a window's edge DALI repeats its pixels, and threads, as torchvision, leave them out."""
@@ -274,10 +276,53 @@ def test_resized_crops_are_cut_as_planned(request, kind, decode):
     assert oblong > 4 and 0 < batch.plan.flip.sum() < 8
 
 
-def test_left_to_itself_the_cpu_resizes_by_threads(whole):
-    plan = whole.plan(8, augmentation=Augmentation(96, resized=ResizedCrop()))
-    with whole.stream(plan, "auto", mean="rgb") as stream:
-        assert (stream.decode, stream.chosen) == ("threads", "")
+NO_FUSED = {  # where threads cannot finish the pictures: options of the stream, and why
+    "float16": ({"dtype": "float16"}, "pictures are float16"),
+    "CHW": ({"layout": "CHW"}, "the layout is CHW"),
+    "resized": ({"mean": "rgb"}, "crops are resized"),
+    "not compiled": ({}, "its compiled part is missing (alexnet-prep doctor)"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_FUSED)
+def test_fused_where_it_is_not_possible(small, monkeypatch, kind):
+    """Left to itself the CPU takes threads and a graph, and says why; asked for, it is an error."""
+    options, reason = NO_FUSED[kind]
+    if kind == "not compiled":
+        monkeypatch.setattr(finish, "_compiled", None)
+    resized = ResizedCrop() if kind == "resized" else None
+    plan = small.plan(8, augmentation=Augmentation(48, resized=resized))
+    with pytest.raises(UsageError) as caught:
+        small.stream(plan, FUSED, **options)
+    assert caught.value.message == f"the decoder fused is not possible: {reason}"
+    assert caught.value.hint == "choose auto, threads or dali"
+    with small.stream(plan, "auto", **options) as one, small.stream(plan, THREADS, **options) as other:
+        why = f"decode threads: fused, the fastest on a CPU, is not possible: {reason}"
+        assert (one.decode, one.chosen) == (THREADS, why)
+        assert_equal(taken(one, 2), taken(other, 2))
+
+
+def test_views_are_cut_by_dali(small):
+    with pytest.raises(UsageError, match="the decoder fused is not possible: DALI cuts evaluation views; choose auto"):
+        small.views(crop=48, decode=FUSED)
+    with small.views(crop=48, decode="auto") as stream:
+        assert stream.decode == THREADS and stream.chosen.endswith("not possible: DALI cuts evaluation views")
+
+
+def test_left_to_itself_the_cpu_measures_nothing(small, monkeypatch):
+    monkeypatch.setattr(autotune, "pick_decoder", None)
+    with small.stream(quick(small), "auto") as stream:
+        assert (stream.decode, stream.chosen) == (FUSED, "decode fused: the fastest on a CPU")
+
+
+# What is measured with a GPU
+
+
+def measured(make):
+    """The stream as a GPU would get it, on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make_stream._Streams, "open", lambda streams, decode: streams.measured())
+        return make()
 
 
 @pytest.fixture
@@ -290,8 +335,8 @@ def test_auto_begins_at_the_beginning_and_says_what_it_chose(small, unmeasured):
     plan = quick(small, 5)
     with small.stream(plan, "threads", epoch=2, step=7) as stream:
         expected = taken(stream, 20)
-    with small.stream(plan, "auto", epoch=2, step=7) as stream:
-        assert stream.decode in DECODERS
+    with measured(lambda: small.stream(plan, epoch=2, step=7)) as stream:
+        assert stream.decode in GRAPHS
         found = re.fullmatch(
             r"decode (\w+): images/s of the first batches: threads ([\d,]+), dali ([\d,]+)", stream.chosen
         )
@@ -300,7 +345,7 @@ def test_auto_begins_at_the_beginning_and_says_what_it_chose(small, unmeasured):
         assert_equal(taken(stream, 20), expected)  # none lost, none twice, none changed
 
 
-@pytest.mark.parametrize("slow", DECODERS)
+@pytest.mark.parametrize("slow", GRAPHS)
 def test_auto_takes_the_faster_and_measures_once(small, unmeasured, monkeypatch, slow):
     made, of = [], BatchSource.__call__
 
@@ -311,19 +356,19 @@ def test_auto_takes_the_faster_and_measures_once(small, unmeasured, monkeypatch,
         return of(source)
 
     monkeypatch.setattr(BatchSource, "__call__", noted)
-    with small.stream(quick(small, 5), "auto") as stream:
+    with measured(lambda: small.stream(quick(small, 5))) as stream:
         assert stream.decode != slow and stream.decode in stream.chosen
-    assert set(made) == set(DECODERS)
-    for make in (lambda: small.stream(quick(small, 10), "auto"), lambda: small.views(crop=48, decode="auto")):
+    assert set(made) == set(GRAPHS)
+    for make in (lambda: small.stream(quick(small, 10)), lambda: small.views(crop=48)):
         made.clear()
-        with make() as stream:
+        with measured(make) as stream:
             assert stream.decode != slow
             next(stream)
         assert set(made) == {stream.decode}
 
 
 def test_auto_takes_what_works_where_there_is_too_little_to_measure(small, unmeasured):
-    with small.views(crop=48, batch_size=20, decode="auto") as stream:  # one batch
+    with measured(lambda: small.views(crop=48, batch_size=20)) as stream:  # one batch
         assert (stream.decode, stream.chosen) == ("threads", "")
         assert [len(batch.records) for batch in stream] == [20]
     assert autotune._known == {}
@@ -332,11 +377,11 @@ def test_auto_takes_what_works_where_there_is_too_little_to_measure(small, unmea
 def test_a_damaged_record_that_auto_meets_is_named(small, unmeasured, tmp_path):
     shard_set, _, _ = spoiled(small, tmp_path, garbage)
     with pytest.raises(StreamError, match="record 5: its JPEG does not decode"):
-        train_stream(shard_set, small.stats, quick(small, 20))
+        measured(lambda: train_stream(shard_set, small.stats, quick(small, 20)))
     assert autotune._known == {} and not files_below(tmp_path)
 
 
-@pytest.mark.parametrize("broken", DECODERS)
+@pytest.mark.parametrize("broken", GRAPHS)
 def test_auto_says_which_way_failed_and_asks_it_once(small, unmeasured, monkeypatch, broken):
     asked, of = [], BatchSource.__call__
 
@@ -351,7 +396,7 @@ def test_auto_says_which_way_failed_and_asks_it_once(small, unmeasured, monkeypa
     if broken == "dali":
         said = said.replace("no nvJPEG", "DALI stopped: no nvJPEG")
     for _ in range(2):
-        with small.stream(quick(small, 5), "auto") as stream:
+        with measured(lambda: small.stream(quick(small, 5))) as stream:
             assert stream.decode == works
             assert stream.chosen.startswith(f"decode {works}: {broken} failed: ")
             next(stream)
@@ -364,13 +409,13 @@ def test_where_both_ways_fail_auto_raises_what_the_first_did(small, unmeasured, 
 
     monkeypatch.setattr(BatchSource, "_arrays", lambda source, job: faulty(source))
     with pytest.raises(StreamError, match="threads'"):
-        small.stream(quick(small, 5), "auto")
+        measured(lambda: small.stream(quick(small, 5)))
     assert autotune._known == {}
 
 
 def test_other_ways_are_refused(small):
     for make in (lambda: small.stream(quick(small), "gpu"), lambda: small.views(crop=48, decode="gpu")):
-        with pytest.raises(UsageError, match="unknown decoder 'gpu'; choose auto, threads or dali"):
+        with pytest.raises(UsageError, match="unknown decoder 'gpu'; choose auto, fused, threads or dali"):
             make()
 
 
@@ -391,19 +436,22 @@ class Late:
         self.clock.sleep(self.seconds)
         return self.inner.wait()
 
-    def release(self, done):
-        self.inner.release(done)
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
 
 
 @pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("kind", ["small", "raw"])
 def test_every_second_inside_next_is_some_stage_s(request, monkeypatch, kind, decode):
-    """In seconds of a clock that moves when something waits: 5 for the disk, 3 to look up, 7 and 2 for the rest."""
+    """In seconds of a clock that moves when something waits: 5 for the disk, 3 to look up, 7 and 2 for the rest.
+
+    Threads look records up beside the others; without a graph, what is not waited for is no stage's."""
     held, clock = request.getfixturevalue(kind), Clock()
     want, begin, read, run = ReadAhead.want, Decoder.begin, RecordReader.read, nvidia.dali.Pipeline.run
     monkeypatch.setattr(ReadAhead, "want", lambda *given: Late(want(*given), 5, clock))
     monkeypatch.setattr(Decoder, "begin", lambda *given: Late(begin(*given), 7, clock))
-    monkeypatch.setattr(RecordReader, "read", lambda *given: clock.sleep(3) or read(*given))
+    if decode == DALI:
+        monkeypatch.setattr(RecordReader, "read", lambda *given: clock.sleep(3) or read(*given))
     monkeypatch.setattr(nvidia.dali.Pipeline, "run", lambda *given: clock.sleep(2) or run(*given))
     monkeypatch.setattr(Stream.__init__, "__kwdefaults__", {**Stream.__init__.__kwdefaults__, "clock": clock})
     monkeypatch.setattr(BatchSource.__init__, "__defaults__", (*BatchSource.__init__.__defaults__[:-1], clock))
@@ -413,9 +461,9 @@ def test_every_second_inside_next_is_some_stage_s(request, monkeypatch, kind, de
         before, began = stream.stages(), clock.now
         for _ in islice(stream, 6):
             clock.sleep(100)  # the step is nobody's
-        threads = decode == "threads"
-        assert stream.stages() - before == StageTimes(6 * 8.0, 6 * 7.0 * threads, 6 * 2.0, 0.0, 1)
-        assert clock.now - began == 6 * (100 + 8 + 7 * threads + 2)
+        disk, decoding, graph = {DALI: (8.0, 0.0, 2.0), THREADS: (5.0, 7.0, 2.0), FUSED: (5.0, 7.0, 0.0)}[decode]
+        assert stream.stages() - before == StageTimes(6 * disk, 6 * decoding, 6 * graph, 0.0, 1)
+        assert clock.now - began == 6 * (100 + disk + decoding + graph)
 
 
 @pytest.mark.parametrize("stage", ["disk", "decode"])
@@ -560,7 +608,7 @@ def test_buffers_are_never_filled_while_dali_reads_them(request, monkeypatch, ki
         expected = taken(stream, 60)
     given = Buffers.give
 
-    def spoilt(buffers, buffer, wait):
+    def spoilt(buffers, buffer, wait=lambda: None):
         wait()
         buffer[:] = 77  # whoever still reads this memory reads nonsense
         fills.append(1)
@@ -609,7 +657,7 @@ def test_a_dropped_stream_lets_go_of_pipeline_and_files_at_once(small, tmp_path,
 
 @pytest.mark.parametrize("decode", DECODERS)
 def test_a_stream_lost_in_a_cycle_stops_before_its_shards_close(small, tmp_path, monkeypatch, decode):
-    """Else the pipeline's threads would read memory that is gone."""
+    """Else the threads, the pipeline's or ours, would use memory that is gone."""
     shutil.copytree(small.set.root, tmp_path / "copy")
     shard_set, ended = open_shard_set(tmp_path / "copy"), []
 
@@ -623,7 +671,9 @@ def test_a_stream_lost_in_a_cycle_stops_before_its_shards_close(small, tmp_path,
         monkeypatch.setattr(owner, method, wrapper)
 
     noted(Shard, "__del__", "shard")
-    noted(nvidia.dali.Pipeline, "__del__", "pipeline")
+    noted(nvidia.dali.Pipeline, "__del__", "first")
+    if decode == FUSED:
+        noted(Decoder, "close", "first")
     gc.collect()
     for _ in range(5):
         ended.clear()
@@ -632,7 +682,7 @@ def test_a_stream_lost_in_a_cycle_stops_before_its_shards_close(small, tmp_path,
         stream.myself = stream
         del stream
         gc.collect()
-        assert ended[0] == "pipeline" and ended.count("shard") == 4
+        assert ended[0] == "first" and ended.count("shard") == 4
 
 
 def files_below(folder):
@@ -809,7 +859,7 @@ def test_other_people_s_mean_needs_no_statistics(small, decode):
     plan, dark = quick(small), {"mean": "imagenet", "light": Lighting("none"), "decode": decode}
     with train_stream(small.set, None, plan, **dark) as one, small.stream(plan, **dark) as other:
         assert_equal(taken(one, 4), taken(other, 4))
-    options = {"crop": 48, "mean": "imagenet", "decode": decode}
+    options = {"crop": 48, "mean": "imagenet", "decode": "auto" if decode == FUSED else decode}
     with views_stream(small.set, None, "val", **options) as one, small.views(**options) as other:
         assert_equal(taken(one, 4), taken(other, 4))
     with train_stream(small.set, None, plan, **dark) as stream:
@@ -847,7 +897,7 @@ def test_missing_statistics_are_asked_for(small):
     ],
 )
 def test_an_impossible_share_of_views_is_refused(small, options, message):
-    for decode in (*DECODERS, "auto"):
+    for decode in (*GRAPHS, "auto"):
         with pytest.raises(PlanError) as caught:
             small.views(crop=48, decode=decode, **options)
         assert str(caught.value) == message

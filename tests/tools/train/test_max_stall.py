@@ -1,6 +1,7 @@
 """alexnet-train --max-stall as people type it: what it takes, when it fails, what it says and leaves behind."""
 
 import dataclasses
+import threading
 import time
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.trainer import Trainer
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.stream import bottleneck
-from alexnet_dali.pipeline.stream.record_reader import RecordReader
+from alexnet_dali.pipeline.stream.prefetch import ReadAhead
 from alexnet_dali.pipeline.stream.stall import Elapsed, StageTimes
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train.cli import Percent, train
@@ -37,14 +38,15 @@ def few(tmp_path_factory):
 
 @pytest.fixture
 def slow_disk(monkeypatch):
-    """Every look at the shards takes longer than a step."""
-    read = RecordReader.read
+    """The disk takes longer for a batch than a step takes."""
+    bring, one = ReadAhead._bring, threading.Lock()
 
-    def slow(feed, records):
-        time.sleep(0.1)
-        return read(feed, records)
+    def slow(reader, records):
+        with one:
+            time.sleep(0.4)  # the first step takes longer than others
+        return bring(reader, records)
 
-    monkeypatch.setattr(RecordReader, "read", slow)
+    monkeypatch.setattr(ReadAhead, "_bring", slow)
 
 
 @pytest.fixture

@@ -96,14 +96,19 @@ def test_training_says_what_it_does(few, trained_and_said):
         "the diary of params 145, ILSVRC-2012: epoch 1 rate x 0.1; epoch 1 rate x 0.01; epoch 1 conv1 x 0.001, "
         "lighting off; epoch 2 conv1 frozen; epoch 2 rate x 0.001"
     )
-    chosen = r"decode (threads|dali): images/s of the first batches: threads [\d,]+, dali [\d,]+"
-    assert re.fullmatch(chosen, lines[5])
+    threads = len(os.sched_getaffinity(0))
+    assert re.fullmatch(
+        rf"input: {threads} threads? read, decode, crop, mirror and normalise; DALI cuts the evaluation views "
+        r"\(--decode fused\)",
+        lines[5],
+    )
+    assert lines[6] == "decode fused: the fastest on a CPU"
     step = r"  loss \d\.\d{4}  error \d+\.\d%  [\d,]+ images/s  stall \d+\.\d%  (\d+ s|\d+ min \d\d s) left"
     val = (
         r"  loss \d\.\d{4}  error \d+\.\d%  val loss \d\.\d{4}, top-1 \d+\.\d%, top-5 0\.0%  [\d,]+ images/s  stall .*%"
     )
     for line, pattern in zip(
-        lines[6:11],
+        lines[7:12],
         (
             rf"epoch 1/2  step 2/6{step}",
             rf"epoch 1 done{val}",
@@ -115,10 +120,10 @@ def test_training_says_what_it_does(few, trained_and_said):
     ):
         assert re.fullmatch(pattern, line), line
     assert re.fullmatch(
-        r"\d+ s: 12 images, [\d,]+ images/s, stalled \d+\.\d\d% of the time \(start-up \d+\.\d s\)", lines[11]
+        r"\d+ s: 12 images, [\d,]+ images/s, stalled \d+\.\d\d% of the time \(start-up \d+\.\d s\)", lines[12]
     )
-    assert lines[12] == f"last checkpoint {run / 'last.pt'}, best {run / 'best.pt'}"
-    assert len(lines) == 13
+    assert lines[13] == f"last checkpoint {run / 'last.pt'}, best {run / 'best.pt'}"
+    assert len(lines) == 14
     written = json.loads((run / "config.json").read_text())
     assert written["rate"] == pytest.approx(0.01 * 0.004**0.5) and written["recipe"]["name"] == "source2012"
     assert written["batch_size"] == 2 and written["shards"] == str(few.root.resolve())
@@ -130,7 +135,7 @@ def test_a_terminal_has_one_live_line(few, tmp_path, monkeypatch, run_command):
         train, "--shards", few.root, "--run", tmp_path / "run", *SHORT, "--log-every", 1, "--decode", "threads"
     )
     assert code == 0
-    live = out.partition("rate x 0.001\n")[2].partition("epoch 1 done")[0]
+    live = out.partition("(--decode threads)\n")[2].partition("epoch 1 done")[0]
     assert live.count("\r\033[K") == 4 and "\n" not in live
 
 

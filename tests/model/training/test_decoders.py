@@ -1,0 +1,86 @@
+"""Who decodes a run: a new one by fused on the CPU; a resumed one as it began, or a note says why not."""
+
+import pytest
+import tiny
+import torch
+from alexnet_dali.model.training import checkpoint, decoders
+from alexnet_dali.model.training.distributed import Team
+from alexnet_dali.pipeline.errors import UsageError
+from alexnet_dali.pipeline.stream import finish
+from tiny import trainer_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(small_nets):
+    """Nets of few hidden units."""
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    return tiny.few_shards(tmp_path_factory.mktemp("few"))
+
+
+def trained(few, run, **options):
+    """Train; return the decoder that the checkpoint names, and the notes."""
+    notes = []
+    trainer_of(few, run, epochs=1, **options).train(
+        lambda line: notes.append(line["text"]) if line["kind"] == "note" else None
+    )
+    return checkpoint.load(run / "last.pt")["decode"], notes
+
+
+def test_a_new_run_is_fused_and_an_old_one_goes_on_as_it_began(few, tmp_path):
+    fused = ("fused", ["decode fused: the fastest on a CPU"])
+    assert trained(few, tmp_path / "new", steps=1) == fused
+    assert trained(few, tmp_path / "new", resume=True) == ("fused", [])
+    for decode in ("threads", "dali"):
+        assert trained(few, tmp_path / decode, steps=1, decode=decode) == (decode, [])
+        assert trained(few, tmp_path / decode, resume=True) == (decode, [])
+
+
+def test_a_fused_run_goes_on_where_fused_is_not_possible_and_says_so(few, tmp_path, monkeypatch):
+    trained(few, tmp_path, steps=1)
+    monkeypatch.setattr(finish, "_compiled", None)
+    decode, (note, chosen) = trained(few, tmp_path, resume=True)
+    assert decode == "threads" and chosen.startswith("decode threads: fused, the fastest on a CPU, is not possible")
+    assert note == (
+        "this run began with --decode fused, which is not possible here: its compiled part is missing "
+        "(alexnet-prep doctor); pixels differ by rounding"
+    )
+
+
+def test_a_new_run_that_asks_for_what_is_not_possible_is_refused(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "_compiled", None)
+    with pytest.raises(UsageError, match="the decoder fused is not possible: its compiled part is missing"):
+        trained(few, tmp_path, decode="fused")
+
+
+class Rank1(Team):
+    """The second of two processes, to which rank 0 says that it uses fused."""
+
+    first = False
+
+    def broadcast(self, value):
+        return "fused"
+
+
+def test_a_process_that_cannot_do_as_rank_0_does_is_told(few, tmp_path, monkeypatch):
+    """It does not use another decoder silently, not even when it resumes."""
+    trained(few, tmp_path, steps=1)
+    part = trainer_of(few, tmp_path, epochs=1, resume=True)
+    part.team = Rank1()
+    monkeypatch.setattr(finish, "_compiled", None)
+    with pytest.raises(UsageError, match="the decoder fused is not possible: its compiled part is missing"):
+        part._stream(lambda line: None)
+
+
+def test_views_of_a_fused_run_are_decoded_by_threads():
+    assert [decoders.for_views(name) for name in ("fused", "threads", "dali", "auto")] == [
+        *("threads", "threads", "dali", "auto")
+    ]
+
+
+def test_a_gpu_has_a_graph(few, tmp_path):
+    plan = trainer_of(few, tmp_path).plan
+    assert decoders.why_not_fused(plan, torch.device("cuda", 0)) == "pictures are on a GPU"
+    assert decoders.why_not_fused(plan, torch.device("cpu")) == ""
