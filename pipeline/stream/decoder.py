@@ -190,7 +190,7 @@ def part_of(plan: BatchPlan | np.ndarray, part: slice) -> BatchPlan | np.ndarray
     """Return the plan of some consecutive records of a batch; views, without copies."""
     if not isinstance(plan, BatchPlan):
         return plan[part]
-    arrays = {name: value[part] for name, value in vars(plan).items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {name: value[part] for name, value in vars(plan).items() if isinstance(value, np.ndarray)}
     return replace(plan, start=plan.start + part.start, **arrays)
 
 

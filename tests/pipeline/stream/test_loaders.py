@@ -15,6 +15,7 @@ from alexnet_dali.pipeline.errors import PlanError, StatsError, UsageError
 from alexnet_dali.pipeline.plan.lighting import Lighting
 from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shards import stats
+from alexnet_dali.pipeline.stream import finish
 from alexnet_dali.pipeline.stream.loaders import EvalLoader, TrainLoader
 from alexnet_dali.pipeline.stream.streams import train_stream, views_stream
 
@@ -159,7 +160,7 @@ def test_a_state_of_something_else_is_refused_by_name(shards, name, other, hint)
 
 @pytest.mark.parametrize("began", [False, True])
 def test_decode_auto_goes_on_as_the_state_was_decoded(shards, planned, began):
-    for way in ("threads", "dali"):
+    for way in ("fused", "threads", "dali"):
         loader = loader_of(shards)
         if began:
             same(itertools.islice(loader, 1), planned, [(0, 0)])
@@ -167,6 +168,19 @@ def test_decode_auto_goes_on_as_the_state_was_decoded(shards, planned, began):
         same(itertools.islice(loader, 1), planned, [(0, 1)])
         assert loader._stream.decode == loader.state_dict()["decode"] == way
         loader.load_state_dict({"epoch": 0, "step": 1, "decode": "dali"})  # it was asked for auto, not for that way
+
+
+def test_a_state_of_fused_goes_on_where_fused_is_not_possible_and_says_so(shards, planned, monkeypatch):
+    loader = loader_of(shards)
+    next(iter(loader))
+    state = loader.state_dict()
+    assert state["decode"] == "fused"
+    monkeypatch.setattr(finish, "_compiled", None)
+    other = loader_of(shards)
+    with pytest.warns(UserWarning, match="the state was decoded by fused, which is not possible: its compiled part is"):
+        other.load_state_dict(state)
+    same(itertools.islice(other, 1), planned, [(0, 1)])
+    assert other.state_dict()["decode"] == "threads"
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

@@ -147,20 +147,22 @@ def test_every_pixel_of_an_epoch(request, kind, decode):
         assert_as_planned(batch, held, "stddev", 1 / 1.1, held.stats.mean_image)
 
 
+@pytest.mark.parametrize("decode", [FUSED, THREADS])
 @pytest.mark.parametrize("divide", [True, False])
 @pytest.mark.parametrize("mean", ["image", "rgb"])
 @pytest.mark.parametrize("scale", ["stddev", "eigenvalue", "none"])
-def test_every_pixel_of_each_light_and_mean(small, scale, mean, divide):
+def test_every_pixel_of_each_light_and_mean(small, scale, mean, divide, decode):
     mean_image = small.stats.mean_image if mean == "image" else np.broadcast_to(small.stats.mean_rgb, (64, 64, 3))
     gain = 1 / 1.1 if divide and scale != "none" else 1.0
-    with small.stream(quick(small), light=Lighting(scale, divide), mean=mean) as stream:
+    with small.stream(quick(small), decode, light=Lighting(scale, divide), mean=mean) as stream:
         for batch in islice(stream, 2):
             assert_as_planned(batch, small, scale, gain, mean_image)
 
 
-def test_light_and_division_end_with_their_epoch(small):
+@pytest.mark.parametrize("decode", [FUSED, THREADS])
+def test_light_and_division_end_with_their_epoch(small, decode):
     plan = quick(small, 20)
-    with small.stream(plan, light=Lighting("stddev", True, until_epoch=1)) as stream:
+    with small.stream(plan, decode, light=Lighting("stddev", True, until_epoch=1)) as stream:
         batches = list(islice(stream, plan.steps + 2))
     for batch in batches:
         lit = batch.plan.epoch < 1
@@ -510,13 +512,14 @@ def test_more_ranks_than_records_leave_some_without(small):
 # The same bits
 
 
-def test_resuming_at_every_step_gives_the_tail_of_the_stream(small):
+@pytest.mark.parametrize("decode", [FUSED, THREADS])
+def test_resuming_at_every_step_gives_the_tail_of_the_stream(small, decode):
     plan = quick(small)
-    with small.stream(plan) as stream:
+    with small.stream(plan, decode) as stream:
         uninterrupted = taken(stream, 2 * plan.steps + 2)
     for done in range(1, 2 * plan.steps + 1):
         epoch, step = divmod(done, plan.steps)
-        with small.stream(plan, epoch=epoch, step=step) as stream:
+        with small.stream(plan, decode, epoch=epoch, step=step) as stream:
             assert_equal(taken(stream, 2), uninterrupted[done : done + 2])
 
 
@@ -531,13 +534,14 @@ def test_threads_do_not_matter(request, kind, decode):
     assert_equal(*found)
 
 
+@pytest.mark.parametrize("decode", [FUSED, THREADS])
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_together_are_one(small, ranks):
-    with small.stream(quick(small, 17)) as stream:
+def test_ranks_together_are_one(small, ranks, decode):
+    with small.stream(quick(small, 17), decode) as stream:
         whole = list(islice(stream, 4))
     parts = []
     for rank in range(ranks):
-        with small.stream(quick(small, 17, rank=rank, ranks=ranks)) as stream:
+        with small.stream(quick(small, 17, rank=rank, ranks=ranks), decode) as stream:
             parts.append(list(islice(stream, 4)))
     for step, batch in enumerate(whole):
         assert_equal([torch.cat([part[step].images for part in parts])], [batch.images])
@@ -622,8 +626,9 @@ def test_buffers_are_never_filled_while_dali_reads_them(request, monkeypatch, ki
     assert fills and max(made) <= DECODED + dali_graph.PREFETCH + 3
 
 
-def test_batches_are_the_reader_s_to_change(small):
-    with small.stream(quick(small)) as stream, small.stream(quick(small)) as other:
+@pytest.mark.parametrize("decode", DECODERS)
+def test_batches_are_the_reader_s_to_change(small, decode):
+    with small.stream(quick(small), decode) as stream, small.stream(quick(small), decode) as other:
         for one, same in islice(zip(stream, other, strict=False), 4):
             assert torch.equal(one.images, same.images)
             one.images.zero_()  # in place; what comes later must not notice
@@ -792,11 +797,12 @@ def torn(value):
     return value[:middle] + b"\xff\xd9" * ((len(value) - middle - 8) // 2) + value[-8:]
 
 
-def test_threads_stop_at_a_torn_picture_too(small, tmp_path):
+@pytest.mark.parametrize("decode", [FUSED, THREADS])
+def test_threads_stop_at_a_torn_picture_too(small, tmp_path, decode):
     """DALI trains on what libjpeg makes of it, grey from the tear on."""
     shard_set, folder, _ = spoiled(small, tmp_path, torn)
     with (
-        train_stream(shard_set, small.stats, quick(small, 20), decode="threads") as stream,
+        train_stream(shard_set, small.stats, quick(small, 20), decode=decode) as stream,
         pytest.raises(StreamError, match=f"{folder}, record 5: its JPEG does not decode"),
     ):
         list(islice(stream, 6))
@@ -825,14 +831,15 @@ def test_whatever_else_stops_dali_is_told_in_one_line(small, monkeypatch):
     assert (caught.value.message, caught.value.hint) == ("DALI stopped: a bus fell off", "alexnet-prep doctor")
 
 
-def test_a_fault_of_a_plan_comes_through_as_it_is(small):
+@pytest.mark.parametrize("decode", DECODERS)
+def test_a_fault_of_a_plan_comes_through_as_it_is(small, decode):
     class Odd(Plan):
         def batches(self, epoch=0, step=0):
             batch = next(super().batches())
             yield BatchPlan(*[getattr(batch, name) for name in batch.__dataclass_fields__][:8], np.zeros((3, 2)))
 
     plan = Odd(len(small.train), 16, 0, 64, SMALL)
-    with small.stream(plan) as stream, pytest.raises(ValueError, match="broadcast"):
+    with small.stream(plan, decode) as stream, pytest.raises(ValueError, match="broadcast"):
         next(stream)
 
 

@@ -1,7 +1,6 @@
 """alexnet-train --max-stall as people type it: what it takes, when it fails, what it says and leaves behind."""
 
 import dataclasses
-import threading
 import time
 from types import SimpleNamespace
 
@@ -13,13 +12,25 @@ from alexnet_dali.model.training import checkpoint, metrics
 from alexnet_dali.model.training.trainer import Trainer
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.stream import bottleneck
-from alexnet_dali.pipeline.stream.prefetch import ReadAhead
+from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.pipeline.stream.stall import Elapsed, StageTimes
 from alexnet_dali.tools import console
 from alexnet_dali.tools.train.cli import Percent, train
 from alexnet_dali.tools.train.progress import check_stall
 
-SHORT = ("--device", "cpu", "--epochs", 2, "--batch-size", 2, "--log-every", 2)  # of three steps each
+# DALI decodes: then records are looked up before it gets them, and a slow disk shows in every batch.
+SHORT = (
+    "--decode",
+    "dali",
+    "--device",
+    "cpu",
+    "--epochs",
+    2,
+    "--batch-size",
+    2,
+    "--log-every",
+    2,
+)  # of three steps each
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,15 +49,14 @@ def few(tmp_path_factory):
 
 @pytest.fixture
 def slow_disk(monkeypatch):
-    """The disk takes longer for a batch than a step takes."""
-    bring, one = ReadAhead._bring, threading.Lock()
+    """Every look at the shards takes longer than a step."""
+    read = RecordReader.read
 
-    def slow(reader, records):
-        with one:
-            time.sleep(0.4)  # the first step takes longer than others
-        return bring(reader, records)
+    def slow(feed, records):
+        time.sleep(0.1)
+        return read(feed, records)
 
-    monkeypatch.setattr(ReadAhead, "_bring", slow)
+    monkeypatch.setattr(RecordReader, "read", slow)
 
 
 @pytest.fixture
