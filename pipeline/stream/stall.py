@@ -24,11 +24,12 @@ class StageTimes:
     stages do concurrently is not included: a stage that keeps up costs nothing.
 
     Attributes:
-        disk_seconds: waiting for the read-ahead to bring a batch's records into memory, and reading them.
-        decode_seconds: waiting for the threads that decode and cut (raw shards: only cut), on a GPU into page-locked
-            memory; 0 with `decode="dali"`.
+        disk_seconds: waiting for the read-ahead to bring a batch's records into memory; with `decode="dali"` also
+            reading them.
+        decode_seconds: waiting for the threads that read, decode and cut (raw shards: read and cut), on a GPU into
+            page-locked memory, and with `decode="fused"` subtract the mean; 0 with `decode="dali"`.
         graph_seconds: waiting for DALI: crop, mirror and mean, with `decode="dali"` also decoding, and on a GPU
-            queueing the pictures' transfer.
+            queueing the pictures' transfer; 0 with `decode="fused"`.
         copy_seconds: handing the batch over: DALI's pictures as a tensor, without a copy; on a GPU also queueing the
             labels' transfer and an event after the pictures. Almost zero on the CPU.
         threads: number of threads for decoding, and for DALI.

@@ -94,7 +94,7 @@ def assert_no_more(after, warm):
     assert {kind: after[kind] for kind in warm if after[kind] > warm[kind]} == {}
 
 
-@pytest.mark.parametrize("decode", ["threads", pytest.param("dali", marks=SLOW)])
+@pytest.mark.parametrize("decode", ["fused", pytest.param("threads", marks=SLOW), pytest.param("dali", marks=SLOW)])
 def test_batches_without_end_leave_nothing(shard_set, decode):
     """In a process of its own: what other tests have left in this one's heap moves its memory by megabytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -139,9 +139,8 @@ def test_streams_without_end_leave_nothing(shard_set, decode):
             if k % 2:
                 stream = streamed(shard_set, decode, 4)
             else:
-                stream = views_stream(
-                    shard_set, stats.load_stats(shard_set), "val", crop=48, batch_size=4, decode=decode
-                )
+                way = "threads" if decode == "fused" else decode
+                stream = views_stream(shard_set, stats.load_stats(shard_set), "val", crop=48, batch_size=4, decode=way)
             next(stream)
             if k % 3 == 0:
                 stream.close()
@@ -172,7 +171,7 @@ def test_a_torn_photo_stops_threads_and_may_not_stop_dali(shards, tmp_path, end)
             batches = list(islice(stream, 2))
         return {r: image for batch in batches for r, image in zip(batch.records.tolist(), batch.images, strict=True)}
 
-    for decode in DECODERS if not end else ["threads"]:
+    for decode in DECODERS if not end else ["fused", "threads"]:
         with pytest.raises(StreamError, match=f"{folder}, record 7: its JPEG does not decode"):
             pictures(decode)
     if end:

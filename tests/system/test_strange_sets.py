@@ -28,6 +28,7 @@ from alexnet_dali.pipeline.shards.manifest import open_shard_set, read_manifest
 from alexnet_dali.pipeline.shards.shard_check import Rules, check_shard
 from alexnet_dali.pipeline.shards.verify import verify_shards
 from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.stream import record_reader
 from alexnet_dali.pipeline.stream.autotune import DECODERS
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.tools.prep.sample_photos import make_photos
@@ -409,20 +410,26 @@ def test_a_shard_that_is_cut_short_at_any_moment_ends_no_process(small, tmp_path
 
 
 @pytest.mark.parametrize("decode", DECODERS)
-def test_a_batch_in_whose_reading_a_shard_is_written_to_is_not_given_out(small, tmp_path, monkeypatch, decode):
+@pytest.mark.parametrize("by", ["compiled", "python"])
+def test_a_batch_in_whose_reading_a_shard_is_written_to_is_not_given_out(small, tmp_path, monkeypatch, decode, by):
     """Nor is any of it told to be damaged: by whom it was written to is what has to be looked for."""
-    read, records = Shard.read, []
+    owner, name = {"compiled": (record_reader, "_compiled"), "python": (Shard, "read")}[by]
+    if by == "python":
+        monkeypatch.setattr(record_reader, "_compiled", None)
+    elif record_reader._compiled is None:
+        pytest.skip("not compiled")
+    read, records = getattr(owner, name), [0]
 
-    def written_to(shard, index, out):
-        records.append(index)
-        if len(records) == 70:  # in the second epoch, when all is open
+    def written_to(first, count, *given):
+        records.append(records[-1] + (count if by == "compiled" else 1))
+        if records[-2] < 70 <= records[-1]:  # in the second epoch, when all is open
             write_over(tmp_path / "copy" / SHARD / "data.mdb")
-        read(shard, index, out)
+        return read(first, count, *given)
 
     shutil.copytree(small.root, tmp_path / "copy")
     with stream_of(tmp_path / "copy", decode) as stream:
         undisturbed = [batch.images.numpy().tobytes() for batch in islice(stream, 4)]
-    monkeypatch.setattr(Shard, "read", written_to)
+    monkeypatch.setattr(owner, name, written_to)
     given = []
     said = pytest.raises(ShardError, match="changed while it was being read")
     with stream_of(tmp_path / "copy", decode) as stream, said:
