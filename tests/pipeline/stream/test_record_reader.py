@@ -17,6 +17,7 @@ from alexnet_dali.pipeline.shards import datum
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.shards.open_files import OpenFilesError
 from alexnet_dali.pipeline.sources.find import find_photos
+from alexnet_dali.pipeline.stream import record_reader
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from conftest import build_set
 from hypothesis import HealthCheck, given, settings
@@ -27,6 +28,16 @@ from hypothesis import strategies as st
 def held(shards, raw_shards, short_side_shards):
     """What the three sets hold, by their roots."""
     return {s.root: stored.records(s.root, "train") for s in (shards, raw_shards, short_side_shards)}
+
+
+@pytest.fixture(autouse=True, params=["compiled", "python"])
+def by(request, monkeypatch):
+    """Who reads usual records."""
+    if request.param == "python":
+        monkeypatch.setattr(record_reader, "_compiled", None)
+    elif record_reader._compiled is None:
+        pytest.skip("not compiled")
+    return request.param
 
 
 @pytest.fixture(params=["shards", "raw_shards", "short_side_shards"])
@@ -163,6 +174,28 @@ DAMAGE = {
 }
 
 
+def reordered(value):
+    """The same record, its label before its data, and a field that nobody knows."""
+    data, height, width, _ = stored.parts(value)
+    plain = datum.encode(data, height=height, width=width, label=3, encoded=True)
+    end = plain.index(data) + len(data)
+    begin = 2 + 2 * (1 + len(datum._varint(height)))
+    return plain[:begin] + plain[end : end + 2] + plain[begin:end] + b"\x4a\x03abc" + plain[end + 2 :]
+
+
+def test_unusual_records_are_read_beside_usual_ones(shards, tmp_path, by, monkeypatch):
+    """Only those by Python, where there is the compiled part."""
+    good = stored.values(shards.split("train").shards[1][0])[11]
+    stored.damaged(shards.root, tmp_path / "copy", "train", 1, 11, reordered(good))
+    feed, seen = RecordReader(open_shard_set(tmp_path / "copy"), "train"), []
+    parse = datum.parse
+    monkeypatch.setattr(datum, "parse", lambda value: seen.append(1) or parse(value))
+    payloads = feed.read(np.array([3, 16 + 11, 4, 16 + 12, 16 + 11]))
+    assert payloads.labels[[1, 4]].tolist() == [3, 3] and payloads.sides.tolist() == [[256, 256]] * 5
+    assert payloads.data[1].tobytes() == payloads.data[4].tobytes() == stored.parts(good)[0]
+    assert len(seen) == (2 if by == "compiled" else 5)
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_record_is_named(shards, tmp_path, kind):
     change, reason = DAMAGE[kind]
@@ -268,6 +301,7 @@ MANY = """
 import os, resource, sys
 from pathlib import Path
 import numpy as np
+from alexnet_dali.pipeline.stream import record_reader
 from alexnet_dali.pipeline.stream.record_reader import RecordReader
 from alexnet_dali.pipeline.stream.prefetch import ReadAhead
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
