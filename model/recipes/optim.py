@@ -6,6 +6,9 @@
 `torch.optim.SGD` keeps the rate outside v; the two differ after each change of the rate.
 """
 
+import inspect
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,7 @@ from .recipe import DECAY
 from .schedules import Rates
 
 MOMENTUM = 0.9
+PIECE = 1 << 17  # elements: v, w and g of a piece stay in the processor's cache
 
 
 class Momentum2012(torch.optim.Optimizer):
@@ -26,6 +30,10 @@ class Momentum2012(torch.optim.Optimizer):
         decay_biases: whether biases decay too: in the text they do, in the program they do not.
         momentum: factor of the velocity, 0..1.
     """
+
+    # As torch defines them, but without its decorator, which imports the compiler: 1.2 s at the start of each run.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     def __init__(self, net: nn.Module, *, decay: float = DECAY, decay_biases: bool = False, momentum: float = MOMENTUM):
         groups = [
@@ -52,11 +60,11 @@ class Momentum2012(torch.optim.Optimizer):
             state = self.state[parameter]
             if not state:
                 state["velocity"] = torch.zeros_like(parameter)
-            velocity = state["velocity"]
-            velocity.mul_(group["momentum"])
-            velocity.add_(parameter, alpha=-group["decay"] * group["rate"])
-            velocity.add_(parameter.grad, alpha=-group["rate"])
-            parameter.add_(velocity)
+            for v, w, g in _pieces(state["velocity"], parameter, parameter.grad):
+                v.mul_(group["momentum"])
+                v.add_(w, alpha=-group["decay"] * group["rate"])
+                v.add_(g, alpha=-group["rate"])
+                w.add_(v)
 
     def set_rates(self, rates: Rates) -> None:
         """Set the learning rate of every parameter."""
@@ -101,6 +109,17 @@ class PlainSgd(torch.optim.SGD):
         """Set v of each parameter, as `velocities` returned it."""
         for name, parameter in self._named:
             _restore(self.state[parameter], "momentum_buffer", parameter, velocities[name])
+
+
+def _pieces(velocity: Tensor, parameter: Tensor, gradient: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Split v, w and g into pieces, views in memory order, so that four operations read memory once instead of each.
+
+    On a GPU, and where a gradient lies in memory differently, all is one piece.
+    """
+    tensors = (velocity, parameter, gradient)
+    if parameter.device.type != "cpu" or len({tensor.stride() for tensor in tensors}) > 1:
+        return [tensors]
+    return zip(*(tensor.as_strided((tensor.numel(),), (1,)).split(PIECE) for tensor in tensors), strict=True)
 
 
 def _restore(state: dict, name: str, parameter: Tensor, velocity: Tensor | None) -> None:

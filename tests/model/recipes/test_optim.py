@@ -1,8 +1,12 @@
 """The update rule against a written-out loop, with a rate for each layer's weights and biases."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from alexnet_dali.model.recipes import optim
 from alexnet_dali.model.recipes.diaries import DIARIES
 from alexnet_dali.model.recipes.optim import Momentum2012
 from alexnet_dali.model.recipes.schedules import Plateau, Progress, Rates
@@ -151,3 +155,46 @@ def test_biases_run_twice_as_fast_and_freeze_with_their_layer():
     assert rates_after(75) == pytest.approx([0.0, 0.0, 0.0001, 0.02])
     optimizer.set_rates(Plateau(drops=1).rates(0.01, Progress(0, 0, 10, 91)))
     assert [group["rate"] for group in optimizer.param_groups] == pytest.approx([0.001] * 4)
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_pieces_are_the_update_of_the_whole(monkeypatch, form):
+    """Each element has the same four operations; rounding may differ only where a vector ends."""
+    ends = []
+    for piece in (optim.PIECE, 64):
+        monkeypatch.setattr(optim, "PIECE", piece)
+        torch.manual_seed(0)
+        net = nn.Module()
+        net.conv1 = nn.Conv2d(5, 7, 3).to(memory_format=form)
+        optimizer = Momentum2012(net)
+        for rates in COURSE:
+            optimizer.set_rates(rates)
+            for parameter in net.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        ends.append({**dict(net.named_parameters()), "v": optimizer.velocities()["conv1.weight"]})
+        assert ends[-1]["v"].is_contiguous(memory_format=form)
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gradient_in_another_memory_format_counts_as_it_should():
+    one, other = nn.Module(), nn.Module()
+    for net, form in ((one, torch.contiguous_format), (other, torch.channels_last)):
+        torch.manual_seed(0)
+        net.conv1 = nn.Conv2d(5, 7, 3).to(memory_format=form)
+        optimizer = Momentum2012(net)
+        optimizer.set_rates(Rates(0.1))
+        torch.manual_seed(1)
+        for parameter in net.parameters():
+            parameter.grad = torch.randn(parameter.shape)  # contiguous in both
+        optimizer.step()
+    torch.testing.assert_close(dict(one.named_parameters()), dict(other.named_parameters()))
+
+
+def test_the_optimizer_does_not_import_the_compiler():
+    program = (
+        "import sys, torch; from alexnet_dali.model.recipes.optim import Momentum2012; "
+        "net = torch.nn.Linear(3, 2); optimizer = Momentum2012(net); net(torch.ones(1, 3)).sum().backward(); "
+        "optimizer.step(); optimizer.zero_grad(); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
