@@ -108,7 +108,7 @@ def python(version: tuple[int, ...] = sys.version_info[:3], system: str = sys.pl
 
 @_line("compiled parts")
 def compiled_parts() -> Finding:
-    sources = [*PACKAGE.glob("pipeline/*/_*.c"), *PACKAGE.glob("model/*/_*.c")]
+    sources = sorted(source for layer in ("pipeline", "model") for source in PACKAGE.glob(f"{layer}/*/_*.c"))
     packages = {source.stem: f"alexnet_dali.{source.parts[-3]}.{source.parts[-2]}" for source in sources}
     if missing := [name for name, package in packages.items() if load(package, name) is None]:
         slower = f"without {', '.join(missing)}: builds and training on the CPU take up to twice as long"

@@ -87,7 +87,7 @@ def test_what_was_not_compiled_is_named(monkeypatch):
     remedy = "install gcc, then reinstall this package"
     said(doctor_checks.compiled_parts(), "note", "without _lrn: builds and training on the CPU", remedy)
     monkeypatch.setattr(doctor_checks, "load", lambda package, name: sys.modules[package])  # a package that there is
-    said(doctor_checks.compiled_parts(), "ok", "_area, _lrn")
+    said(doctor_checks.compiled_parts(), "ok", "_lrn, _pool, _area, _finish, _records")
 
 
 def test_pictures_missing_old_broken_or_apart(monkeypatch):
