@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <emmintrin.h>
+#endif
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "little-endian processors only; elsewhere the Python code is used instead"
@@ -20,6 +23,14 @@
 #define EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define EACH_PROCESSOR
+#endif
+
+/* Sixteen bytes, and a vector with its elements in another order, from the first on. */
+typedef uint8_t sixteen __attribute__((vector_size(16)));
+#ifdef __clang__
+#define SHUFFLED(type, vector, ...) __builtin_shufflevector(vector, vector, __VA_ARGS__)
+#else
+#define SHUFFLED(type, vector, ...) __builtin_shuffle(vector, (type){__VA_ARGS__})
 #endif
 
 #endif

@@ -6,19 +6,9 @@ Out: uint8 pixels, the same bytes that area.py computes without this file: all a
 Plain C, called through ctypes. Where it was not compiled, area.py uses NumPy, and a photo takes 1.8 times as long. */
 
 #include "../compiled.h"
-#ifdef __x86_64__
-#include <emmintrin.h>
-#endif
 
 typedef int32_t four __attribute__((vector_size(16))); /* a pixel: red, green, blue and one unused value */
 typedef int16_t eight __attribute__((vector_size(16)));
-typedef uint8_t sixteen __attribute__((vector_size(16)));
-
-#ifdef __clang__
-#define SHUFFLED(type, vector, ...) __builtin_shufflevector(vector, vector, __VA_ARGS__)
-#else
-#define SHUFFLED(type, vector, ...) __builtin_shuffle(vector, (type){__VA_ARGS__})
-#endif
 
 /* Mix old rows to a new one. Weights sum to 2^16; the result is in 1/32 of a grey level, halves to even. */
 EACH_PROCESSOR

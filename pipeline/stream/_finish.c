@@ -7,19 +7,8 @@ products every processor computes the same bits.
 Plain C, called through ctypes. Where it was not compiled, threads cut windows and DALI computes. */
 
 #include "../compiled.h"
-#ifdef __x86_64__
-#include <emmintrin.h>
-#endif
 
 enum { BLOCK = 256 }; /* pixels of a row at a time, so that a row of any length needs little memory */
-
-typedef uint8_t sixteen __attribute__((vector_size(16)));
-
-#ifdef __clang__
-#define SHUFFLED(type, vector, ...) __builtin_shufflevector(vector, vector, __VA_ARGS__)
-#else
-#define SHUFFLED(type, vector, ...) __builtin_shuffle(vector, (type){__VA_ARGS__})
-#endif
 
 /* Reverse the order of pixels. Five at a time: 16 bytes are loaded, of which the first belongs to the pixel before the
 five, and 16 are stored, of which the last belongs to the pixel after them. So there must be a sixth. */
