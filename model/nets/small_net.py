@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .alexnet import ACTIVATIONS
 from .lrn import WithinMap
+from .pool import max_pool
 
 SIDE = 32  # of the layer file's pictures
 SIDES = (16, 64)  # accepted: below, the last map is a pixel or two; above, the dense layer outgrows the net
@@ -58,7 +59,7 @@ class SmallNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, float (n, classes), of x: float (n, 3, side, side), RGB pixels of 0..255 minus the mean."""
-        x = F.max_pool2d(self.activation(self.conv1(x)), 3, stride=2, ceil_mode=True)  # (n, 32, 16, 16)
+        x = max_pool(self.activation(self.conv1(x)), 3)  # (n, 32, 16, 16)
         x = self._average(self.activation(self.conv2(self.norm(x))))  # (n, 32, 8, 8)
         x = self._average(self.activation(self.conv3(self.norm(x))))  # (n, 64, 4, 4)
         return self.fc10(x.flatten(1))

@@ -32,12 +32,13 @@ def loader(job: Job) -> Iterable[Any]:
     def batch(samples: list[tuple[str, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         return windows([(_read(path), label) for path, label in samples])
 
-    return DataLoader(
+    batches: Any = DataLoader(  # SPDL declares __iter__ as an Iterable, which no Iterable's is
         repeat_source(_Samples(ImageFolder(root, allow_empty=True).samples)),
         aggregator=batch,
         batch_size=job.batch_size,
         num_threads=job.workers,
     )
+    return batches
 
 
 class _Samples:
