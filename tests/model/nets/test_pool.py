@@ -40,6 +40,7 @@ def ours(x):
 def assert_torchs(x):
     """Equal bits hold by construction: maxima are exact, and the gradients of a place are added in the same order."""
     gradient = torch.randn(torchs(x).shape, generator=torch.Generator().manual_seed(1)).to(x.dtype)
+    gradient[gradient.abs() < 0.2] = -0.0
     for got, expected in zip(both(ours, x, gradient), both(torchs, x, gradient), strict=True):
         assert got.dtype == expected.dtype and got.stride() == expected.stride()
         assert torch.equal(got.isnan(), expected.isnan())
