@@ -1,11 +1,21 @@
-"""Runs the DALI graphs on arrays, as the loader does, and makes pictures of which no two windows are alike."""
+"""Runs the DALI graphs on arrays, as the loader does, and makes pictures of which no two windows are alike.
+
+Two ways to see the GPU's graph where there is no GPU:
+
+    serialized          the graph as it is built for device 0: unknown arguments, wrong devices of inputs
+    gpu_branch_on_cpu   the same nodes on CPU kernels: shapes, dtypes, values
+"""
 
 import io
 
 import numpy as np
 import pytest
 import torch
+from alexnet_dali.pipeline.stream import dali_graph
 from alexnet_dali.pipeline.stream.dali_graph import Pictures, train_graph, views_graph
+from alexnet_dali.pipeline.stream.dali_ops import Operators
+from nvidia.dali import Pipeline, fn, types
+from nvidia.dali.data_node import DataNode
 from PIL import Image
 
 BLACK = np.zeros(3)
@@ -89,3 +99,57 @@ def _values(n, flip, mean, gain, options):
         np.zeros((n, 3), np.float32) if mean is None else np.array(mean, np.float32),
         np.ones((n, 1, 1, 1), np.float32) if gain is None else np.array(gain, np.float32).reshape(n, 1, 1, 1),
     ]
+
+
+def serialized(monkeypatch, make):
+    """Build a graph for device 0 and serialise it: `make()` calls train_graph or views_graph with device_id 0.
+
+    Returns:
+        the protobuf, and the operators: name, device of the output, specification.
+    """
+    kept = []
+    with monkeypatch.context() as patch:
+        patch.setattr("nvidia.dali.Pipeline.build", kept.append)
+        make()
+    (pipeline,) = kept
+    pipeline._device_id = None  # only the check for a driver wants it
+    return pipeline.serialize(), [(op.name, op.spec.OutputDevice(0), op.spec) for op in pipeline._ops]
+
+
+class _Decoders:
+    def image(self, data, device, jpeg_fancy_upsampling=None, affine=None, hw_decoder_load=None, **options):
+        assert device == "mixed"
+        return fn.decoders.image(data, device="cpu", **options)
+
+
+class _Fn:
+    decoders = _Decoders()
+
+    def __getattr__(self, name):
+        return getattr(fn, name)
+
+
+class _Types:
+    def __getattr__(self, name):
+        return getattr(types, name)
+
+    def Constant(self, value, device="cpu", **options):  # noqa: N802  # DALI's name
+        return types.Constant(value, device="cpu", **options)
+
+
+class GpuBranchOnCpu(Operators):
+    """The operators of a GPU's graph, on CPU kernels."""
+
+    def __init__(self, pictures, device_id, *options, **more):
+        super().__init__(pictures, device_id, *options, **more)
+        if device_id is not None:
+            self._fn, self._types = _Fn(), _Types()
+
+
+def gpu_branch_on_cpu(patch):
+    """Build and run the graphs that are for a GPU on CPU kernels."""
+    built, run = dali_graph._built, Pipeline.run
+    patch.setattr(DataNode, "gpu", lambda self: self)
+    patch.setattr(dali_graph, "Operators", GpuBranchOnCpu)
+    patch.setattr(dali_graph, "_built", lambda graph, batch, device_id, *rest: built(graph, batch, None, *rest))
+    patch.setattr(Pipeline, "run", lambda self, stream=None: run(self))
