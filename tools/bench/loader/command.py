@@ -35,7 +35,7 @@ RECORDS = 4_000  # all formats of as many records take 3 GB
 @options.path("--plot", help="Also draw the results as a PNG.")
 @click.option("--cases", help="Cases to measure, separated by commas.  [default: all that are installed]")
 @options.batch_size
-@click.option("--batches", type=click.IntRange(1), help="Least batches per round.  [default: 8, or 4 per worker]")
+@click.option("--batches", type=click.IntRange(1), help="Least batches per round.  [default: 4, or 2 per worker]")
 @click.option("--seconds", type=click.FloatRange(0), default=0.75, show_default=True, help="Least seconds per round.")
 @options.repeats
 @click.option(
@@ -102,7 +102,7 @@ def bench_loader(shards, photos, json_file, plot, cases, workers, cold, sweep, f
                 remarks.append(originals.lay_out(folder, records, pool))
         click.echo(machine())
         for count in counts:
-            run = Run(folder, crops, batch_size, settings["batches"] or max(8, 4 * count), count, settings["decode"])
+            run = Run(folder, crops, batch_size, settings["batches"] or max(4, 2 * count), count, settings["decode"])
             runs.append(run)
             click.echo(str(run))
             measure = run.fresh if sweep else run.warm
