@@ -21,7 +21,7 @@ TRAIN  ?=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all test-long check format docs clean
+.PHONY: help install run test test-all test-long test-gpu check format docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,11 @@ test-long: install ## thousands of faults, kills and damaged files, then an hour
 	$(BIN)/python tests/support/damaged_pictures.py --cases 100000 --seed 11
 	$(BIN)/python tests/system/soak/training.py --kills 51 --seed 29
 	$(BIN)/python tests/system/soak/everything.py --minutes 60 --seed 29
+
+# Photos are made first, then the clock starts. Without a GPU: make test-gpu DEVICE=cpu.
+DEVICE ?= cuda
+test-gpu: install ## the checks on one GPU: under 8 minutes; gpu-report.json and .md in gpu-report
+	$(BIN)/python tests/gpu/run.py --device $(DEVICE) --out gpu-report
 
 check: install ## lint, format and types
 	$(BIN)/ruff check .
