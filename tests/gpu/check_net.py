@@ -23,7 +23,8 @@ NORM_ERRORS = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 1e-2}
 TORCH_BF16 = 2e-2  # the torch form's sums of squares are bf16 too
 # Of a parameter's gradient or change, by its norm. Of two responses that are equal but for rounding, pooling and ReLU
 # may pass on another one, so this is far more than rounding.
-STEP_ERRORS = {"fp32": 1e-3, "tf32": 5e-2, "bf16": 3e-1}  # bf16 on a CPU: 0.15
+# Two forms of normalisation on a CPU are 1e-3 apart in fp32, fp32 and bf16 0.15.
+STEP_ERRORS = {"fp32": 1e-2, "tf32": 1e-1, "bf16": 3e-1}
 PROBABILITIES = 1e-4
 WAITS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select")  # need a value on the host
 

@@ -188,7 +188,7 @@ def data_parallel(setting: Setting) -> None:
     away = {name: distance(other.grad, own.grad) for (name, own), other in pairs}
     worst = max(away, key=lambda name: away[name])
     setting.record(**{"gradients away": float(f"{away[worst]:.2g}")})
-    assert away[worst] <= 1e-3, f"data parallel: the gradient of {worst} is {away[worst]:.1e} away"
+    assert away[worst] <= 1e-2, f"data parallel: the gradient of {worst} is {away[worst]:.1e} away"
 
 
 def missing(setting: Setting) -> None:

@@ -45,7 +45,7 @@ def speed(setting: Setting) -> None:
         setting.record(**{f"normalisation's share {batch_size}, percent": round(share, 1)})
         if setting.on_gpu:
             setting.record(**{f"CUDA graph {batch_size}": captured(setting, trainer, resident)})
-        if setting.on_gpu and not has_dali():
+        if not has_dali():
             setting.record(streamed="skipped: no DALI")
             continue
         for encoding in ("raw", "jpeg"):
@@ -69,7 +69,7 @@ def trainer_for(setting: Setting, shard_set: ShardSet, batch_size: int, **change
 
 def resident_batch(trainer: Trainer) -> Batch:
     """Return a batch as the run's stream gives it."""
-    if trainer.device.type == "cuda" and not has_dali():
+    if not has_dali():
         return first_batch(trainer, trainer.device)
     with trainer._stream(lambda line: None) as stream:
         return next(stream)

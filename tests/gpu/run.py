@@ -163,9 +163,13 @@ def child(options: argparse.Namespace) -> int:
             import torch
             from gpu_setting import Setting, SkippedError
 
+            if options.device == "cpu":
+                shrink()
+
             check = next(check for check in CHECKS if check.number == options.child)
             scratch = options.out / f"scratch-{check.number}-{os.getpid()}"
-            setting = Setting(torch.device(options.device), options.out / "data", scratch, options.reduced, write)
+            device = torch.device(options.device, 0 if options.device == "cuda" else None)
+            setting = Setting(device, options.out / "data", scratch, options.reduced, write=write)
             state["figures"] = setting.figures
             try:
                 getattr(importlib.import_module(check.module), check.function)(setting)
@@ -178,6 +182,16 @@ def child(options: argparse.Namespace) -> int:
         state |= {"state": FAILED, "message": name + " ".join(str(error).split())[:600]}
     write(state["figures"])
     return 0
+
+
+def shrink() -> None:
+    """Make nets of few hidden units in this process."""
+    import tiny
+    from alexnet_dali.model.nets import alexnet
+    from alexnet_dali.tools.process import keep_memory
+
+    alexnet.HIDDEN = tiny.HIDDEN
+    keep_memory()
 
 
 def prepared(options: argparse.Namespace) -> dict:

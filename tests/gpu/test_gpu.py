@@ -1,16 +1,23 @@
-"""The checks on a GPU, one test each, where there is one; and a rehearsal of their script on the CPU."""
+"""The checks on a GPU, one test each, where there is one; rehearsals on the CPU, and on a GPU that is not there."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import gpu_data
 import pytest
+import tiny
 import torch
-from run import CHECKS, DONE, main
+from alexnet_dali.model.nets import lrn
+from fake_cuda import one_gpu  # noqa: F401
+from gpu_setting import Setting
+from run import CHECKS, DONE, SPEED, main
 
 RUN = Path(__file__).with_name("run.py")
 QUICK = "1,4,10,12"
+FAKE = (1, 2, 3, 4, 5, 7, 11)  # in one process, and not about the GPU's own time
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +55,25 @@ def test_some_checks_on_the_cpu(tmp_path):
 def test_all_checks_on_the_cpu(tmp_path):
     report = rehearsed(tmp_path)
     assert [(check["number"], check["state"]) for check in report["checks"]] == [(k, DONE) for k in range(1, 13)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Photos and shard sets of a rehearsal."""
+    folder = tmp_path_factory.mktemp("data")
+    gpu_data.make(folder, SPEED["cpu"])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [check for check in CHECKS if check.number in FAKE], ids=lambda check: check.function)
+def test_the_lines_for_a_gpu(cuda, data, tmp_path, monkeypatch, check):
+    """On torch's fake GPU: no Python error, and what does not depend on a real one holds."""
+    tiny.shrink(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    lrn._band.cache_clear()  # of another test's GPU
+    setting = Setting(torch.device("cuda", 0), data, tmp_path, reduced=True, large=False)
+    monkeypatch.setattr(Setting, "busy", lambda setting, milliseconds: None)
+    getattr(importlib.import_module(check.module), check.function)(setting)
+    assert setting.figures and not cuda.mixed, cuda.mixed
