@@ -97,7 +97,7 @@ def _exit_code(command: click.Command, arguments: list[str] | None) -> int:
     except click.exceptions.Exit as request:
         code = request.exit_code
     except AlexnetError as error:
-        _print_error(error.message, error.hint, error.details)
+        show_error(error)
         code = error.exit_code
     except ImportError as error:
         _print_error(f"{error.name or error} cannot be imported", "alexnet-prep doctor, which shows what to install")
@@ -123,6 +123,11 @@ def _exit_code(command: click.Command, arguments: list[str] | None) -> int:
 def plain(text: str) -> str:
     """Escape control characters in text from a file, such as a class name, so that a terminal only shows them."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def show_error(error: AlexnetError) -> None:
+    """Print a user's error on standard error: what is wrong, and what to do."""
+    _print_error(error.message, error.hint, error.details)
 
 
 def _print_error(message: str, hint: str = "", details: Sequence[str] = ()) -> None:

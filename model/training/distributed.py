@@ -4,13 +4,19 @@ In:  the environment that `alexnet-train --processes` or torchrun sets.  Out: a 
 
 A Team communicates through gloo on the CPU, next to the backend of the gradients (NCCL on GPUs), so that agreeing to
 stop never waits for a GPU. When a process dies or hangs, the others fail: at once with a connection error, or after
-the time-out. Each then reports to the launcher's store, and the error names the ranks that do not.
+the time-out. Each then reports to the launcher's store, and the error names the ranks that do not. It is said before
+anything else happens: closing a stream or NCCL's connections may wait for the GPU, and the GPU for the missing rank.
+
+NCCL's own watchdog ends a process without a word to the user, so it waits longer than gloo does (`NCCL_LATER`). It
+stays on: where all processes live and only their GPUs wait for each other, nothing else would end the run, and a
+process whose collective was aborted must not go on to save the weights.
 """
 
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -25,6 +31,11 @@ from ..recipes.config import TIMEOUT
 CONNECTION = r"(?i)gloo|nccl|connection|socket|store|timed? ?out|pair|recv"  # in torch's messages of a broken one
 HUNG = r"(?i)timed out|timeout"
 ROLL_CALL = 5.0  # seconds to wait for the reports of the other ranks: their errors do not come at the same time
+NCCL_LATER = 60.0  # seconds after gloo's time-out: the roll call, the message, and closing the stream come first
+
+
+class GoneError(TrainingError):
+    """Another process of the run is gone, or hangs."""
 
 
 @dataclass
@@ -38,6 +49,7 @@ class Team:
         rank, ranks: index of this process, 0..ranks-1, and number of processes.
         local_rank, local_ranks: the same among the processes of this machine.
         timeout: seconds to wait for the other processes.
+        say: called with the error of a missing process as soon as it is known; see `reporting`.
     """
 
     rank: int = 0
@@ -45,6 +57,7 @@ class Team:
     local_rank: int = 0
     local_ranks: int = 1
     timeout: float = TIMEOUT
+    say: Callable[[GoneError], object] = field(default=lambda error: None, repr=False, compare=False)
     _pending: tuple[torch.Tensor, Any] | None = field(default=None, repr=False)
 
     @property
@@ -116,13 +129,31 @@ class Team:
                     "start all processes with the same command, on the same shards and statistics",
                 )
 
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """In this block, an error that another process has caused is said first, and then the connections are cut.
+
+        Raises:
+            GoneError: another process is missing; it has been given to `say`.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # torch's own errors are RuntimeErrors
+            diagnosed = self.diagnose(error)
+            if not isinstance(diagnosed, GoneError):
+                raise
+            self.say(diagnosed)
+            with suppress(Exception):  # not destroy_process_group, which waits for what is under way
+                dist.distributed_c10d._abort_process_group()
+            raise diagnosed from error
+
     def diagnose(self, error: RuntimeError) -> Exception:
         """Find out which ranks are missing after a failed collective. Takes up to `ROLL_CALL` seconds.
 
         Each process that calls this reports to the store of the rendezvous and waits for the reports of the others.
 
         Returns:
-            A TrainingError that names the ranks without a report; or `error` itself, if it is not about a connection.
+            A GoneError that names the ranks without a report; or `error` itself, if it is not about a connection.
         """
         message = " ".join(str(error).split())[:160]
         if self.ranks == 1 or not (isinstance(error, dist.DistError) or re.search(CONNECTION, message)):
@@ -140,24 +171,27 @@ class Team:
         names = " and ".join(f"rank {rank}" for rank in missing) or "a connection between the processes"
         are, have = ("are", "have") if len(missing) > 1 else ("is", "has")
         hung = f", or {have} hung for {self.timeout:g} s" if re.search(HUNG, message) else ""
-        return TrainingError(
+        return GoneError(
             f"{names} {are} gone{hung} ({message})",
             f"see the last message of {'that rank' if missing else 'each rank'}; then continue with --resume from the "
             "last checkpoint",
         )
 
     def leave(self) -> None:
-        """Close the connections to the other processes."""
+        """Close the connections to the other processes, at the end of a run; may wait for them."""
         if self.ranks > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
-def join(device: torch.device, timeout: float = TIMEOUT) -> Team:
+def join(
+    device: torch.device, timeout: float = TIMEOUT, say: Callable[[GoneError], object] = lambda error: None
+) -> Team:
     """Join the other processes of the run, which the environment names as torchrun does.
 
     Args:
         device: of the training: `cpu`, or `cuda` for the card of this process.
         timeout: seconds to wait for the other processes, here and in each collective.
+        say: see `Team`.
     Returns:
         The team; Team() if WORLD_SIZE is not set, or 1.
     Raises:
@@ -177,26 +211,54 @@ def join(device: torch.device, timeout: float = TIMEOUT) -> Team:
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's default
         torch.set_num_threads(max(1, available_cores() // local_ranks))
     if device.type == "cuda":
-        torch.cuda.set_device(own_device(device, local_rank))
+        device = own_device(device, local_rank, local_ranks)
+        torch.cuda.set_device(device)
+    limit = timedelta(seconds=timeout)
     try:
-        dist.init_process_group(
-            backend_of(device, local_ranks), timeout=timedelta(seconds=timeout), rank=rank, world_size=ranks
-        )
+        store, _, _ = next(dist.rendezvous("env://", rank, ranks, timeout=limit))
+        store.set_timeout(limit)
+        backend = backend_of(device, store, rank, ranks)
+        dist.init_process_group(backend, store=store, timeout=limit, rank=rank, world_size=ranks)
     except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors
         raise TrainingError(
             f"rank {rank} of {ranks} cannot reach the other ranks: {' '.join(str(error).split())[:200]}",
             "check that MASTER_ADDR and MASTER_PORT are the same and reachable everywhere, and that all ranks run",
         ) from None
-    return Team(rank, ranks, local_rank, local_ranks, timeout)
+    if "nccl" in backend:
+        assert dist.group.WORLD is not None, "the group was just made"
+        nccl = dist.group.WORLD._get_backend(device)
+        nccl._set_default_timeout(timedelta(seconds=timeout + NCCL_LATER))
+    return Team(rank, ranks, local_rank, local_ranks, timeout, say)
 
 
-def backend_of(device: torch.device, local_ranks: int) -> str:
-    """Return torch's name of the backend: gloo on the CPU; NCCL on GPUs, or gloo if processes share a card."""
+def backend_of(device: torch.device, store: dist.Store, rank: int, ranks: int) -> str:
+    """Return torch's name of the backend: gloo on the CPU; NCCL on GPUs, or gloo if two processes share a card.
+
+    Collective. The number of visible cards says nothing: each process may see only its own.
+
+    Args:
+        device: of this process.
+        store: of the rendezvous, where the processes tell each other their cards.
+    """
     if device.type == "cpu":
         return "gloo"
-    return "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= local_ranks else "cpu:gloo,cuda:gloo"
+    store.set(f"card/{rank}", card_of(device))
+    cards = {store.get(f"card/{other}") for other in range(ranks)}
+    return "cpu:gloo,cuda:nccl" if len(cards) == ranks else "cpu:gloo,cuda:gloo"
 
 
-def own_device(device: torch.device, local_rank: int) -> torch.device:
-    """Return the device of a process: of GPUs the one of its local rank; processes share cards if there are fewer."""
-    return device if device.type == "cpu" else torch.device("cuda", local_rank % torch.cuda.device_count())
+def card_of(device: torch.device) -> str:
+    """Return the UUID of a GPU: one card has it in every process, and no other card, here or on another machine."""
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
+def own_device(device: torch.device, local_rank: int = 0, local_ranks: int = 1) -> torch.device:
+    """Return the device of a process: of a machine's processes each has the GPU of its local rank, or shares one.
+
+    The only process of a machine keeps the GPU that `device` names; without a number, torch's current one.
+    """
+    if device.type == "cpu":
+        return device
+    if local_ranks > 1:
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)

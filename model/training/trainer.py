@@ -72,7 +72,7 @@ class Trainer:
         self.config, self.shard_set, self.stats, self.run, self.team = config, shard_set, stats, run, team or Team()
         chosen = recipe(config.recipe).with_weights() if config.init_from else recipe(config.recipe)
         self.recipe = recipe_for(config.model, config.crop, chosen, config.schedule)
-        self.device = own_device(torch.device(config.device), self.team.local_rank)
+        self.device = own_device(torch.device(config.device), self.team.local_rank, self.team.local_ranks)
         set_precision(config.precision)
         self.plan = Plan(
             shard_set.split("train").records,
@@ -141,7 +141,7 @@ class Trainer:
         log = Metrics(self.run if self.team.first else None)
         began = time.perf_counter()
         try:
-            with self._stream(report) as stream:
+            with self._stream(report) as stream, self.team.reporting():
                 self.meter = StallMeter(stream, device=self.device, began=began)
                 self._shares = StageShares(self.meter)
                 while not self.finished:
@@ -184,9 +184,10 @@ class Trainer:
             loss, wrong = self._update(batch)
             self.state.end_step(loss, wrong, batch.plan.batch_size)
             self.images += batch.plan.batch_size
+            stopped = self.team.previous_vote(stop())  # fails if a process is gone, for which a GPU would wait below
             if self.steps_done % self.config.log_every == 0:
                 self._log_step(batch, log, report)
-            if self.team.previous_vote(stop()):
+            if stopped:
                 self._take_time()
                 return False
             if self.state.step % self.config.save_every == 0 and self.state.step < self.plan.steps:

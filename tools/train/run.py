@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import sys
+import threading
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from ...model.nets.lrn import TORCH, pick_form
 from ...model.nets.options import ALEXNET
 from ...model.recipes.config import Config, option
 from ...model.training import checkpoint as checkpoints
-from ...model.training.distributed import Team, join
+from ...model.training.distributed import GoneError, Team, join
 from ...model.training.run_files import lock_run, write_errors
 from ...model.training.trainer import Trainer
 from ...model.weights import trained as trained_nets
@@ -28,6 +29,7 @@ from ...pipeline.errors import TrainingError
 from ...pipeline.files import write_json
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ...pipeline.shards.stats import Stats, load_stats
+from .. import console
 from ..output_guard import check_run_folder
 from ..process import pick_device, stop_on_signals
 from .configure import check_classes, last_checkpoint, new_config, resumed_config, world_size
@@ -35,6 +37,8 @@ from .launch import launch, stop_with_launcher
 from .progress import Lines, check_stall
 from .run_summary import introduction
 from .tracking import tracked
+
+CLOSING = 5.0  # seconds for a process to close its files after another one is gone; its GPU may never answer again
 
 
 def run_command(options: dict[str, Any], given: set[str]) -> int:
@@ -65,16 +69,23 @@ def run_command(options: dict[str, Any], given: set[str]) -> int:
     if config.processes > 1 and not world_size():
         del saved  # half a gigabyte
         return launch(config.processes, sys.argv[1:])
-    team = join(device, options["timeout"])
+    team = join(device, options["timeout"], _say_and_end)
     try:
-        return _run_rank(config, shard_set, run, saved, options, team)
-    except RuntimeError as error:
-        diagnosed = team.diagnose(error)
-        if diagnosed is error:
-            raise
-        raise diagnosed from error
-    finally:
-        team.leave()
+        with team.reporting():
+            code = _run_rank(config, shard_set, run, saved, options, team)
+    except GoneError as error:  # it has been printed
+        return error.exit_code
+    team.leave()  # not after an error: it may wait for the others, and main() ends the process without it
+    return code
+
+
+def _say_and_end(error: GoneError) -> None:
+    """Print why the run ends, and give this process a few seconds to close what it has open."""
+    console.show_error(error)
+    sys.stderr.flush()
+    last = threading.Timer(CLOSING, os._exit, [error.exit_code])
+    last.daemon = True
+    last.start()
 
 
 def _run_rank(
