@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from alexnet_dali.model.nets import columns
 from alexnet_dali.model.training import checkpoint, metrics
-from alexnet_dali.model.training.distributed import Team
+from alexnet_dali.model.training.distributed import Team, card_of
 from alexnet_dali.model.training.parallel import DataParallel
 from alexnet_dali.pipeline.errors import DeviceError
 from alexnet_dali.pipeline.plan.plan import Plan
@@ -171,10 +172,14 @@ def nccl(setting: Setting) -> None:
         votes = torch.ones(3, dtype=torch.float64)
         dist.all_reduce(votes)
         assert votes.tolist() == [1.0] * 3, "gloo beside it: another sum"
+        if setting.on_gpu:
+            assert dist.group.WORLD is not None, "the group was just made"
+            dist.group.WORLD._get_backend(setting.device)._set_default_timeout(timedelta(seconds=120))
+            setting.record(card=card_of(setting.device))
         setting.record(collectives="equal", backend=backend)
         data_parallel(setting)
     finally:
-        dist.destroy_process_group()
+        dist.distributed_c10d._abort_process_group()  # as after an error
 
 
 def data_parallel(setting: Setting) -> None:

@@ -146,6 +146,7 @@ def bytes_of(tensor: Tensor) -> float:
 
 def step(batch_size: int, form: str) -> list[Kernel]:
     """List the kernels of forward and backward pass, without the update, with a form of normalisation."""
+    lrn._band.cache_clear()  # a tensor with data, or of another step without
     with FakeTensorMode():
         net = AlexNet(1000)
         for module in net.modules():  # to channels last; `net.to` cannot do it to tensors without data
@@ -167,6 +168,78 @@ def step(batch_size: int, form: str) -> list[Kernel]:
         return kernels.found
 
 
+@dataclass(frozen=True)
+class Code:
+    """A state of the code, beside what `step` counts.
+
+    Attributes:
+        form: of response normalisation.
+        update: launches of the update, and bytes of it for each parameter.
+        masks: bytes of dropout masks that go up for each picture.
+        host: milliseconds of the main thread in a step of 128 beside launches: the batch, its masks, the meter.
+    """
+
+    form: str
+    update: tuple[int, int]
+    masks: int
+    host: float
+
+
+PARAMETERS = 60_965_224
+CODES = {
+    # Four operations for each of 16 tensors: v*0.9, v + w, v + g, w + v, which read and write 8, 12, 12 and 12 bytes.
+    "before": Code(lrn.TORCH, (64, 44), 8192, 2.0),
+    # torch's fused kernel, three launches for the weights and one for the biases: v, w, g read, v, w written.
+    "after": Code("one pass", (4, 20), 1024, 0.5),
+}
+
+
+def kernels_of(code: Code, batch_size: int) -> list[Kernel]:
+    """List all kernels of a step."""
+    launches, size = code.update
+    update = [Kernel("update", 0.0, size * PARAMETERS / launches)] * launches
+    # Unpacked bits, or bytes; and DALI's graph: cut pictures less mean, less residual, times gain, in float32.
+    masks = [Kernel("masks", 0.0, batch_size * (code.masks + 8192.0))]
+    pictures = [Kernel("pictures", 0.0, batch_size * PIXELS * size) for size in (5.0, 8.0, 8.0)]
+    return [*step(batch_size, code.form), *update, *masks, *pictures]
+
+
+def parts(kernels: list[Kernel]) -> dict[str, list[Kernel]]:
+    """Group kernels by the part of the step, the longest first."""
+    names = dict.fromkeys(kernel.part for kernel in kernels)
+    grouped = {name: [kernel for kernel in kernels if kernel.part == name] for name in names}
+    return dict(sorted(grouped.items(), key=lambda part: -seconds(part[1])))
+
+
+def seconds(kernels: list[Kernel]) -> float:
+    """Return the time of kernels one after the other."""
+    return sum(kernel.seconds for kernel in kernels)
+
+
+def main() -> None:
+    """Print the tables for docs/gpu.md."""
+    listed = {(name, n): kernels_of(code, n) for name, code in CODES.items() for n in (128, 1024)}
+    print("| part of the step, batch of 1,024 | kernels | GFLOP | GB | ms | before: kernels | GB | ms |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    before, after = (parts(listed[name, 1024]) for name in CODES)
+    for name, own in after.items():
+        old, flops, size = before[name], sum(k.flops for k in own), sum(k.bytes for k in own)
+        cells = [len(own), f"{flops / 1e9:,.0f}", f"{size / 1e9:.2f}", f"{1000 * seconds(own):.2f}"]
+        cells += [len(old), f"{sum(k.bytes for k in old) / 1e9:.2f}", f"{1000 * seconds(old):.2f}"]
+        print(f"| {name} | {' | '.join(map(str, cells))} |")
+    print()
+    print("| | batch | kernels | kB an image on the card | kB an image sent up | GPU ms | host ms | images/s | limit |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    for (name, n), kernels in listed.items():
+        code, own = CODES[name], seconds(kernels)
+        host = LAUNCH * len(kernels) + code.host / 1000 * n / 128
+        size = sum(kernel.bytes for kernel in kernels) / n / 1000
+        rate, limit = n / max(own, host), "card" if own > host else "host"
+        sent = (PIXELS + code.masks) / 1000
+        cells = [n, len(kernels), f"{size:,.0f}", f"{sent:.0f}", f"{1000 * own:.2f}", f"{1000 * host:.2f}"]
+        print(f"| {name} | {' | '.join(map(str, cells))} | {rate:,.0f} | {limit} |")
+
+
 def flops_of_a_picture(net: nn.Module) -> int:
     """Count the floating-point operations of forward and backward pass of a net for one picture."""
     with FlopCounterMode(display=False) as counter:
@@ -174,3 +247,7 @@ def flops_of_a_picture(net: nn.Module) -> int:
         net(torch.zeros(1, 3, 224, 224, device=device)).sum().backward()
     net.zero_grad()
     return counter.get_total_flops()
+
+
+if __name__ == "__main__":
+    main()
