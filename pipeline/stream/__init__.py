@@ -10,7 +10,7 @@ batch_source.py   the next batch, for DALI or finished, some batches ahead
 dali_ops.py       the steps of the DALI graphs
 dali_graph.py     the graphs: training windows, resized crops, evaluation views
 stream.py         batches as torch tensors, from a DALI pipeline or from the threads
-autotune.py       which decoder is faster with this GPU, threads or DALI
+autotune.py       which decoder a stream takes when it is left to choose
 make_stream.py    who decodes: DALI, threads in front of DALI, threads alone
 streams.py        train_stream, views_stream: streams of a plan and of a split
 loaders.py        TrainLoader, EvalLoader: (images, labels) by the epoch

@@ -1,7 +1,7 @@
 """Turns plans into arrays, some batches ahead: for DALI, which calls it for its next batch, or finished, for a Stream.
 
 In:  plans, a RecordReader, and threads that read ahead and decode.
-Out: lists of arrays, kept alive until DALI has read them.
+Out: lists of arrays, kept alive until DALI has read them, and a GPU too, which copies from page-locked pictures.
 
     read ahead    AHEAD batches: their records are being brought into memory
     decoded       DECODED batches, if threads decode: their records are being read, decoded and cut
@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import AlexnetError, StreamError
 from ..plan.plan import BatchPlan
+from .dali_ops import gpu_error
 from .decoder import Decoder, Decoding, fault, picture_error
 from .prefetch import ReadAhead
 from .record_reader import Payloads, RecordReader
@@ -141,32 +142,39 @@ class BatchSource:
         job = self._handed.popleft()
         self._behind.append((job, wait))
         if len(self._behind) > _KEPT_BEHIND:
-            old, done = self._behind.popleft()
-            if old.decoding:
-                old.decoding.release(done)
-            elif old.payloads:
-                self._feed.release(old.payloads, done)
+            self._release()
         return job
+
+    def _release(self) -> None:
+        """Give back the memory of the batch that was returned first."""
+        job, wait = self._behind.popleft()
+        if job.decoding:
+            job.decoding.release(wait)
+        elif job.payloads:
+            self._feed.release(job.payloads, wait)
 
     def explained(self, error: Exception) -> Exception:
         """Convert DALI's error: name the damaged record where it can be found."""
         if self._failure is not None:
-            return self._failure
+            return gpu_error(self._failure) or self._failure
         for job in self._handed:
             if job.payloads is None or not self._feed.encoded:
                 continue
             for record, data, sides in zip(job.records.tolist(), job.payloads.data, job.payloads.sides, strict=True):
                 if fault(data, *sides):
                     return picture_error(self._feed, record, data, *sides)
-        return StreamError(f"DALI stopped: {' '.join(str(error).split())[:300]}", "alexnet-prep doctor")
+        text = " ".join(str(error).split())[:300]
+        return gpu_error(error) or StreamError(f"DALI stopped: {text}", "alexnet-prep doctor")
 
     def close(self) -> None:
-        """Stop the threads, then close the files."""
+        """Stop the threads, wait for what a GPU still copies of the returned batches, close the files."""
+        while self._behind:
+            self._release()
         if self._decoder is not None:
             self._decoder.close()
         self._reader.close()
-        for jobs in (self._ahead, self._handed, self._behind):
-            jobs.clear()
+        self._ahead.clear()
+        self._handed.clear()
         self._feed.close()
 
     def _look_ahead(self) -> None:

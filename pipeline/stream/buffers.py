@@ -5,6 +5,7 @@ In:  sizes.  Out: uint8 arrays, for any thread. NumPy only, unless they are page
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -44,8 +45,11 @@ class Buffers:
             self._free.append((buffer, wait))
 
     def close(self) -> None:
-        """Drop the free buffers, and those that are returned from now on."""
+        """Wait for the last readers, then drop the free buffers, and those that are returned from now on."""
         self._spare = 0
+        with suppress(RuntimeError):  # of a GPU that has failed, and reads nothing any more
+            while self._free:
+                self._free.popleft()[1]()
         self._free.clear()
 
     def _new(self, size: int) -> np.ndarray:

@@ -34,6 +34,7 @@ def train_graph(
     *,
     resized: bool = False,
     cut: bool = False,
+    page_locked: bool = False,
     dtype: str = "float32",
     layout: str = "HWC",
 ):
@@ -52,6 +53,8 @@ def train_graph(
         resized: windows have any extent and are resized to crop x crop.
         cut: payloads are windows that are already cut and reflected, uint8 (crop, crop, 3); `source` returns neither
             windows nor flip.
+        page_locked: payloads are one array in page-locked memory, which the GPU reads until the batch's output is
+            complete; otherwise DALI copies them there first.
         dtype: `float32`, `float16`, or `uint8`: unchanged pixels, cut and reflected.
         layout: memory layout, `HWC` or `CHW`.
     Returns:
@@ -67,7 +70,7 @@ def train_graph(
     values = [] if dtype == "uint8" else ["mean", "gain"]
 
     def graph():
-        data, *numbers = make.sourced(source, [*places, *values])
+        data, *numbers = make.sourced(source, [*places, *values], page_locked)
         pixels, mean_gain = make.decoded(data), numbers[len(places) :]
         if cut:
             return make.finished(pixels, None, *mean_gain)
@@ -90,6 +93,7 @@ def views_graph(
     device_id: int | None,
     threads: int,
     *,
+    page_locked: bool = False,
     dtype: str = "float32",
     layout: str = "HWC",
 ):
@@ -98,7 +102,7 @@ def views_graph(
     Args:
         source: as for `train_graph`, but returns only payloads [and corners of the central squares].
         views: int64 (views, 3), from `views_of` for pictures of `pictures.side`.
-        pictures, batch_size, device_id, threads, dtype, layout: as for `train_graph`.
+        pictures, batch_size, device_id, threads, page_locked, dtype, layout: as for `train_graph`.
     Returns:
         A built pipeline with one output, (n, views, crop, crop, 3) or (n, views, 3, crop, crop), RGB.
     Raises:
@@ -107,7 +111,7 @@ def views_graph(
     make = Operators(pictures, device_id, dtype, layout)
 
     def graph():
-        data, *corners = make.sourced(source, [] if pictures.square else ["corner"])
+        data, *corners = make.sourced(source, [] if pictures.square else ["corner"], page_locked)
         pixels = make.square(make.decoded(data), corners)
         windows = [
             make.window(pixels, flip, crop_pos_x=left / pictures.far, crop_pos_y=top / pictures.far)

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PlanError, StreamError
+from ..errors import DeviceError, PlanError, StreamError
 
 DTYPES = ("float32", "float16", "uint8")
+# The share of a batch that a GPU's JPEG engine decodes, if it has one. With 1, all that it can decode, and CUDA the
+# rest, such as progressive files: so a picture's pixels never depend on its place in a batch, as with DALI's 0.65.
+JPEG_ENGINE = 1.0
 LAYOUTS = ("HWC", "CHW")  # of the memory; HWC, permuted, is torch's channels_last, the faster one for convolutions
 
 _NUMBERS = {  # dtype and number of dimensions of each input beside the picture
@@ -78,7 +81,7 @@ class Operators:
             if value not in known:
                 raise PlanError(f"unknown {what} of pictures {value!r}", f"choose one of {', '.join(known)}")
         try:
-            from nvidia.dali import fn, types
+            from nvidia.dali import fn, tensors, types
         except ImportError as error:
             raise StreamError(
                 f"NVIDIA DALI cannot be imported: {error}", "pip install nvidia-dali-cuda120, then alexnet-prep doctor"
@@ -86,14 +89,15 @@ class Operators:
         self.pictures, self.dtype = pictures, dtype
         self._fn: Any = fn
         self._types: Any = types  # its constants come from a library that mypy does not see
+        self._batch: Any = tensors.TensorListCPU
         self._layout, self._on_gpu = layout, device_id is not None
 
-    def sourced(self, source: Callable, numbers: list[str]):
-        """Declare the inputs: payloads, and numbers by name, see `_NUMBERS`."""
+    def sourced(self, source: Callable, numbers: list[str], page_locked: bool = False):
+        """Declare the inputs: payloads, in page-locked memory or not, and numbers by name, see `_NUMBERS`."""
         inputs = [("UINT8", 1 if self.pictures.encoded else 3), *(_NUMBERS[name] for name in numbers)]
         # no_copy: DALI reads the source's arrays; the source keeps them alive until the batch has been used.
         return self._fn.external_source(
-            source=source,
+            source=(lambda: self._page_locked(*source())) if page_locked else source,
             num_outputs=len(inputs),
             batch=True,
             no_copy=True,
@@ -101,12 +105,16 @@ class Operators:
             ndim=[ndim for _, ndim in inputs],
         )
 
+    def _page_locked(self, pictures: np.ndarray, *numbers: np.ndarray) -> list:
+        """Say of what the source returned that the pictures' memory is page-locked; NumPy does not know."""
+        return [self._batch(pictures, is_pinned=True), *numbers]
+
     def decoded(self, data):
         """Decode payloads to pixels, uint8 HWC, on the device."""
         if not self.pictures.encoded:
             return data.gpu() if self._on_gpu else data
         # adjust_orientation would rotate by a tag; without fancy upsampling the pixels of GPU and CPU would differ.
-        on_gpu = {"device": "mixed", "jpeg_fancy_upsampling": True, "affine": False}
+        on_gpu = {"device": "mixed", "jpeg_fancy_upsampling": True, "affine": False, "hw_decoder_load": JPEG_ENGINE}
         options = on_gpu if self._on_gpu else {"device": "cpu"}
         return self._fn.decoders.image(data, output_type=self._types.RGB, adjust_orientation=False, **options)
 
@@ -210,3 +218,13 @@ class Operators:
         if self.dtype == "uint8":
             return types.UINT8
         return types.FLOAT if self.dtype == "float32" or self.subtracts else types.FLOAT16
+
+
+def gpu_error(error: BaseException) -> DeviceError | None:
+    """Convert an error of CUDA, raised by torch or by DALI, to one sentence; None for any other error."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, RuntimeError) or not any(word in text for word in ("CUDA", "cudaError")):
+        return None
+    full = "out of memory" in text or "cudaErrorMemoryAllocation" in text
+    hint = "a smaller batch size" if full else "find the reason with alexnet-prep doctor; saved checkpoints are kept"
+    return DeviceError(f"the GPU failed: {text[:300]}", hint)

@@ -6,7 +6,7 @@ In:  what a stream is of.  Out: the Stream, with the decoder that was asked for,
     threads   a pool of threads reads, decodes and cuts into reused buffers, and DALI computes
     fused     the threads also compute what DALI's graph would, and no graph runs; only training windows on the CPU,
               see `why_not_fused`
-    auto      fused where it is possible, else threads on the CPU; on a GPU the faster of the others, measured
+    auto      one of these, by the rule in autotune.py
 """
 
 from abc import ABC, abstractmethod
@@ -62,23 +62,14 @@ class _Streams(ABC):
         """Return why a DALI graph is needed; empty where threads can finish the pictures."""
 
     def open(self, decode: str) -> Stream:
-        """Make the stream with this decoder; with `auto`, with the one that is fastest here."""
+        """Make the stream with this decoder; with `auto`, with the one that autotune.py picks."""
         reason = self.why_not_fused()
         if decode == FUSED and reason:
             raise UsageError(f"the decoder fused is not possible: {reason}", "choose auto, threads or dali")
         if decode != "auto":
             return self.make(decode)
-        if self.device.type != "cpu":
-            return self.measured()
-        if reason:
-            return self.make(THREADS, f"decode threads: fused, the fastest on a CPU, is not possible: {reason}")
-        return self.make(FUSED, "decode fused: the fastest on a CPU")
-
-    def measured(self) -> Stream:
-        """Make the stream with `threads` or `dali`, whichever is faster here."""
-        key = (self.shard_set.root, self.shard_set.encoding, self.device, self.threads)
-        records = (getattr(plan, "records", plan) for plan in self.plans())
-        return self.make(*autotune.pick_decoder(self.make, key, RecordReader(self.shard_set, self.split), records))
+        encoded = self.shard_set.encoding == "jpeg"
+        return self.make(*autotune.pick_decoder(self.device.type == "cpu", reason, encoded, self.threads))
 
     def make(self, decode: str, chosen: str = "") -> Stream:
         """Make the stream with this decoder; `chosen` says why it is this one."""
@@ -100,7 +91,7 @@ class _Streams(ABC):
         finishing = self.finishing if decode == FUSED else None
         decoder = Decoder(
             *(feed, inputs.windows, inputs.side, self.threads),
-            pinned=self.device.type == "cuda",
+            pinned=self.page_locked(decode),
             finishing=finishing,
             dtype=self.dtype,
         )
@@ -113,6 +104,10 @@ class _Streams(ABC):
     def last(self, source: BatchSource, decode: str) -> LastStep:
         """Make the stream's last step."""
         return Finished(source) if decode == FUSED else DaliGraph(self.graph(source, decode), self.device)
+
+    def page_locked(self, decode: str) -> bool:
+        """Whether threads fill page-locked memory, from which the GPU copies."""
+        return self.device.type == "cuda" and decode != DALI
 
     def incoming(self, decode: str) -> Pictures:
         """Describe the pictures that enter the graph: as they are stored, or decoded and cut by threads."""
@@ -144,6 +139,7 @@ class TrainStreams(_Streams):
             self.threads,
             resized=decode == DALI and self.plan.augmentation.resized is not None,
             cut=decode == THREADS,
+            page_locked=self.page_locked(decode),
             dtype=self.dtype,
             layout=self.layout,
         )
@@ -170,6 +166,7 @@ class ViewStreams(_Streams):
             self.share[1],
             self.device.index,
             self.threads,
+            page_locked=self.page_locked(decode),
             dtype=self.dtype,
             layout=self.layout,
         )

@@ -18,6 +18,7 @@ import torch
 from ..errors import StreamError
 from ..plan.plan import BatchPlan
 from .batch_source import BatchSource
+from .dali_ops import gpu_error
 from .stall import StageTimes
 
 
@@ -66,7 +67,10 @@ class DaliGraph:
 
     def run(self) -> Any:
         """Run the pipeline, which has called the source for some batches more than it returns."""
-        return self._pipeline.run(torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None)
+        if self._device.type == "cpu":
+            return self._pipeline.run()
+        with torch.cuda.device(self._device):  # for what the source does in there: page-locked memory is a device's
+            return self._pipeline.run(torch.cuda.current_stream(self._device))
 
     def tensor(self, output: Any) -> torch.Tensor:
         """Return the output; on a GPU the current CUDA stream waits for DALI's, the host does not."""
@@ -153,12 +157,16 @@ class Stream:
             return self._batch()
         except StopIteration:
             raise
-        except BaseException:  # Ctrl-C too: DALI and the source may no longer be at the same batch
-            if self._failure is None:
-                self._failure = StreamError(
-                    "the stream was interrupted within a batch", "create it again from its (epoch, step)"
-                )
+        except BaseException as error:  # Ctrl-C too: DALI and the source may no longer be at the same batch
+            failed = gpu_error(error)
+            self._failure = (
+                self._failure
+                or failed
+                or StreamError("the stream was interrupted within a batch", "create it again from its (epoch, step)")
+            )
             self.close()
+            if failed is not None:
+                raise failed from error
             raise
 
     def __enter__(self) -> "Stream":
@@ -173,11 +181,6 @@ class Stream:
         return StageTimes(
             source.disk_seconds, source.decode_seconds, self._graph_seconds, self._copy_seconds, self._threads
         )
-
-    def synchronize(self) -> None:
-        """Wait until all returned batches are on the device; on the CPU they always are."""
-        if self._side is not None:
-            torch.cuda.current_stream(self._device).synchronize()
 
     def close(self) -> None:
         """Stop the pipeline and the threads, then close the files."""
@@ -231,7 +234,7 @@ class Stream:
         """Return a function that waits until the GPU has read this batch's inputs, by an event after its outputs."""
         if self._side is None:
             return _at_once
-        read = torch.cuda.Event()
+        read = torch.cuda.Event(blocking=True)  # waiting, it leaves its core to the decoding threads
         read.record(torch.cuda.current_stream(self._device))
         return read.synchronize
 

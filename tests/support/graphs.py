@@ -16,6 +16,7 @@ from alexnet_dali.pipeline.stream.dali_graph import Pictures, train_graph, views
 from alexnet_dali.pipeline.stream.dali_ops import Operators
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
+from nvidia.dali.tensors import TensorListCPU
 from PIL import Image
 
 BLACK = np.zeros(3)
@@ -137,13 +138,19 @@ class _Types:
         return types.Constant(value, device="cpu", **options)
 
 
+def _batch(array, is_pinned):
+    """A TensorListCPU asks for a driver where its memory is page-locked."""
+    assert is_pinned
+    return TensorListCPU(array)
+
+
 class GpuBranchOnCpu(Operators):
     """The operators of a GPU's graph, on CPU kernels."""
 
     def __init__(self, pictures, device_id, *options, **more):
         super().__init__(pictures, device_id, *options, **more)
         if device_id is not None:
-            self._fn, self._types = _Fn(), _Types()
+            self._fn, self._types, self._batch = _Fn(), _Types(), _batch
 
 
 def gpu_branch_on_cpu(patch):

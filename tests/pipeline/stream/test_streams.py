@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from alexnet_dali.pipeline.shards import datum, stats
 from alexnet_dali.pipeline.shards.lmdb_shard import Shard
 from alexnet_dali.pipeline.shards.manifest import open_shard_set
 from alexnet_dali.pipeline.sources.find import find_photos
-from alexnet_dali.pipeline.stream import autotune, dali_graph, finish, make_stream
+from alexnet_dali.pipeline.stream import autotune, dali_graph, finish
 from alexnet_dali.pipeline.stream.autotune import DALI, DECODERS, FUSED, THREADS
 from alexnet_dali.pipeline.stream.batch_source import DECODED, BatchSource
 from alexnet_dali.pipeline.stream.buffers import Buffers
@@ -311,108 +310,18 @@ def test_views_are_cut_by_dali(small):
         assert stream.decode == THREADS and stream.chosen.endswith("not possible: DALI cuts evaluation views")
 
 
-def test_left_to_itself_the_cpu_measures_nothing(small, monkeypatch):
-    monkeypatch.setattr(autotune, "pick_decoder", None)
-    with small.stream(quick(small), "auto") as stream:
-        assert (stream.decode, stream.chosen) == (FUSED, "decode fused: the fastest on a CPU")
-
-
-# What is measured with a GPU
-
-
-def measured(make):
-    """The stream as a GPU would get it, on the CPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make_stream._Streams, "open", lambda streams, decode: streams.measured())
-        return make()
-
-
-@pytest.fixture
-def unmeasured(monkeypatch):
-    """What this process has measured before is forgotten."""
-    monkeypatch.setattr(autotune, "_known", {})
-
-
-def test_auto_begins_at_the_beginning_and_says_what_it_chose(small, unmeasured):
-    plan = quick(small, 5)
-    with small.stream(plan, "threads", epoch=2, step=7) as stream:
-        expected = taken(stream, 20)
-    with measured(lambda: small.stream(plan, epoch=2, step=7)) as stream:
-        assert stream.decode in GRAPHS
-        found = re.fullmatch(
-            r"decode (\w+): images/s of the first batches: threads ([\d,]+), dali ([\d,]+)", stream.chosen
-        )
-        threads, dali = (int(number.replace(",", "")) for number in found.groups()[1:])
-        assert found[1] == stream.decode == ("threads" if threads >= dali else "dali")
-        assert_equal(taken(stream, 20), expected)  # none lost, none twice, none changed
-
-
-@pytest.mark.parametrize("slow", GRAPHS)
-def test_auto_takes_the_faster_and_measures_once(small, unmeasured, monkeypatch, slow):
-    made, of = [], BatchSource.__call__
-
-    def noted(source):
-        way = "dali" if source._decoder is None else "threads"
-        made.append(way)
-        time.sleep(0.05 if way == slow else 0)
-        return of(source)
-
-    monkeypatch.setattr(BatchSource, "__call__", noted)
-    with measured(lambda: small.stream(quick(small, 5))) as stream:
-        assert stream.decode != slow and stream.decode in stream.chosen
-    assert set(made) == set(GRAPHS)
-    for make in (lambda: small.stream(quick(small, 10)), lambda: small.views(crop=48)):
-        made.clear()
-        with measured(make) as stream:
-            assert stream.decode != slow
-            next(stream)
-        assert set(made) == {stream.decode}
-
-
-def test_auto_takes_what_works_where_there_is_too_little_to_measure(small, unmeasured):
-    with measured(lambda: small.views(crop=48, batch_size=20)) as stream:  # one batch
-        assert (stream.decode, stream.chosen) == ("threads", "")
-        assert [len(batch.records) for batch in stream] == [20]
-    assert autotune._known == {}
-
-
-def test_a_damaged_record_that_auto_meets_is_named(small, unmeasured, tmp_path):
-    shard_set, _, _ = spoiled(small, tmp_path, garbage)
-    with pytest.raises(StreamError, match="record 5: its JPEG does not decode"):
-        measured(lambda: train_stream(shard_set, small.stats, quick(small, 20)))
-    assert autotune._known == {} and not files_below(tmp_path)
-
-
-@pytest.mark.parametrize("broken", GRAPHS)
-def test_auto_says_which_way_failed_and_asks_it_once(small, unmeasured, monkeypatch, broken):
-    asked, of = [], BatchSource.__call__
-
-    def faulty(source):
-        if broken == ("dali" if source._decoder is None else "threads"):
-            asked.append(broken)
-            raise StreamError("no nvJPEG\n  here", "go on") if broken == "dali" else ValueError("odd")
-        return of(source)
-
-    monkeypatch.setattr(BatchSource, "__call__", faulty)
-    works, said = {"dali": ("threads", "no nvJPEG here; go on"), "threads": ("dali", "ValueError: odd")}[broken]
-    if broken == "dali":
-        said = said.replace("no nvJPEG", "DALI stopped: no nvJPEG")
-    for _ in range(2):
-        with measured(lambda: small.stream(quick(small, 5))) as stream:
-            assert stream.decode == works
-            assert stream.chosen.startswith(f"decode {works}: {broken} failed: ")
-            next(stream)
-    assert len(asked) == 1
-
-
-def test_where_both_ways_fail_auto_raises_what_the_first_did(small, unmeasured, monkeypatch):
-    def faulty(source):
-        raise StreamError("dali's" if source._decoder is None else "threads'")
-
-    monkeypatch.setattr(BatchSource, "_arrays", lambda source, job: faulty(source))
-    with pytest.raises(StreamError, match="threads'"):
-        measured(lambda: small.stream(quick(small, 5)))
-    assert autotune._known == {}
+@pytest.mark.parametrize(
+    "on_cpu, reason, encoded, threads, decode, why",
+    [
+        (True, "", True, 1, FUSED, "decode fused: the fastest on a CPU"),
+        (True, "x", True, 1, THREADS, "decode threads: fused, the fastest on a CPU, is not possible: x"),
+        (False, "x", True, 4, THREADS, "decode threads: 4 threads decode, and the GPU only trains"),
+        (False, "x", True, 3, DALI, "decode dali: the GPU decodes, because 4 threads or more would be needed, not 3"),
+        (False, "x", False, 1, THREADS, "decode threads: raw pixels are only cut"),
+    ],
+)
+def test_the_rule_by_which_a_decoder_is_picked(on_cpu, reason, encoded, threads, decode, why):
+    assert autotune.pick_decoder(on_cpu, reason, encoded, threads) == (decode, why)
 
 
 def test_other_ways_are_refused(small):
