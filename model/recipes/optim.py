@@ -3,10 +3,12 @@
     v <- 0.9 v - decay * rate * w - rate * g          g: gradient of the loss
     w <- w + v
 
-`torch.optim.SGD` keeps the rate outside v; the two differ after each change of the rate.
+`torch.optim.SGD` keeps the rate outside v; the two differ after each change of the rate. torch's fused kernel of it
+does compute the rule above, by other arguments (`_fused`): one pass over memory on a GPU.
 """
 
 import inspect
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -53,6 +55,7 @@ class Momentum2012(torch.optim.Optimizer):
         """Update every parameter that has a gradient and a rate above zero."""
         if closure is not None:
             raise TypeError("closures are not supported")
+        alike = defaultdict(list)  # what one launch may take, by its arguments
         for group in self.param_groups:
             (parameter,) = group["params"]
             if parameter.grad is None or group["rate"] == 0.0:
@@ -60,11 +63,14 @@ class Momentum2012(torch.optim.Optimizer):
             state = self.state[parameter]
             if not state:
                 state["velocity"] = torch.zeros_like(parameter)
-            for v, w, g in _pieces(state["velocity"], parameter, parameter.grad):
-                v.mul_(group["momentum"])
-                v.add_(w, alpha=-group["decay"] * group["rate"])
-                v.add_(g, alpha=-group["rate"])
-                w.add_(v)
+            tensors = state["velocity"], parameter, parameter.grad
+            rule = group["momentum"], group["rate"], group["decay"]
+            if parameter.device.type == "cpu":
+                _written_out(*tensors, *rule)
+            else:
+                alike[(*rule, parameter.device, parameter.dtype)].append(tensors)
+        for (*rule, _, _), together in alike.items():
+            _fused(together, *rule)
 
     def set_rates(self, rates: Rates) -> None:
         """Set the learning rate of every parameter."""
@@ -111,13 +117,47 @@ class PlainSgd(torch.optim.SGD):
             _restore(self.state[parameter], "momentum_buffer", parameter, velocities[name])
 
 
+def _written_out(velocity: Tensor, parameter: Tensor, gradient: Tensor, momentum: float, rate: float, decay: float):
+    """Update v and w by the rule, operation by operation."""
+    for v, w, g in _pieces(velocity, parameter, gradient):
+        v.mul_(momentum)
+        v.add_(w, alpha=-decay * rate)
+        v.add_(g, alpha=-rate)
+        w.add_(v)
+
+
+def _fused(together: list[tuple[Tensor, Tensor, Tensor]], momentum: float, rate: float, decay: float) -> None:
+    """Update all v and w of (v, w, g) in one pass over memory, a few launches.
+
+    torch's kernel computes v <- momentum v + (1 - dampening) (g + decay w), w <- w - lr v. With a dampening of 1 + rate
+    and an lr of -1 that is the rule. On a GPU its factors are float64, so that v and w are rounded once each, where the
+    rule written out rounds v three times. 1 - (1 + rate) differs from -rate by 1e-16: nothing beside float32.
+    """
+    velocities, weights, gradients = map(list, zip(*together, strict=True))
+    for i, weight in enumerate(weights):  # the kernel goes through memory: all three must lie alike
+        if gradients[i].stride() != weight.stride() or gradients[i].dtype != weight.dtype:
+            gradients[i] = torch.empty_like(weight).copy_(gradients[i])
+    torch._fused_sgd_(
+        weights,
+        gradients,
+        velocities,
+        weight_decay=decay,
+        momentum=momentum,
+        lr=-1.0,
+        dampening=1.0 + rate,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )
+
+
 def _pieces(velocity: Tensor, parameter: Tensor, gradient: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Split v, w and g into pieces, views in memory order, so that four operations read memory once instead of each.
 
-    On a GPU, and where a gradient lies in memory differently, all is one piece.
+    Where a gradient lies in memory differently, all is one piece.
     """
     tensors = (velocity, parameter, gradient)
-    if parameter.device.type != "cpu" or len({tensor.stride() for tensor in tensors}) > 1:
+    if len({tensor.stride() for tensor in tensors}) > 1:
         return [tensors]
     return zip(*(tensor.as_strided((tensor.numel(),), (1,)).split(PIECE) for tensor in tensors), strict=True)
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.recipes import optim
 from alexnet_dali.model.recipes.diaries import DIARIES
 from alexnet_dali.model.recipes.optim import Momentum2012
@@ -198,3 +199,62 @@ def test_the_optimizer_does_not_import_the_compiler():
         "optimizer.step(); optimizer.zero_grad(); sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_fused_update_is_the_rule_written_out(dtype):
+    """torch's fused kernel has a CPU form; to rounding: it adds the decay to the gradient first, and rounds less."""
+    torch.manual_seed(0)
+    shapes = [(7, 5, 3, 3), (64,), (33, 17), (1,)]
+    start = [[torch.randn(shape, dtype=dtype) * spread for spread in (0.01, 0.1, 1.0)] for shape in shapes]
+    start[0] = [each.to(memory_format=torch.channels_last) for each in start[0]]
+    start[2][2] = start[2][2].t().contiguous().t()  # a gradient that lies otherwise
+    rounding = torch.finfo(dtype).eps
+    for rate, decay in ((0.01, 0.0005), (1e-5, 0.4), (0.3, 0.0)):
+        one, other = ([tuple(each.clone() for each in three) for three in start] for _ in range(2))
+        for three in one:
+            optim._written_out(*three, 0.9, rate, decay)
+        optim._fused(other, 0.9, rate, decay)
+        for (v, w, g), (fused_v, fused_w, fused_g) in zip(one, other, strict=True):
+            largest = (0.9 * v.abs() + rate * (g.abs() + decay * w.abs())).max().item()
+            of_rate = 2e-16 * g.abs().max().item()  # 1 - (1 + rate) in float64
+            torch.testing.assert_close(fused_v, v, rtol=0, atol=4 * rounding * largest + of_rate)
+            largest += w.abs().max().item()
+            torch.testing.assert_close(fused_w, w, rtol=0, atol=4 * rounding * largest + of_rate)
+            assert torch.equal(fused_g, g) and fused_w.stride() == w.stride()
+
+
+@pytest.mark.parametrize("rates, together", [(COURSE[0], [8, 8]), (COURSE[1], [7, 7, 1, 1])], ids=["usual", "fc8"])
+def test_off_the_cpu_parameters_of_one_rate_and_decay_are_updated_together(rates, together, monkeypatch):
+    """On the meta device, which computes nothing: a GPU gets one call for each rate and decay, in place of 64."""
+    calls = []
+    monkeypatch.setattr(torch, "_fused_sgd_", lambda weights, *_, **options: calls.append(len(weights)))
+    with torch.device("meta"):
+        net = AlexNet(1000)
+    optimizer = Momentum2012(net)
+    optimizer.set_rates(rates)
+    for parameter in net.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    assert calls == together
+    net.conv1.weight.grad = None
+    fresh = Momentum2012(net)
+    fresh.set_rates(Rates(0.01, layers={"fc6": 0.0}))
+    fresh.step()
+    without = {name for name, v in fresh.velocities().items() if v is None}
+    assert without == {"conv1.weight", "fc6.weight", "fc6.bias"}
+
+
+def test_a_fused_run_is_the_run_on_the_cpu(monkeypatch):
+    """All of a course of rates, one frozen for a while, by the path of a GPU."""
+    net, other = Net(), Net()
+    other.load_state_dict(net.state_dict())
+    expected = walk(net, Momentum2012(net, decay=0.4), COURSE)
+
+    def one(*arguments):
+        optim._fused([arguments[:3]], *arguments[3:])
+
+    monkeypatch.setattr(optim, "_written_out", one)
+    for ours, theirs in zip(walk(other, Momentum2012(other, decay=0.4), COURSE), expected, strict=True):
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-12, atol=1e-14)
