@@ -87,7 +87,7 @@ def list_recipes(context: click.Context, option: click.Parameter, requested: boo
     default="auto",
     show_default=True,
     help="Who decodes: dali (on a GPU if there is one); threads of this program, before DALI's graph; fused: threads "
-    "without that graph (only on a CPU). auto: fused on a CPU; on a GPU, the faster of the others, measured.",
+    "without that graph (only on a CPU). auto: fused on a CPU; on a GPU threads, or dali with fewer than 4 cores.",
 )
 @options.seed("Seed of initial weights, order and augmentation.")
 @click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between log lines.")

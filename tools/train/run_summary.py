@@ -14,7 +14,7 @@ from ...model.training.trainer import Trainer
 from ...pipeline.errors import ShardError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.records_csv import class_counts
-from ...pipeline.stream.autotune import DALI, FUSED, THREADS
+from ...pipeline.stream.autotune import DALI, FUSED, THREADS, pick_decoder
 from .. import console
 
 
@@ -81,11 +81,10 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
 
 def _input(trainer: Trainer) -> str:
     """Say what this program's threads do to the pictures, and what DALI does."""
-    decode, on_cpu = trainer.state.decode, trainer.device.type == "cpu"
+    decode, on_cpu, count = trainer.state.decode, trainer.device.type == "cpu", trainer.team.threads
     reason = why_not_fused(trainer.plan, trainer.device)
     if decode == "auto" or (decode == FUSED and reason):  # as the stream will choose
-        decode = FUSED if not reason else THREADS if on_cpu else "auto"
-    count = trainer.team.threads
+        decode, _ = pick_decoder(on_cpu, reason, trainer.shard_set.encoding == "jpeg", count)
     threads = f"{count} thread{'s' if count > 1 else ''}"
     decoding = "decode, crop" if trainer.shard_set.encoding == "jpeg" else "crop"
     views = "; DALI cuts the evaluation views" if trainer.shard_set.has("val") else ""
@@ -93,7 +92,6 @@ def _input(trainer: Trainer) -> str:
         FUSED: f"{threads} read, {decoding}, mirror and normalise{views}",
         THREADS: f"{threads} read, {decoding} and mirror; DALI normalises{'' if on_cpu else ' on the GPU'}",
         DALI: f"DALI decodes, crops, mirrors and normalises, {f'with {threads}' if on_cpu else 'on the GPU'}",
-        "auto": f"DALI normalises on the GPU, and decodes there if it is faster than {threads}",
     }
     return f"input: {told[decode]} (--decode {decode})"
 
