@@ -110,7 +110,7 @@ def serialized(monkeypatch, make):
     """
     kept = []
     with monkeypatch.context() as patch:
-        patch.setattr("nvidia.dali.Pipeline.build", kept.append)
+        patch.setattr(Pipeline, "build", lambda self: kept.append(self))  # noqa: PLW0108  # a method
         make()
     (pipeline,) = kept
     pipeline._device_id = None  # only the check for a driver wants it
