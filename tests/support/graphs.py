@@ -14,7 +14,7 @@ import torch
 from alexnet_dali.pipeline.stream import dali_graph
 from alexnet_dali.pipeline.stream.dali_graph import Pictures, train_graph, views_graph
 from alexnet_dali.pipeline.stream.dali_ops import Operators
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.tensors import TensorListCPU
 from PIL import Image
@@ -155,8 +155,8 @@ class GpuBranchOnCpu(Operators):
 
 def gpu_branch_on_cpu(patch):
     """Build and run the graphs that are for a GPU on CPU kernels."""
-    built, run = dali_graph._built, Pipeline.run
+    define, run = pipeline_def, Pipeline.run
     patch.setattr(DataNode, "gpu", lambda self: self)
     patch.setattr(dali_graph, "Operators", GpuBranchOnCpu)
-    patch.setattr(dali_graph, "_built", lambda graph, batch, device_id, *rest: built(graph, batch, None, *rest))
+    patch.setattr("nvidia.dali.pipeline_def", lambda device_id, **options: define(device_id=None, **options))
     patch.setattr(Pipeline, "run", lambda self, stream=None: run(self))
