@@ -82,7 +82,7 @@ def run_command(request: Request) -> None:
     weights = normalized_weights(request.weights, len(request.runs))
     precision = request.precision or default_precision(device)
     check_precision(precision, device.type)
-    set_precision(precision)
+    set_precision(precision, device)
     ensemble = load_ensemble(request, weights)
     tally = Tally(len(ensemble.classes), device) if request.per_class or request.confusion else None
     submission = None

@@ -138,7 +138,7 @@ class SmallNetTrainer:
         return replace(curve, errors=curve.errors[:far], val_errors=curve.val_errors[:far], broken=broken)
 
     def _make(self, kind: Variant, saved: dict | None) -> tuple[SmallNet, Momentum2012]:
-        set_precision(self.settings.precision)
+        set_precision(self.settings.precision, self.device)
         net = SmallNet(len(self.shard_set.classes), self.shard_set.size, kind.activation, kind.norm, self.settings.seed)
         net.to(self.device).to(memory_format=torch.channels_last)
         optimizer = Momentum2012(net)

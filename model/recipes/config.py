@@ -20,7 +20,7 @@ TIMEOUT = 600.0  # seconds to wait for the other processes: a first batch from a
 # What --resume may change, since it does not alter the steps done so far.
 CHANGEABLE = (
     *("shards", "epochs", "steps", "log_every", "save_every", "device", "decode"),
-    *("processes", "parallel", "early_stop"),
+    *("processes", "parallel", "early_stop", "deterministic"),
 )
 
 
@@ -48,6 +48,7 @@ class Config:
         schedule: of the learning rates: `diary`, `plateau`, `steps` or `one-cycle`; "": the recipe's.
         early_stop: number of epochs without a lower validation error after which the run ends; 0: never.
         init_from: path of the checkpoint whose weights the run started with; "": none.
+        deterministic: on a GPU, only operations that repeat bit for bit; see `set_precision`.
     Raises:
         UsageError: a value is out of range, or the device lacks the precision.
     """
@@ -71,6 +72,7 @@ class Config:
     schedule: str = ""
     early_stop: int = 0
     init_from: str = ""
+    deterministic: bool = False
 
     def __post_init__(self):
         if self.recipe not in RECIPES:
@@ -137,7 +139,7 @@ def config_command(config: Mapping[str, Any], run: str = "") -> list[str]:
     for name in names:
         if values.get(name, "") != "":  # an older version may not have stored it
             words += [option(name), str(values[name])]
-    return words
+    return words + [option("deterministic")] * values["deterministic"]
 
 
 def option(name: str) -> str:

@@ -42,6 +42,10 @@ class Result:
     top1_error: float
     top5_error: float
 
+    def metrics(self) -> dict[str, float]:
+        """Return the entries of an epoch's line in metrics.jsonl."""
+        return {"val_loss": self.loss, "val_top1_error": self.top1_error, "val_top5_error": self.top5_error}
+
 
 @dataclass(frozen=True)
 class EvalOptions:

@@ -1,8 +1,9 @@
 """The training loop, one screen from batch to update (paper, section 5).
 
 In:  a Config, a shard set, its statistics.  Out: `last.pt`, `best.pt`, `metrics.jsonl`, `kernels/` in the run's folder.
-The position (epoch, step) is all that resuming needs to know of the data: the plan gives the rest. On the CPU, with the
-same number of threads, a run that is stopped and resumed ends with the same weights, bit for bit, as one that is not.
+The position (epoch, step) is all that resuming needs to know of the data: the plan gives the rest. A run that is stopped
+and resumed ends with the same weights, bit for bit, as one that is not: on the CPU with the same number of threads, on
+a GPU only with `Config.deterministic`, the same model of GPU, and one process or two. Else they differ by rounding.
 """
 
 import time
@@ -73,7 +74,7 @@ class Trainer:
         chosen = recipe(config.recipe).with_weights() if config.init_from else recipe(config.recipe)
         self.recipe = recipe_for(config.model, config.crop, chosen, config.schedule)
         self.device = own_device(torch.device(config.device), self.team.local_rank, self.team.local_ranks)
-        set_precision(config.precision)
+        set_precision(config.precision, self.device, config.deterministic)
         self.plan = Plan(
             shard_set.split("train").records,
             config.batch_size,
@@ -235,12 +236,7 @@ class Trainer:
             result = self._evaluate(stop)
             if result is None:
                 return False
-            line |= {
-                "val_loss": result.loss,
-                "val_top1_error": result.top1_error,
-                "val_top5_error": result.top5_error,
-                "val_seconds": time.monotonic() - began,
-            }
+            line |= {**result.metrics(), "val_seconds": time.monotonic() - began}
             error = result.top1_error
         better = self.state.end_epoch(error)
         log.write(line)

@@ -60,6 +60,7 @@ def forms(device: torch.device) -> list[str]:
 
 def normalisation(setting: Setting) -> None:
     """4. Both normalisations equal float64, values and gradients, in every form; their time and their kernels."""
+    need_triton(setting)
     failures = []
     precisions = ["fp32", "tf32", "bf16"] if setting.on_gpu else ["fp32", "bf16"]
     for form in forms(setting.device):
@@ -79,6 +80,12 @@ def normalisation(setting: Setting) -> None:
                 ours.form = form
                 setting.record(**{f"{form} {name}": timing(setting, ours, shape)})
     agree(failures)
+
+
+def need_triton(setting: Setting) -> None:
+    """Fail where a GPU has only torch's form."""
+    if setting.on_gpu:
+        assert lrn.TRITON in forms(setting.device), f"no Triton form: {lrn.triton_trouble(setting.device)}"
 
 
 def errors(setting: Setting, ours: nn.Module, oracle: nn.Module, shape, precision: str) -> dict[str, float]:

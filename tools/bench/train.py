@@ -11,6 +11,7 @@ import torch
 
 from ...model.recipes.config import PRECISIONS, check_precision
 from ...model.recipes.recipe import recipe
+from ...model.training.precision import lacks, set_precision
 from ...pipeline.errors import DeviceError, TrainingError, UsageError
 from ...pipeline.files import write_json
 from ...pipeline.plan.plan import Plan
@@ -66,10 +67,11 @@ def bench_train(shards, json_file, cases, precision, batch_size, steps, repeats,
     on_gpu = where.type == "cuda"
     if graphs and not on_gpu:
         raise DeviceError("--graphs needs a GPU", "leave the option out, or use --device cuda")
-    has = PRECISIONS if on_gpu else [name for name in PRECISIONS if name != "tf32"]
+    has = [name for name in PRECISIONS if not lacks(name, where) and (on_gpu or name != "tf32")]
     precisions = pick("precision", precision, PRECISIONS) if precision else has
     for each in precisions:
         check_precision(each, where.type)
+        set_precision(each, where)  # refuses what the GPU lacks before anything is opened
     ways = ["eager", *["compile"] * compiled, *["graph"] * graphs]
     chosen = [
         Case(name, each, way)

@@ -120,7 +120,7 @@ class Steps:
 
     def __call__(self) -> int:
         """Train `steps` steps and return the number of images."""
-        set_precision(self.case.precision)
+        set_precision(self.case.precision, self.device)
         images = 0
         for _ in range(self.steps):
             batch = next(self.batches)
@@ -164,6 +164,7 @@ class Steps:
                 self._step(batch, kept)
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # DALI's threads free memory meanwhile, which the default mode forbids to every thread.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step(batch, kept)
         return graph.replay

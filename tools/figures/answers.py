@@ -30,7 +30,7 @@ def evaluate_run(opened: Opened, split: str, see: See, views: int = 1, without_l
         ShardError: the split does not exist, or has unlabelled photos that are not accepted.
     """
     precision = default_precision(opened.device)
-    set_precision(precision)
+    set_precision(precision, opened.device)
     recipe = opened.trained.recipe
     options = EvalOptions(
         views=views,

@@ -82,6 +82,11 @@ def list_recipes(context: click.Context, option: click.Parameter, requested: boo
 @options.precision()
 @options.device
 @click.option(
+    "--deterministic",
+    is_flag=True,
+    help="On a GPU, use only operations that repeat bit for bit, so that a resumed run does too; slower. A CPU's do.",
+)
+@click.option(
     "--decode",
     type=click.Choice(["auto", *DECODERS]),
     default="auto",

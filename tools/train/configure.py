@@ -25,7 +25,7 @@ WITH_VAL = "hold photos out for val: alexnet-prep build-lmdb --val-share 0.1"  #
 # Options that become fields of the Config as they are; the others are resolved first.
 DIRECT = (
     *("model", "crop", "epochs", "steps", "batch_size", "rate", "schedule", "precision", "decode", "seed"),
-    *("log_every", "save_every", "early_stop", "recipe"),
+    *("log_every", "save_every", "early_stop", "recipe", "deterministic"),
 )
 
 
@@ -108,6 +108,7 @@ def new_config(options: dict[str, Any], shard_set: ShardSet, device: torch.devic
         early_stop=options["early_stop"],
         init_from=_checkpoint_of(init_from) if init_from else "",
         crop=crop,
+        deterministic=options["deterministic"],
     )
 
 

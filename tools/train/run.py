@@ -25,7 +25,7 @@ from ...model.training.distributed import GoneError, Team, join
 from ...model.training.run_files import lock_run, write_errors
 from ...model.training.trainer import Trainer
 from ...model.weights import trained as trained_nets
-from ...pipeline.errors import TrainingError
+from ...pipeline.errors import DeviceError, TrainingError
 from ...pipeline.files import write_json
 from ...pipeline.shards.manifest import ShardSet, open_shard_set
 from ...pipeline.shards.stats import Stats, load_stats
@@ -75,6 +75,13 @@ def run_command(options: dict[str, Any], given: set[str]) -> int:
             code = _run_rank(config, shard_set, run, saved, options, team)
     except GoneError as error:  # it has been printed
         return error.exit_code
+    except RuntimeError as error:
+        if "deterministic implementation" not in str(error):
+            raise
+        raise DeviceError(
+            f"--deterministic: a layer of {model} has no such operation on a GPU ({str(error).split()[0]})",
+            "start the run without --deterministic",
+        ) from error
     team.leave()  # not after an error: it may wait for the others, and main() ends the process without it
     return code
 

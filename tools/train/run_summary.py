@@ -76,6 +76,8 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
         )
     if resume:
         lines.append(f"resuming after step {trainer.steps_done:,} (epoch {trainer.state.epoch + 1})")
+        if trainer.device.type == "cuda" and not config.deterministic:
+            lines.append("without --deterministic the results on a GPU differ by rounding from those without the stop")
     return [console.plain(line) for line in lines]
 
 

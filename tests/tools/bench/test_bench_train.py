@@ -1,8 +1,10 @@
 """`alexnet-bench train` measures the nets that it names: small runs of the real command; no figure is judged."""
 
 import json
+from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -14,6 +16,7 @@ from alexnet_dali.pipeline.stream.streams import train_stream
 from alexnet_dali.tools.bench.cli import bench
 from alexnet_dali.tools.bench.train import NAMES, ratios
 from alexnet_dali.tools.bench.train_cases import Case, Steps, TorchNorm, make
+from fake_cuda import one_gpu  # noqa: F401
 
 CPU = torch.device("cpu")
 FAST = ["paper", "paper-torch-lrn", "paper-data"]
@@ -113,3 +116,24 @@ def test_what_cannot_be_meant(call, shards, options, message):
 def test_graphs_need_a_gpu(call, shards):
     code, _, aside = call("train", "--shards", shards.root, "--graphs", "--device", "cpu")
     assert code == 1 and "--graphs needs a GPU" in aside
+
+
+def test_a_graph_is_captured_while_other_threads_free_memory(cuda, shards, monkeypatch):
+    """As DALI's threads do, and the default mode of a capture forbids. The GPU is not there (fake_cuda.py)."""
+    modes = []
+
+    @contextmanager
+    def capture(graph, **options):
+        modes.append(options)
+        yield
+
+    tiny.shrink(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    measured = stats.load_stats(shards)
+    plan = Plan(shards.split("train").records, 2, size=shards.size)
+    gpu = torch.device("cuda", 0)
+    with train_stream(shards, measured, plan, device=gpu, decode="threads") as stream:
+        resident = next(stream)
+        steps = Steps(Case("paper", "bf16", "graph"), *make("paper", 4, measured, gpu), repeat(resident), 2, gpu)
+        assert steps() == 4 and modes == [{"capture_error_mode": "thread_local"}] and cuda.mixed == []
