@@ -12,6 +12,7 @@ net. In all three the loss is the sum over the global batch divided by its size.
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...pipeline.errors import UsageError
 from ...pipeline.plan.philox import philox_words
-from ...pipeline.plan.plan import DROPOUT, BatchPlan, dropout_keeps
+from ...pipeline.plan.plan import DROPOUT, BatchPlan, dropout_bits, dropout_keeps
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import AlexNet
@@ -213,10 +214,25 @@ def masks(net: Net, seed: int, epoch: int, start: int, count: int, device: torch
         torch.manual_seed(int(philox_words(seed, epoch, DROPOUT, start, 1)[0]))
         return ()
     units = math.prod(net.dropout_shape)
-    keep = torch.from_numpy(dropout_keeps(seed, epoch, start, count, units))
     if device.type == "cuda":
-        keep = keep.pin_memory()  # a copy from pageable memory would wait for the device
-    return (keep.view(-1, *net.dropout_shape).to(device, non_blocking=True),)
+        # A copy from pageable memory would wait for the device. torch does not reuse the page-locked memory before the
+        # copy is done, though no tensor holds it any more.
+        bits = torch.from_numpy(dropout_bits(seed, epoch, start, count, units)).pin_memory()
+        keep = unpacked(bits.to(device, non_blocking=True))
+    else:
+        keep = torch.from_numpy(dropout_keeps(seed, epoch, start, count, units))
+    return (keep.view(-1, *net.dropout_shape),)
+
+
+def unpacked(bits: Tensor) -> Tensor:
+    """Return the bits of bytes, the lowest first: bool (n, 8 * m), of uint8 (n, m), on the same device."""
+    return (bits[:, :, None] & _powers(bits.device)).ne(0).flatten(1)
+
+
+@cache
+def _powers(device: torch.device) -> Tensor:
+    """Return 1, 2, 4 to 128, computed on the device: a copy from the host would wait for it."""
+    return torch.bitwise_left_shift(1, torch.arange(8, dtype=torch.uint8, device=device))
 
 
 def _add_up(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

@@ -274,21 +274,27 @@ def lighting_gaussians(seed: int, epoch: int, start: int, count: int) -> np.ndar
     return (np.rint(gaussians * _GAUSSIAN_GRID) / _GAUSSIAN_GRID).astype(np.float32)
 
 
-def dropout_keeps(seed: int, epoch: int, start: int, count: int, units: int) -> np.ndarray:
+def dropout_bits(seed: int, epoch: int, start: int, count: int, units: int) -> np.ndarray:
     """Draw which units dropout keeps, each with probability 0.5, for the places start..start+count-1.
 
-    Unit u of a place is bit u mod 64, lowest first, of the place's word u // 64.
+    Unit u of a place is bit u mod 64, lowest first, of the place's word u // 64; so bit u mod 8 of its byte u // 8.
 
     Returns:
-        bool (count, units).
+        uint8 (count, units / 8).
     Raises:
         PlanError: units is not a multiple of 64.
     """
     if units % 64:
         raise PlanError(f"{units} units do not fill whole 64-bit words")
     each = units // 64
-    word = philox_words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8")
-    return np.unpackbits(word.view(np.uint8), bitorder="little").reshape(count, units).view(bool)
+    word = philox_words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8", copy=False)
+    return word.view(np.uint8).reshape(count, units // 8)
+
+
+def dropout_keeps(seed: int, epoch: int, start: int, count: int, units: int) -> np.ndarray:
+    """Return `dropout_bits` as bool (count, units)."""
+    bits = dropout_bits(seed, epoch, start, count, units)
+    return np.unpackbits(bits, axis=1, bitorder="little").view(bool)
 
 
 def _groups(start: int, count: int, shared: int) -> tuple[int, int, np.ndarray]:

@@ -23,6 +23,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from alexnet_dali.model.nets import lrn
+from alexnet_dali.model.training import parallel
 from alexnet_dali.pipeline.stream.stream import DaliGraph
 from graphs import gpu_branch_on_cpu
 from torch.overrides import TorchFunctionMode, resolve_name
@@ -310,6 +312,8 @@ class Event:
 @pytest.fixture(name="cuda")
 def one_gpu(monkeypatch):
     """One fake GPU, for the whole test."""
+    for kept in (lrn._band, parallel._powers):  # tensors of the GPU of an earlier test
+        kept.cache_clear()
     with FakeCuda().install(monkeypatch) as fake:
         yield fake
 
