@@ -3,9 +3,10 @@
 In:  float (n, channels, height, width).  Out: the same shape and dtype.  Exact gradients, no DALI, no files.
 
 `torch.nn.LocalResponseNorm` computes the sum with a 3-d average pool and the power with `pow`, which takes half of an
-AlexNet step on a CPU. Here are two forms of the same function, which differ by rounding:
+AlexNet step on a CPU. Here are three forms of the same function, which differ by rounding:
 
     compiled  `_lrn.c`: one pass over memory forward and one backward, on the CPU, for float32 and bfloat16
+    triton    `lrn_triton.py`: the same on a GPU, one kernel each, for float32, bfloat16 and float16
     torch     everywhere: the sum over neighbouring maps is a 1x1 convolution with a band of ones, one group per
               column, and the power is two square roots
 
@@ -14,7 +15,7 @@ In both the base of the power is float32: in bfloat16, 2 + small is 2.
 
 import ctypes
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -25,9 +26,11 @@ from torch.autograd.function import once_differentiable
 from ...pipeline import compiled
 
 BETA = 0.75
-COMPILED, TORCH = "compiled", "torch"  # the forms
+COMPILED, TRITON, TORCH = "compiled", "triton", "torch"  # the forms
+GPU = "cuda"  # the type of device for which Triton compiles
 FIVE = 5  # the size that `_lrn.c` has
 DTYPES = (torch.float32, torch.bfloat16)  # that `_lrn.c` takes
+GPU_DTYPES = (*DTYPES, torch.float16)  # that `lrn_triton.py` takes
 
 
 def pick_form(device: torch.device, begun: str | None = None) -> str:
@@ -36,8 +39,36 @@ def pick_form(device: torch.device, begun: str | None = None) -> str:
     Args:
         begun: a form, or None.
     """
-    forms = (COMPILED, TORCH) if device.type == "cpu" and _kernel is not None else (TORCH,)
-    return begun if begun is not None and begun in forms else forms[0]
+    if begun == TORCH:
+        return TORCH
+    if device.type == "cpu" and _kernel is not None:
+        return COMPILED
+    return TRITON if device.type == GPU and not triton_trouble(device) else TORCH
+
+
+def triton_trouble(device: torch.device) -> str:
+    """Return why Triton cannot be used on a GPU, in one line; empty if it can. Tried once, with small kernels.
+
+    Raises:
+        torch.OutOfMemoryError, torch.AcceleratorError: the GPU's memory is full, or an earlier kernel has failed.
+    """
+    if not torch.cuda.is_available():
+        return "no GPU"
+    return _tried(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@cache
+def _tried(index: int) -> str:
+    try:
+        from . import lrn_triton
+
+        lrn_triton.try_out(torch.device(GPU, index))
+    except Exception as error:  # no Triton, no C compiler, a driver that it does not know: anything may be raised
+        if "out of memory" in str(error):
+            raise
+        torch.cuda.synchronize(index)  # raises again what no kernel can run after, such as an illegal address
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return ""
 
 
 def set_form(net: nn.Module, begun: str | None = None) -> str:
@@ -62,7 +93,7 @@ class AcrossMaps(nn.Module):
         constant: k.
         columns: groups of maps that are normalised separately: with two, maps 47 and 48 of 96 are not neighbours.
     Attributes:
-        form: `compiled` or `torch`.
+        form: `torch`, or another one for the fastest of the input's device.
     """
 
     def __init__(self, scale: float, size: int = 5, constant: float = 2.0, columns: int = 2):
@@ -72,8 +103,8 @@ class AcrossMaps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, float (n, channels, height, width), normalised; channels must be a multiple of columns."""
-        if _is_compiled(self, x) and x.shape[1] % self.columns == 0:
-            return _Compiled.apply(x, self.columns, self.constant, self.scale)
+        if x.shape[1] % self.columns == 0 and (run := _fused(self, x)):
+            return _Fused.apply(x, run, self.columns, self.size, self.constant, self.scale)
         band = _band(x.shape[1] // self.columns, self.size, self.columns, x.dtype, x.device)
 
         def sum_of_neighbours(y: Tensor) -> Tensor:
@@ -94,7 +125,7 @@ class WithinMap(nn.Module):
         size: side of the square, odd; zeros beyond the map's edge.
         constant: added to the sum.
     Attributes:
-        form: `compiled` or `torch`.
+        form: `torch`, or another one for the fastest of the input's device.
     """
 
     def __init__(self, scale: float = 0.001 / 25, size: int = 5, constant: float = 1.0):
@@ -104,8 +135,8 @@ class WithinMap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, float (n, channels, height, width), normalised."""
-        if _is_compiled(self, x):
-            return _Compiled.apply(x, 0, self.constant, self.scale)
+        if run := _fused(self, x):
+            return _Fused.apply(x, run, 0, self.size, self.constant, self.scale)
         maps = x.shape[1]
         square = x.new_ones((maps, 1, self.size, self.size))
 
@@ -125,50 +156,63 @@ def is_traced() -> bool:
     return transformed or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def is_plain(x: Tensor) -> bool:
-    """Whether C can compute with x: a tensor of four dimensions on the CPU, of DTYPES, that is not traced."""
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.device.type == "cpu"
-        and x.dtype in DTYPES
-        and x.dim() == 4
-        and not is_traced()
-    )
+def is_plain(x: Tensor, device: str = "cpu", dtypes: tuple[torch.dtype, ...] = DTYPES) -> bool:
+    """Whether C, or a kernel, can compute with x: a tensor of four dimensions on such a device, that is not traced."""
+    known = type(x) in (Tensor, nn.Parameter) and x.device.type == device and x.dtype in dtypes and x.dim() == 4
+    return known and not is_traced()
 
 
-def _is_compiled(norm: AcrossMaps | WithinMap, x: Tensor) -> bool:
-    """Whether `_lrn.c` normalises x."""
-    known = norm.form == COMPILED and norm.size == FIVE and min(norm.constant, norm.scale) > 0
-    return known and _kernel is not None and is_plain(x)
+Run = Callable[[Tensor, Tensor | None, Tensor, int, int, float, float], None]
 
 
-class _Compiled(torch.autograd.Function):
-    """The compiled form: keeps x alone, and computes the sums again in the backward pass. Columns 0: within the map."""
+def _fused(norm: AcrossMaps | WithinMap, x: Tensor) -> Run | None:
+    """Return what normalises x in one pass: see `lrn_triton.normalise`; None for the torch form."""
+    if norm.form == TORCH or min(norm.constant, norm.scale) <= 0:
+        return None
+    if _kernel is not None and norm.size == FIVE and is_plain(x):
+        return _call
+    if is_plain(x, GPU, GPU_DTYPES) and norm.size in (3, FIVE) and pick_form(x.device) == TRITON:
+        from . import lrn_triton
+
+        return lrn_triton.normalise
+    return None
+
+
+class _Fused(torch.autograd.Function):
+    """The compiled and the triton form: keep x alone, and compute the sums again in the backward pass.
+
+    Columns 0: within the map. The output is in the memory layout of x.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, columns: int, constant: float, scale: float) -> Tensor:
+    def forward(ctx, x: Tensor, run: Run, columns: int, size: int, constant: float, scale: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.arguments = columns, constant, scale
-        return _call(x, None, *ctx.arguments)
+        ctx.run, ctx.arguments = run, (columns, size, constant, scale)
+        packed = x.contiguous(memory_format=torch.channels_last)
+        out = torch.empty_like(packed, memory_format=torch.channels_last)
+        run(packed, None, out, *ctx.arguments)
+        return out if packed is x else out.contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
         (x,) = ctx.saved_tensors
-        return _call(x, gradient, *ctx.arguments), None, None, None
-
-
-def _call(x: Tensor, gradient: Tensor | None, columns: int, constant: float, scale: float) -> Tensor:
-    """Return x normalised, or the gradient of x for that of the output; in the memory layout of x."""
-    packed = x.contiguous(memory_format=torch.channels_last)
-    if gradient is not None:
+        packed = x.contiguous(memory_format=torch.channels_last)
         gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
-    out = torch.empty_like(packed, memory_format=torch.channels_last)
+        out = torch.empty_like(packed, memory_format=torch.channels_last)
+        ctx.run(packed, gradient, out, *ctx.arguments)
+        return (out if packed is x else out.contiguous()), None, None, None, None, None
+
+
+def _call(
+    x: Tensor, gradient: Tensor | None, out: Tensor, columns: int, size: int, constant: float, scale: float
+) -> None:
+    """Normalise by `_lrn.c`; the arguments are those of `lrn_triton.normalise`, with a size of FIVE."""
     n, channels, height, width = x.shape
     failed = _kernel(
         columns == 0,
         x.dtype == torch.bfloat16,
-        packed.data_ptr(),
+        x.data_ptr(),
         None if gradient is None else gradient.data_ptr(),
         out.data_ptr(),
         n,
@@ -182,7 +226,6 @@ def _call(x: Tensor, gradient: Tensor | None, columns: int, constant: float, sca
     )
     if failed:
         raise MemoryError("out of memory in response normalisation")
-    return out if packed is x else out.contiguous()
 
 
 def _declared(library: ctypes.CDLL | None) -> Any:
