@@ -123,11 +123,11 @@ def streamed(setting: Setting, trainer: Trainer, encoding: str, decode: str, res
     with trainer._stream(lambda line: None) as stream:
         for _ in islice(stream, setting.size(5, 1)):
             pass
-        stream.synchronize()
+        setting.synchronize()
         began = perf_counter()
         for _ in islice(stream, count):
             pass
-        stream.synchronize()
+        setting.synchronize()
         alone = count * batch_size / (perf_counter() - began)
         loop = Loop(setting, trainer, stream)
     slower = min(alone, resident)

@@ -74,6 +74,7 @@ def test_the_lines_for_a_gpu(cuda, data, tmp_path, monkeypatch, check):
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
     lrn._band.cache_clear()  # of another test's GPU
     setting = Setting(torch.device("cuda", 0), data, tmp_path, reduced=True, large=False)
+    monkeypatch.setattr("check_net.need_triton", lambda setting: None)
     monkeypatch.setattr(Setting, "busy", lambda setting, milliseconds: None)
     getattr(importlib.import_module(check.module), check.function)(setting)
     assert setting.figures and not cuda.mixed, cuda.mixed
