@@ -213,6 +213,7 @@ def waits(setting: Setting) -> None:
     """7. No step waits for the GPU: twenty steps that print nothing, on a batch that stays, then with the stream."""
     trainer = trainer_of(setting, setting.device, log_every=1000, batch_size=2)  # 30 steps an epoch
     batch = trainer.work.batch(first_batch(trainer, setting.device))
+    trainer._update(batch)  # allocates, and compiles kernels
     with no_waits(setting):
         for _ in range(setting.size(20, 3)):
             loss, wrong = trainer._update(batch)

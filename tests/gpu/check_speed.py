@@ -5,7 +5,7 @@ import math
 import pstats
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice, repeat
+from itertools import islice, product, repeat
 from time import perf_counter
 from typing import Any
 
@@ -31,7 +31,8 @@ def speed(setting: Setting) -> None:
     peak = matrix_peak(setting)
     setting.record(**{"matrix peak": {"TFLOP/s": round(peak / 1e12, 2)}})
     host(setting, shard_set)
-    for batch_size in (setting.size(128, 4), setting.size(1024, 8)):
+    kept = []
+    for batch_size in (setting.size(1024, 8), setting.size(128, 4)):
         trainer = trainer_for(setting, shard_set, batch_size)
         resident = resident_batch(trainer)
         own = Loop(setting, trainer, repeat(resident))
@@ -43,15 +44,15 @@ def speed(setting: Setting) -> None:
         without = Loop(setting, trainer_for(setting, shard_set, batch_size, recipe="no-lrn"), repeat(resident))
         share = 100 * (1 - own.rate / without.rate)
         setting.record(**{f"normalisation's share {batch_size}, percent": round(share, 1)})
-        if setting.on_gpu:
-            setting.record(**{f"CUDA graph {batch_size}": captured(setting, trainer, resident)})
+        for encoding, decode in product(("raw", "jpeg"), (THREADS, DALI)) if has_dali() else ():
+            name = f"{encoding} {decode} {batch_size}"
+            setting.record(**{name: streamed(setting, trainer, encoding, decode, own.rate)})
         if not has_dali():
             setting.record(streamed="skipped: no DALI")
-            continue
-        for encoding in ("raw", "jpeg"):
-            for decode in (THREADS, DALI):
-                name = f"{encoding} {decode} {batch_size}"
-                setting.record(**{name: streamed(setting, trainer, encoding, decode, own.rate)})
+        kept.append((batch_size, trainer, resident))
+    for batch_size, trainer, resident in kept if setting.on_gpu and setting.large else ():
+        # Last, because a failed capture may spoil what follows.
+        setting.record(**{f"CUDA graph {batch_size}": captured(setting, trainer, resident)})
 
 
 def matrix_peak(setting: Setting) -> float:

@@ -114,7 +114,8 @@ class Setting:
         with torch.profiler.profile() as profile:  # of all that is there, CPU and GPU
             work()
             torch.cuda.synchronize()
-        events = [each for each in profile.events() if each.device_type == torch.autograd.DeviceType.CUDA]
+        on_gpu = [each for each in profile.events() if each.device_type == torch.autograd.DeviceType.CUDA]
+        events = [each for each in on_gpu if not getattr(each, "is_user_annotation", False)]
         return {f"{k} {each.name}": each.time_range.elapsed_us() / 1000 for k, each in enumerate(events)}
 
     def synchronize(self) -> None:
