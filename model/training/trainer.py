@@ -1,9 +1,10 @@
 """The training loop, one screen from batch to update (paper, section 5).
 
 In:  a Config, a shard set, its statistics.  Out: `last.pt`, `best.pt`, `metrics.jsonl`, `kernels/` in the run's folder.
-The position (epoch, step) is all that resuming needs to know of the data: the plan gives the rest. A run that is stopped
-and resumed ends with the same weights, bit for bit, as one that is not: on the CPU with the same number of threads, on
-a GPU only with `Config.deterministic`, the same model of GPU, and one process or two. Else they differ by rounding.
+The position (epoch, step) is all that resuming needs to know of the data: the plan gives the rest. A run that was
+stopped and resumed ends with the same weights, bit for bit, as one that was not: on the CPU with the same number of
+threads; on a GPU only with `Config.deterministic`, the same model of GPU, and one process or two. Otherwise the two
+differ by rounding.
 """
 
 import time
