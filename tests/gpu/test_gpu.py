@@ -13,7 +13,7 @@ import torch
 from alexnet_dali.model.nets import lrn
 from fake_cuda import one_gpu  # noqa: F401
 from gpu_setting import Setting
-from run import CHECKS, DONE, SPEED, main
+from run import CHECKS, DONE, FAILED, SPEED, Check, main
 
 RUN = Path(__file__).with_name("run.py")
 QUICK = "1,4,10,12"
@@ -55,6 +55,18 @@ def test_some_checks_on_the_cpu(tmp_path):
 def test_all_checks_on_the_cpu(tmp_path):
     report = rehearsed(tmp_path)
     assert [(check["number"], check["state"]) for check in report["checks"]] == [(k, DONE) for k in range(1, 13)]
+
+
+@pytest.mark.slow
+def test_a_check_that_hangs_or_dies_loses_nothing_of_the_others(tmp_path, monkeypatch):
+    slow, dying = Check(10, "check_stream", "meter", 1), Check(13, "no_such_module", "nothing", 30)
+    monkeypatch.setattr("run.CHECKS", (slow, dying, Check(4, "check_net", "normalisation", 60)))
+    assert main(["--device", "cpu", "--reduced", "--out", str(tmp_path)]) == 1
+    report = json.loads((tmp_path / "gpu-report.json").read_text())
+    assert [check["state"] for check in report["checks"]] == [FAILED, FAILED, DONE]
+    assert report["checks"][0]["message"] == "took longer than 1 s"
+    assert "StopIteration" in report["checks"][1]["message"]  # the script in the child knows no check 13
+    assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.fixture(scope="module")
