@@ -156,7 +156,7 @@ class BatchSource:
     def explained(self, error: Exception) -> Exception:
         """Convert DALI's error: name the damaged record where it can be found."""
         if self._failure is not None:
-            return gpu_error(self._failure) or self._failure
+            return self._failure
         for job in self._handed:
             if job.payloads is None or not self._feed.encoded:
                 continue

@@ -160,8 +160,8 @@ class Stream:
         except BaseException as error:  # Ctrl-C too: DALI and the source may no longer be at the same batch
             failed = gpu_error(error)
             self._failure = (
-                self._failure
-                or failed
+                failed
+                or self._failure
                 or StreamError("the stream was interrupted within a batch", "create it again from its (epoch, step)")
             )
             self.close()

@@ -133,12 +133,12 @@ def test_a_part_of_a_batch_keeps_its_buffer(small, part):
     with stream_of(small) as stream:
         batch = next(stream)
         kept = part(batch.images)
-        copy = np.array(kept)
+        copy = np.asarray(kept).copy()
         where = buffer_of(batch)
         del batch
         for batch in islice(stream, 20):
             assert buffer_of(batch) != where
-        np.testing.assert_array_equal(np.array(kept), copy)
+        np.testing.assert_array_equal(np.asarray(kept), copy)
         del kept
         assert where in {buffer_of(batch) for batch in islice(stream, 10)}
 

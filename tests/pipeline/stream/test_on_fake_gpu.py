@@ -219,10 +219,12 @@ def test_an_error_of_cuda_is_one_sentence_and_the_end(cuda, shards, monkeypatch,
 def test_an_error_of_cuda_while_a_buffer_is_waited_for(cuda, shards, monkeypatch):
     cuda.busy = True
     monkeypatch.setattr(Event, "synchronize", crash)
-    with windows(shards, THREADS) as stream, pytest.raises(DeviceError) as caught:
-        for _ in islice(stream, 30):
-            pass
-    assert caught.value.message.startswith("the GPU failed: CUDA error: an illegal memory access")
+    with windows(shards, THREADS) as stream:
+        for _ in range(2):  # the second time at once
+            with pytest.raises(DeviceError) as caught:
+                for _ in islice(stream, 30):
+                    pass
+            assert caught.value.message.startswith("the GPU failed: CUDA error: an illegal memory access")
 
 
 def test_a_full_gpu_asks_for_smaller_batches(cuda, shards, monkeypatch):
