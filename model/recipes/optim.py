@@ -65,11 +65,11 @@ class Momentum2012(torch.optim.Optimizer):
                 state["velocity"] = torch.zeros_like(parameter)
             tensors = state["velocity"], parameter, parameter.grad
             rule = group["momentum"], group["rate"], group["decay"]
-            if parameter.device.type == "cpu":
+            if parameter.device.type == "cpu" or group["momentum"] == 0.0:  # which the kernel of a GPU refuses
                 _written_out(*tensors, *rule)
             else:
-                alike[(*rule, parameter.device, parameter.dtype)].append(tensors)
-        for (*rule, _, _), together in alike.items():
+                alike[rule, parameter.device, parameter.dtype].append(tensors)
+        for (rule, _, _), together in alike.items():
             _fused(together, *rule)
 
     def set_rates(self, rates: Rates) -> None:

@@ -14,7 +14,7 @@ from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stall import Elapsed
 from ..nets.heads import head_of
-from ..nets.lrn import TORCH, set_form
+from ..nets.lrn import TORCH, set_form, triton_trouble
 from ..nets.options import ALEXNET, HEAD, NetOptions
 from ..recipes.config import Config
 from ..recipes.optim import Momentum2012, PlainSgd
@@ -65,6 +65,12 @@ class RunState:
 
     def __post_init__(self) -> None:
         self.lrn = set_form(self.work.net)
+        device = next(self.work.net.parameters()).device
+        if self.lrn == TORCH and device.type == "cuda":
+            trouble = triton_trouble(device)
+            self.note = (
+                f"response normalisation runs by torch's operations, several times slower than by Triton: {trouble}"
+            )
 
     @property
     def steps_done(self) -> int:

@@ -29,6 +29,7 @@ JPEG_SHARDS, RAW_SHARDS = 45e9, 265e9  # ImageNet: 1.33 million photos of about 
 SHARED_MEMORY = 1 << 30  # docker's default is 64 MB, too little for processes that exchange batches
 # Packages whose module has another name.
 MODULES = {"cv2": "opencv-python-headless", "PIL": "pillow", "nvidia": "nvidia-dali-cuda120"}
+TRITON = "pip install triton; Triton also needs gcc and Python's headers: sudo apt-get install gcc python3-dev"
 LIKENESS = {"cpu": 4, "mixed": 16}  # levels of 255: the CPU decoders agree exactly, nvJPEG rounds differently
 
 Finding = tuple[str, str] | tuple[str, str, str]  # state, what was found, the command that fixes it
@@ -61,6 +62,7 @@ def checks(out: Path, machine: Machine) -> list[Check]:
         torchvision_ops(),
         driver(machine),
         gpus(machine),
+        normalisation(machine),
         cores(machine),
         shared_memory(machine),
         disk(out),
@@ -150,12 +152,8 @@ def lmdb_format() -> Finding:
         again = "unset LMDB_DEFAULT_LIB_VERSION; pip install --force-reinstall lmdb"
         return "wrong", f"{lmdb.__version__} writes a format that DALI and Caffe cannot read", again
     if default != "0":
-        return (
-            "note",
-            f"{lmdb.__version__} writes format 1 here, but LMDB_DEFAULT_LIB_VERSION={default} makes "
-            "other programs write one that DALI cannot read",
-            "unset LMDB_DEFAULT_LIB_VERSION",
-        )
+        elsewhere = f"but LMDB_DEFAULT_LIB_VERSION={default} makes other programs write one that DALI cannot read"
+        return "note", f"{lmdb.__version__} writes format 1 here, {elsewhere}", "unset LMDB_DEFAULT_LIB_VERSION"
     return "ok", f"{lmdb.__version__} writes format 1, which DALI and Caffe read"
 
 
@@ -174,11 +172,8 @@ def dali(machine: Machine) -> Finding:
     for device in ("cpu", "mixed") if machine.gpus else ("cpu",):
         worst = int(abs(ours - decode_with_dali(device)).max())
         if worst > LIKENESS[device]:
-            return (
-                "wrong",
-                f"{nvidia.dali.__version__} ({device}) and simplejpeg decode {worst} levels apart",
-                f"pip install --force-reinstall '{requirement('nvidia-dali-cuda120')}'",
-            )
+            apart = f"{nvidia.dali.__version__} ({device}) and simplejpeg decode {worst} levels apart"
+            return "wrong", apart, f"pip install --force-reinstall '{requirement('nvidia-dali-cuda120')}'"
     where = "on the CPU and on GPU 0" if machine.gpus else "on the CPU"
     return "ok", f"{' '.join(machine.dali)} {nvidia.dali.__version__} decodes a JPEG {where}".strip()
 
@@ -231,11 +226,8 @@ def gpus(machine: Machine) -> Finding:
     if not machine.gpus and "CUDA_VISIBLE_DEVICES" in os.environ:
         return "note", f"{listed}: hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES"
     if not machine.gpus:
-        return (
-            "wrong",
-            f"{listed}: torch cannot use it: {machine.refusal or 'no reason given'}",
-            "sudo modprobe nvidia_uvm, or sudo reboot; if the driver is too old, fix that first",
-        )
+        refused = f"{listed}: torch cannot use it: {machine.refusal or 'no reason given'}"
+        return "wrong", refused, "sudo modprobe nvidia_uvm, or sudo reboot; if the driver is too old, fix that first"
     counted = Counter(
         f"{gpu.name}, {size(gpu.memory_bytes)}, compute {'.'.join(map(str, gpu.capability))}, "
         f"{'hardware JPEG decoder' if gpu.decodes_jpeg else 'decodes JPEG on its cores'}"
@@ -253,13 +245,23 @@ def gpus(machine: Machine) -> Finding:
         )
     if any(gpu.capability in JPEG_ENGINES and not gpu.decodes_jpeg for gpu in machine.gpus):
         # nvJPEG uses the engine through libnvcuvid.so.1, which containers have only with "video".
-        return (
-            "note",
-            f"{found}; its JPEG engine cannot be used by nvJPEG (libnvcuvid.so.1 is missing)",
-            "docker run -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or sudo apt-get install "
-            f"libnvidia-decode-{(machine.driver or '580').partition('.')[0]}",
-        )
+        package = f"libnvidia-decode-{(machine.driver or '580').partition('.')[0]}"
+        remedy = f"docker run -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or sudo apt-get install {package}"
+        return "note", f"{found}; its JPEG engine cannot be used by nvJPEG (libnvcuvid.so.1 is missing)", remedy
     return "ok", found
+
+
+@_line("normalisation")
+def normalisation(machine: Machine) -> Finding:
+    if not machine.gpus:
+        return "ok", "no GPU to try Triton on"
+    import torch
+
+    from ...model.nets.lrn import triton_trouble
+
+    if trouble := triton_trouble(torch.device("cuda", 0)):
+        return "note", f"by torch on a GPU, several times slower than by Triton: {trouble}", TRITON
+    return "ok", "by Triton on a GPU"
 
 
 @_line("cores")
@@ -292,9 +294,6 @@ def disk(out: Path) -> Finding:
     if not os.access(place, os.W_OK):
         return "note", f"{found}, but {place} cannot be written", f"sudo install -d -o $(id -u) -g $(id -g) {out}"
     if free < JPEG_SHARDS:
-        return (
-            "note",
-            f"{found}; ImageNet takes about {size(int(JPEG_SHARDS))} as JPEG shards",
-            "alexnet-prep build-lmdb SOURCE --out /a/larger/disk",
-        )
+        needed = f"{found}; ImageNet takes about {size(int(JPEG_SHARDS))} as JPEG shards"
+        return "note", needed, "alexnet-prep build-lmdb SOURCE --out /a/larger/disk"
     return "ok", f"{found}, enough for ImageNet as {'JPEG or raw' if free >= RAW_SHARDS else 'JPEG'} shards"

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from alexnet_dali.model.nets import lrn
 from alexnet_dali.tools.prep import doctor as doctor_module
 from alexnet_dali.tools.prep import doctor_checks
 from alexnet_dali.tools.prep.doctor import doctor
@@ -42,7 +43,7 @@ def test_this_machine_is_healthy(tmp_path):
     assert "ready to train on" in result.output and "writes format 1" in result.output
     lines = json.loads((tmp_path / "lines.json").read_text())
     assert " ".join(line["name"] for line in lines) == (
-        "Python compiled parts pictures LMDB DALI torch torchvision driver GPUs cores /dev/shm disk"
+        "Python compiled parts pictures LMDB DALI torch torchvision driver GPUs normalisation cores /dev/shm disk"
     )
     assert all(line["remedy"] for line in lines if line["state"] != "ok")
 
@@ -239,6 +240,15 @@ def test_gpus_whose_jpeg_engine_is_out_of_reach():
     )
     a10 = Gpu("NVIDIA A10", 24_000_000_000, (8, 6), 0)
     said(doctor_checks.gpus(replace(HEALTHY, gpus=(a10,))), "ok", "compute 8.6, decodes JPEG on its cores")
+
+
+def test_the_form_of_normalisation_on_a_gpu(monkeypatch):
+    said(doctor_checks.normalisation(SIGHTLESS), "ok", "no GPU to try Triton on")
+    monkeypatch.setattr(lrn, "triton_trouble", lambda device: "")
+    said(doctor_checks.normalisation(HEALTHY), "ok", "by Triton on a GPU")
+    monkeypatch.setattr(lrn, "triton_trouble", lambda device: f"RuntimeError: no C compiler, {device}")
+    slower = "by torch on a GPU, several times slower than by Triton: RuntimeError: no C compiler, cuda:0"
+    said(doctor_checks.normalisation(HEALTHY), "note", slower, "apt-get install gcc")
 
 
 def test_cores_and_shared_memory():
