@@ -1,14 +1,17 @@
 """A run remembers the form of its response normalisation, and goes on by it where that is there."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
 from alexnet_dali.model.nets import lrn
 from alexnet_dali.model.nets.alexnet import AlexNet
 from alexnet_dali.model.nets.lrn import COMPILED, TORCH
-from alexnet_dali.model.training import checkpoint
+from alexnet_dali.model.training import checkpoint, run_state
 from alexnet_dali.model.training.distributed import Team
 from alexnet_dali.model.training.parallel import ColumnParallel
+from alexnet_dali.model.training.run_state import RunState
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.tools.train.run import facts
 from tiny import assert_same_run, trainer_of
@@ -93,3 +96,17 @@ def test_two_columns_are_evaluated_in_the_form_of_their_training(monkeypatch):
     assert whole.norm.form == whole.norm_within.form == TORCH
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 30
     torch.testing.assert_close(whole.eval()(x), net.eval()(x))
+
+
+def test_a_gpu_without_triton_is_noted(monkeypatch):
+    """With the reason: training takes longer, and the table of the doctor has the remedy."""
+    net = torch.nn.Linear(1, 1)
+    monkeypatch.setattr(run_state, "set_form", lambda net: TORCH)
+    monkeypatch.setattr(run_state, "triton_trouble", lambda device: "RuntimeError: Failed to find C compiler")
+    parts = dict.fromkeys(("optimizer", "schedule", "early_stop", "epoch_steps", "decode"))
+    assert RunState(work=SimpleNamespace(net=net), **parts).note == ""
+    cuda = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device("cuda", 0))]))
+    assert RunState(work=SimpleNamespace(net=cuda), **parts).note == (
+        "response normalisation runs by torch's operations, several times slower than by Triton: "
+        "RuntimeError: Failed to find C compiler"
+    )
