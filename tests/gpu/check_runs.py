@@ -198,6 +198,9 @@ def data_parallel(setting: Setting) -> None:
 
 def missing(setting: Setting) -> None:
     """12. The doctor's answer; and a GPU that is not there is a sentence and exit code 1."""
+    run = Run(setting)
+    run.environment["CUDA_VISIBLE_DEVICES"] = ""
+    no_card = run.new("no card", "--device", "cuda")
     file = setting.scratch / "doctor.json"
     words = [sys.executable, "-m", "alexnet_dali.tools.prep.cli", "doctor", "--json", str(file)]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=100)
@@ -221,8 +224,6 @@ def missing(setting: Setting) -> None:
     expected = "no GPU 9: this machine has" if setting.on_gpu else "no usable GPU"
     assert setting.figures["cuda:9"].startswith(expected), f"cuda:9: {setting.figures['cuda:9']}"
 
-    run = Run(setting)
-    run.environment["CUDA_VISIBLE_DEVICES"] = ""
-    said = finish(run.new("no card", "--device", "cuda"), DeviceError.exit_code)
+    said = finish(no_card, DeviceError.exit_code)
     assert "error: --device cuda: no usable GPU" in said and "Traceback" not in said, f"it said {said[-300:]}"
     setting.record(**{"no card": next(line for line in said.splitlines() if "no usable" in line)})

@@ -5,7 +5,7 @@ correct/{jpeg,raw,whole}   60 photos to train on and 20 to validate with, sides 
 speed/{jpeg,raw}           photos of mixed sharpness: each sample photo several times, with more and more grain
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,18 +21,19 @@ GRAINS = (0, 4, 8, 12, 16, 20, 24, 28)  # standard deviations, grey levels
 SMALL = {"jpeg": {}, "raw": {"encoding": "raw"}, "whole": {"fit": "short-side"}}
 
 
-def make(folder: Path, speed: int) -> dict[str, float]:
+def make(folder: Path, speed: int, correct_sets: Iterable[str] = SMALL) -> dict[str, float]:
     """Make what is missing.
 
     Args:
+        correct_sets: of the sets for correctness.
         speed: number of photos of the sets for speed, a multiple of 8; 0: none.
     Returns:
         bytes of a record of each set for speed.
     """
     correct = folder / "correct"
     make_photos(correct / "photos", train=60, val=20, classes=4, seed=1, side=(100, 300))
-    for name, options in SMALL.items():
-        build(correct / "photos", correct / name, shard_records=16, **options)
+    for name in correct_sets:
+        build(correct / "photos", correct / name, shard_records=16, **SMALL[name])
     if not speed:
         return {}
     grainy = folder / "speed" / "photos"
