@@ -57,7 +57,7 @@ class Team:
     local_rank: int = 0
     local_ranks: int = 1
     timeout: float = TIMEOUT
-    say: Callable[[GoneError], object] = field(default=lambda error: None, repr=False, compare=False)
+    say: Callable[[GoneError], object] | None = field(default=None, repr=False, compare=False)
     _pending: tuple[torch.Tensor, Any] | None = field(default=None, repr=False)
 
     @property
@@ -142,7 +142,8 @@ class Team:
             diagnosed = self.diagnose(error)
             if not isinstance(diagnosed, GoneError):
                 raise
-            self.say(diagnosed)
+            if self.say is not None:
+                self.say(diagnosed)
             with suppress(Exception):  # not destroy_process_group, which waits for what is under way
                 dist.distributed_c10d._abort_process_group()
             raise diagnosed from error
@@ -183,9 +184,7 @@ class Team:
             dist.destroy_process_group()
 
 
-def join(
-    device: torch.device, timeout: float = TIMEOUT, say: Callable[[GoneError], object] = lambda error: None
-) -> Team:
+def join(device: torch.device, timeout: float = TIMEOUT, say: Callable[[GoneError], object] | None = None) -> Team:
     """Join the other processes of the run, which the environment names as torchrun does.
 
     Args:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...pipeline.errors import UsageError
-from ...pipeline.plan.philox import philox_words
-from ...pipeline.plan.plan import DROPOUT, BatchPlan, dropout_bits, dropout_keeps
+from ...pipeline.plan.philox import DROPOUT, dropout_bits, philox_words
+from ...pipeline.plan.plan import BatchPlan, dropout_keeps
 from ...pipeline.shards.stats import Stats
 from ...pipeline.stream.stream import Batch
 from ..nets.alexnet import AlexNet

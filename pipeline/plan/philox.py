@@ -33,6 +33,23 @@ def philox_words(seed: int, epoch: int, purpose: int, start: int, count: int) ->
     return generator.random_raw(skip + count)[skip:]
 
 
+def dropout_bits(seed: int, epoch: int, start: int, count: int, units: int) -> np.ndarray:
+    """Draw which units dropout keeps, each with probability 0.5, for the places start..start+count-1.
+
+    Unit u of a place is bit u mod 64, lowest first, of the place's word u // 64; so bit u mod 8 of its byte u // 8.
+
+    Returns:
+        uint8 (count, units / 8).
+    Raises:
+        PlanError: units is not a multiple of 64.
+    """
+    if units % 64:
+        raise PlanError(f"{units} units do not fill whole 64-bit words")
+    each = units // 64
+    word = philox_words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8", copy=False)
+    return word.view(np.uint8).reshape(count, units // 8)
+
+
 def permutation(count: int, seed: int, epoch: int = 0, purpose: int = ORDER) -> np.ndarray:
     """Permute 0..count-1: the stable argsort of one random word each.
 

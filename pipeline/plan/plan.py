@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PlanError
-from .philox import CROP, DROPOUT, FLIP, LIGHT, RESIZED, OrderPrefetch, permutation, philox_words
+from .philox import CROP, FLIP, LIGHT, RESIZED, OrderPrefetch, dropout_bits, permutation, philox_words
 from .resized_crop import RESIZED_WORDS, ResizedCrop
 
 LIGHT_WORDS = 4  # of a place: two Box-Muller pairs, of whose four Gaussians the first three are used
@@ -274,25 +274,8 @@ def lighting_gaussians(seed: int, epoch: int, start: int, count: int) -> np.ndar
     return (np.rint(gaussians * _GAUSSIAN_GRID) / _GAUSSIAN_GRID).astype(np.float32)
 
 
-def dropout_bits(seed: int, epoch: int, start: int, count: int, units: int) -> np.ndarray:
-    """Draw which units dropout keeps, each with probability 0.5, for the places start..start+count-1.
-
-    Unit u of a place is bit u mod 64, lowest first, of the place's word u // 64; so bit u mod 8 of its byte u // 8.
-
-    Returns:
-        uint8 (count, units / 8).
-    Raises:
-        PlanError: units is not a multiple of 64.
-    """
-    if units % 64:
-        raise PlanError(f"{units} units do not fill whole 64-bit words")
-    each = units // 64
-    word = philox_words(seed, epoch, DROPOUT, start * each, count * each).astype("<u8", copy=False)
-    return word.view(np.uint8).reshape(count, units // 8)
-
-
 def dropout_keeps(seed: int, epoch: int, start: int, count: int, units: int) -> np.ndarray:
-    """Return `dropout_bits` as bool (count, units)."""
+    """Return which units dropout keeps (`dropout_bits`) at the places start..start+count-1, bool (count, units)."""
     bits = dropout_bits(seed, epoch, start, count, units)
     return np.unpackbits(bits, axis=1, bitorder="little").view(bool)
 

@@ -15,7 +15,7 @@ from alexnet_dali.model.training import checkpoint, metrics, trainer
 from alexnet_dali.model.training.evaluate import Result
 from alexnet_dali.pipeline.errors import TrainingError
 from alexnet_dali.pipeline.plan.lighting import Lighting
-from alexnet_dali.pipeline.plan.plan import DROPOUT
+from alexnet_dali.pipeline.plan.philox import DROPOUT
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.stream.streams import train_stream
 from conftest import build_set
