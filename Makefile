@@ -28,7 +28,7 @@ help: ## list the targets
 
 install: $(BIN)/.installed ## make the environment in .venv
 
-$(BIN)/.installed: pyproject.toml
+$(BIN)/.installed: pyproject.toml $(wildcard pipeline/*.h pipeline/*/_*.c model/nets/*.h model/nets/_*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || { echo \
 	"error: $(PYTHON) is not Python 3.10 to 3.14; choose one with make PYTHON=python3.12"; exit 2; }
 	@echo "making $(VENV); the packages are 6 GB, mostly torch's and DALI's CUDA libraries"

@@ -10,7 +10,8 @@ AlexNet step on a CPU. Here are three forms of the same function, which differ b
     torch     everywhere: the sum over neighbouring maps is a 1x1 convolution with a band of ones, one group per
               column, and the power is two square roots
 
-In both the base of the power is float32: in bfloat16, 2 + small is 2.
+In all the base of the power is float32: in bfloat16, 2 + small is 2. A response that is not finite spreads to the sums
+that it is in; in the torch form across maps, to its whole column.
 """
 
 import ctypes
@@ -151,9 +152,9 @@ class WithinMap(nn.Module):
 
 
 def is_traced() -> bool:
-    """Whether torch traces, exports or transforms the code that runs, instead of computing."""
-    transformed = torch._C._are_functorch_transforms_active()
-    return transformed or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    """Whether torch traces, exports, counts or transforms the code that runs: C and kernels would be invisible to it."""
+    watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+    return watched or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def is_plain(x: Tensor, device: str = "cpu", dtypes: tuple[torch.dtype, ...] = DTYPES) -> bool:

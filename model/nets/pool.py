@@ -3,7 +3,8 @@
 In:  float (n, channels, height, width).  Out: float (n, channels, rows, columns), squares hanging over the edges.
 
 On the CPU 3x3 squares of float32 and bfloat16 are pooled by `_pool.c`, which remembers each place in a byte; torch
-takes eight, and three times as long. Everything else goes by torch. The results are the same, bit for bit.
+takes eight, and three times as long. Everything else goes by torch. The results are the same, bit for bit;
+gradients of gradients, and batched ones (vmap), are refused by torch, as for `lrn.py`.
 """
 
 import ctypes

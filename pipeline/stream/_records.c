@@ -2,7 +2,7 @@
 
 In:  open files, and each record's place in its file.  Out: the records' bytes, and what their heads say.
 
-Only records exactly as datum.encode writes them, which fit the set, are understood. At any other, or one that cannot be
+Only records of the fields that datum.encode writes, in its order, which fit the set, are understood. At any other, or one that cannot be
 read, or whose file was written to since it was opened, the call ends; record_reader.py reads that one and says what is
 wrong. Plain C, called through ctypes. Where it was not compiled, record_reader.py reads them all. */
 

@@ -24,7 +24,7 @@ from ..plan.plan import BatchPlan
 from ..shards.datum import CHANNELS
 from .buffers import Buffers
 from .finish import Finishing
-from .prefetch import finish
+from .prefetch import end_pool
 from .record_reader import Payloads, RecordReader
 
 _TASKS = 4  # at least, for each thread and batch, so that threads finish together
@@ -89,7 +89,7 @@ class Decoder:
 
     def close(self) -> None:
         """Stop, and wait for the pictures in progress."""
-        finish(self._pool)
+        end_pool(self._pool)
         self.buffers.close()
 
 

@@ -44,7 +44,7 @@ class ReadAhead:
     def close(self) -> None:
         """Stop."""
         self._closed = True
-        finish(self._pool)
+        end_pool(self._pool)
 
     def _bring(self, records: np.ndarray) -> int:
         absent = self._absent(records[:: _SAMPLE if self._calm > CALM else 1])
@@ -90,7 +90,7 @@ def _wait(shard: Shard, offset: int) -> None:
         os.pread(shard.handle, 1, offset)
 
 
-def finish(pool: ThreadPoolExecutor) -> None:
+def end_pool(pool: ThreadPoolExecutor) -> None:
     """End a pool of threads and wait for all but the calling one: Python may collect a Stream in any thread."""
     pool.shutdown(wait=False, cancel_futures=True)
     for thread in list(pool._threads):

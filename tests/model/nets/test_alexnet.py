@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import torch.fx.experimental.proxy_tensor
 import torch.nn.functional as F
 from alexnet_dali.model.nets import alexnet
 from alexnet_dali.model.nets.alexnet import AlexNet, NetOptions
@@ -549,3 +550,12 @@ def test_pictures_have_gradients(small):
         net(x).sum().backward()
     assert leaf.grad.abs().sum() > 0
     torch.testing.assert_close(leaf.grad, padded.grad[:, :, :224, :224])
+
+
+@pytest.mark.parametrize("recipe_", [source2012, paper], ids=lambda f: f.__name__)
+def test_a_trace_by_dispatch_sees_every_operation(small, recipe_):
+    """`make_fx`, FlopCounterMode and the like see torch's operations only: the compiled parts give way to them."""
+    net, x, other = AlexNet(4, recipe_().net).eval(), pictures(2, seed=1), pictures(2, seed=2)
+    traced = torch.fx.experimental.proxy_tensor.make_fx(lambda each: net(each))(x)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(other), net(other))

@@ -37,7 +37,7 @@ RECORDS = 4_000  # all formats of as many records take 3 GB
 @options.batch_size
 @click.option("--batches", type=click.IntRange(1), help="Least batches per round.  [default: 4, or 2 per worker]")
 @click.option("--seconds", type=click.FloatRange(0), default=0.75, show_default=True, help="Least seconds per round.")
-@options.repeats
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds.")
 @click.option(
     "--records", type=click.IntRange(1), help="Most records to read.  [default: 4,000, or 2 batches per worker]"
 )
@@ -112,10 +112,12 @@ def bench_loader(shards, photos, json_file, plot, cases, workers, cold, sweep, f
             warm = [row(case, measured) for case, measured in rates.items()]
             if cold:
                 rates |= run.cold([case for case in chosen if case.is_ours and case.name in rates], repeats)
-            rows = [row(case, measured) for case, measured in rates.items()]
-            results += [{**one, "workers": count} for one in as_json(rows)]
+            rows, columns = [row(case, measured) for case, measured in rates.items()], ratios(rates)
+            for one in as_json(rows):
+                of_case = {name: column[one["case"]] for name, column in columns.items() if one["case"] in column}
+                results.append({**one, "workers": count, "rounds": rates[one["case"]], "ratios": of_case})
             if rows:
-                click.echo(table(rows, ratios(rates)))
+                click.echo(table(rows, columns))
             remarks += run.remarks
     if missing:
         remarks.append(f"not installed and not measured: {', '.join(missing)}")

@@ -52,7 +52,7 @@ class Run:
         each = console.size(sum(file.bytes for _, file in split.shards) // split.records)
         return (
             f"{split.records:,} crops of {self._crops.size}x{self._crops.size}, {each} as JPEG; "
-            f"batches of {self._batch_size} windows of {CROP}x{CROP}; {self._workers} workers"
+            f"batches of {self._batch_size} windows of {CROP}x{CROP}; {self._workers} worker{'s' if self._workers > 1 else ''}"
         )
 
     def warm(self, cases: Sequence[Case], repeats: int, seconds: float) -> Rates:
