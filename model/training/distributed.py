@@ -131,8 +131,10 @@ class Team:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """In this block, an error that another process has caused is said first, and then the connections are cut.
+        """Return a context in which an error that another process causes is said first; then connections are cut.
 
+        Yields:
+            nothing.
         Raises:
             GoneError: another process is missing; it has been given to `say`.
         """
