@@ -37,7 +37,7 @@ def speed(setting: Setting) -> None:
         resident = resident_batch(trainer)
         own = Loop(setting, trainer, repeat(resident))
         figures = own.figures | {
-            "share of the matrix peak": round(own.rate * flops_of_a_picture(trainer.net) / peak, 3),
+            "share of the matrix peak": round(own.rate * flops_of_a_picture() / peak, 3),
             "hours of 90 epochs of ImageNet": round(EPOCHS * IMAGENET / own.rate / 3600, 2),
         }
         setting.record(**{f"resident {batch_size}": figures})
