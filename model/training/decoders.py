@@ -5,29 +5,31 @@ In:  a run's state.  Out: the decoder for its streams.  pipeline/stream/make_str
 
 import torch
 
-from ...pipeline.plan.plan import Plan
+from ...pipeline.errors import UsageError
 from ...pipeline.stream import finish
-from ...pipeline.stream.autotune import FUSED, THREADS
-from .distributed import Team
+from ...pipeline.stream.autotune import FUSED, THREADS, pick_decoder
 from .run_state import RunState
 
 
-def why_not_fused(plan: Plan, device: torch.device) -> str:
-    """Return why the decoder `fused` is not possible for a run's training batches; empty where it is."""
-    return finish.why_not_fused(device.type == "cpu", resized=plan.augmentation.resized is not None)
+def settle(state: RunState, asked: str, resized: bool, encoded: bool, device: torch.device, threads: int) -> None:
+    """Settle the decoder of a run before its stream is made.
 
-
-def settle(state: RunState, team: Team, plan: Plan, device: torch.device) -> None:
-    """Settle the decoder before the stream is made; a resumed run may need another than it began with.
-
-    Collective: the other processes wait here for the choice of rank 0, which makes its stream first and then
-    broadcasts the stream's decoder.
+    Args:
+        asked: what the user asked for; with `auto` a resumed run keeps its decoder where that is possible.
+        resized: the run's crops are resized.
+        encoded: its records are JPEG files.
+        threads: of this process.
+    Raises:
+        UsageError: the user asked for `fused`, which is not possible.
     """
-    if not team.first:
-        state.decode = team.broadcast(None)
-    elif state.decode == FUSED and state.steps_done and (reason := why_not_fused(plan, device)):
-        note = f"this run began with --decode fused, which is not possible here: {reason}; pixels differ by rounding"
+    reason = finish.why_not_fused(device.type == "cpu", resized=resized)
+    if state.decode == FUSED and reason:
+        if asked == FUSED:
+            raise UsageError(f"the decoder fused is not possible: {reason}", "choose --decode auto, threads or dali")
+        note = f"this run used --decode fused, which is not possible here: {reason}; pixels differ by rounding"
         state.decode, state.note = "auto", "; ".join(filter(None, (state.note, note)))
+    if state.decode == "auto":
+        state.decode, state.chosen = pick_decoder(device.type == "cpu", reason, encoded, threads)
 
 
 def for_views(decode: str) -> str:

@@ -37,7 +37,8 @@ class RunState:
         optimizer: holds the velocities.
         schedule, early_stop: hold what they have observed.
         epoch_steps: steps per epoch; constant.
-        decode: the decoder, once chosen: on a GPU another one rounds differently.
+        decode: the decoder; on a GPU another one rounds differently.
+        chosen: why it is this one, where the user left it open (decoders.py); constant.
         lrn: the form of response normalisation (nets/lrn.py): another one rounds differently; empty without any.
         epoch, step: the position: whole epochs done, and steps done of the current one.
         best_error: lowest top-1 validation error so far, 0..1.
@@ -62,6 +63,7 @@ class RunState:
     left: tuple[str, ...] = ()
     lrn: str = ""
     note: str = ""
+    chosen: str = ""
 
     def __post_init__(self) -> None:
         self.lrn = set_form(self.work.net)
@@ -188,12 +190,12 @@ def _restore_norm(state: RunState, begun: str) -> None:
     fastest, state.lrn = state.lrn, set_form(state.work.net, begun)
     if state.lrn and state.lrn != begun:
         state.note = (
-            f"this run began with the {begun} form of response normalisation, which is missing here: it continues with "
-            f"the {state.lrn} form, and the results differ by rounding"
+            f"this run used the {begun} form of response normalisation, which is missing here: it continues with the "
+            f"{state.lrn} form, and the results differ by rounding"
         )
     elif state.lrn != fastest:
         state.note = (
-            f"this run began with the {begun} form of response normalisation and continues with it; "
+            f"this run used the {begun} form of response normalisation and continues with it; "
             f"the {fastest} form of a new run is faster"
         )
 

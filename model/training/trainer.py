@@ -94,6 +94,8 @@ class Trainer:
             run_state.restore(self.state, saved, self.recipe, run / "last.pt")
         elif first:
             run_state.begin_with(self.state, first, self.recipe, config)
+        resized, encoded = self.recipe.augmentation.resized is not None, shard_set.encoding == "jpeg"
+        decoders.settle(self.state, config.decode, resized, encoded, self.device, self.team.threads)
         self.examples: tuple[np.ndarray, torch.Tensor, torch.Tensor] | None = None
         self.monitor = DivergenceMonitor(len(shard_set.classes))
         self.meter: StallMeter[Batch] = StallMeter(())
@@ -155,10 +157,12 @@ class Trainer:
             log.close()
 
     def _stream(self, report: Report):
-        """The batches from the position on; all processes use the decoder of rank 0, which chooses or measures it."""
+        """The batches from the position on; all processes use the decoder of rank 0."""
         state = self.state
-        decoders.settle(state, self.team, self.plan, self.device)
-        stream = train_stream(
+        state.decode = self.team.broadcast(state.decode)
+        if state.note:
+            report({"kind": "note", "text": state.note})
+        return train_stream(
             self.shard_set,
             self.stats,
             self.plan,
@@ -170,12 +174,6 @@ class Trainer:
             threads=self.team.threads,
             decode=state.decode,
         )
-        if self.team.first:
-            self.team.broadcast(stream.decode)
-        state.decode = stream.decode
-        for text in filter(None, (state.note, stream.chosen)):
-            report({"kind": "note", "text": text})
-        return stream
 
     def _epoch(self, log: Metrics, report: Report, stop: Callable[[], bool]) -> bool:
         """Train the rest of an epoch and evaluate; false if stopped before its end."""

@@ -9,12 +9,11 @@ from ...model.nets.heads import layers_of
 from ...model.nets.options import ALEXNET
 from ...model.recipes.diaries import Diary
 from ...model.recipes.schedules import CLASSES_2012, RATE_2012, OneCycle, Plateau, Steps, first_rate
-from ...model.training.decoders import why_not_fused
 from ...model.training.trainer import Trainer
 from ...pipeline.errors import ShardError
 from ...pipeline.shards.manifest import ShardSet
 from ...pipeline.shards.records_csv import class_counts
-from ...pipeline.stream.autotune import DALI, FUSED, THREADS, pick_decoder
+from ...pipeline.stream.autotune import DALI, FUSED, THREADS
 from .. import console
 
 
@@ -84,9 +83,6 @@ def introduction(trainer: Trainer, resume: bool) -> list[str]:
 def _input(trainer: Trainer) -> str:
     """Say what this program's threads do to the pictures, and what DALI does."""
     decode, on_cpu, count = trainer.state.decode, trainer.device.type == "cpu", trainer.team.threads
-    reason = why_not_fused(trainer.plan, trainer.device)
-    if decode == "auto" or (decode == FUSED and reason):  # as the stream will choose
-        decode, _ = pick_decoder(on_cpu, reason, trainer.shard_set.encoding == "jpeg", count)
     threads = f"{count} thread{'s' if count > 1 else ''}"
     decoding = "decode, crop" if trainer.shard_set.encoding == "jpeg" else "crop"
     views = "; DALI cuts the evaluation views" if trainer.shard_set.has("val") else ""
@@ -95,7 +91,7 @@ def _input(trainer: Trainer) -> str:
         THREADS: f"{threads} read, {decoding} and mirror; DALI normalises{'' if on_cpu else ' on the GPU'}",
         DALI: f"DALI decodes, crops, mirrors and normalises, {f'with {threads}' if on_cpu else 'on the GPU'}",
     }
-    return f"input: {told[decode]} (--decode {decode})"
+    return f"input: {told[decode]} ({trainer.state.chosen or f'--decode {decode}'})"
 
 
 def _missing_classes(shard_set: ShardSet) -> list[str]:

@@ -21,38 +21,38 @@ def few(tmp_path_factory):
 
 
 def trained(few, run, **options):
-    """Train; return the decoder that the checkpoint names, and the notes."""
-    notes = []
-    trainer_of(few, run, epochs=1, **options).train(
-        lambda line: notes.append(line["text"]) if line["kind"] == "note" else None
-    )
-    return checkpoint.load(run / "last.pt")["decode"], notes
+    """Train; return the decoder that the checkpoint names, why it was chosen, and the notes."""
+    notes, trainer = [], trainer_of(few, run, epochs=1, **options)
+    trainer.train(lambda line: notes.append(line["text"]) if line["kind"] == "note" else None)
+    return checkpoint.load(run / "last.pt")["decode"], trainer.state.chosen, notes
 
 
 def test_a_new_run_is_fused_and_an_old_one_goes_on_as_it_began(few, tmp_path):
-    fused = ("fused", ["decode fused: the fastest on a CPU"])
-    assert trained(few, tmp_path / "new", steps=1) == fused
-    assert trained(few, tmp_path / "new", resume=True) == ("fused", [])
+    assert trained(few, tmp_path / "new", steps=1) == ("fused", "decode fused: the fastest on a CPU", [])
+    assert trained(few, tmp_path / "new", resume=True) == ("fused", "", [])
     for decode in ("threads", "dali"):
-        assert trained(few, tmp_path / decode, steps=1, decode=decode) == (decode, [])
-        assert trained(few, tmp_path / decode, resume=True) == (decode, [])
+        assert trained(few, tmp_path / decode, steps=1, decode=decode) == (decode, "", [])
+        assert trained(few, tmp_path / decode, resume=True) == (decode, "", [])
 
 
 def test_a_fused_run_goes_on_where_fused_is_not_possible_and_says_so(few, tmp_path, monkeypatch):
     trained(few, tmp_path, steps=1)
     monkeypatch.setattr(finish, "_compiled", None)
-    decode, (note, chosen) = trained(few, tmp_path, resume=True)
+    decode, chosen, (note,) = trained(few, tmp_path, resume=True)
     assert decode == "threads" and chosen.startswith("decode threads: fused, the fastest on a CPU, is not possible")
     assert note == (
-        "this run began with --decode fused, which is not possible here: its compiled part is missing "
+        "this run used --decode fused, which is not possible here: its compiled part is missing "
         "(alexnet-prep doctor); pixels differ by rounding"
     )
 
 
-def test_a_new_run_that_asks_for_what_is_not_possible_is_refused(few, tmp_path, monkeypatch):
+def test_a_run_that_asks_for_what_is_not_possible_is_refused(few, tmp_path, monkeypatch):
+    """Before anything else is said; also a resumed run, which may have used another decoder."""
     monkeypatch.setattr(finish, "_compiled", None)
-    with pytest.raises(UsageError, match="the decoder fused is not possible: its compiled part is missing"):
-        trained(few, tmp_path, decode="fused")
+    trained(few, tmp_path / "old", steps=1)
+    for run, resume in ((tmp_path / "new", False), (tmp_path / "old", True)):
+        with pytest.raises(UsageError, match="the decoder fused is not possible: its compiled part is missing"):
+            trainer_of(few, run, decode="fused", resume=resume)
 
 
 class Rank1(Team):
@@ -78,9 +78,3 @@ def test_views_of_a_fused_run_are_decoded_by_threads():
     assert [decoders.for_views(name) for name in ("fused", "threads", "dali", "auto")] == [
         *("threads", "threads", "dali", "auto")
     ]
-
-
-def test_a_gpu_has_a_graph(few, tmp_path):
-    plan = trainer_of(few, tmp_path).plan
-    assert decoders.why_not_fused(plan, torch.device("cuda", 0)) == "pictures are on a GPU"
-    assert decoders.why_not_fused(plan, torch.device("cpu")) == ""

@@ -47,7 +47,7 @@ def test_a_run_begun_by_torch_goes_on_by_it(few, tmp_path, monkeypatch):
     run = tmp_path / "run"
     assert trained(few, run, TORCH, monkeypatch, without=True, steps=1, **options) == []
     (note,) = trained(few, run, TORCH, monkeypatch, resume=True, **options)
-    assert note.startswith("this run began with the torch form") and "the compiled form of a new run is faster" in note
+    assert note.startswith("this run used the torch form") and "the compiled form of a new run is faster" in note
     assert_same_run(run, tmp_path / "whole")
 
 
@@ -65,7 +65,7 @@ def test_a_run_begun_compiled_goes_on_compiled_or_says_that_it_cannot(few, tmp_p
     assert trained(few, run, COMPILED, monkeypatch, steps=1) == []
     assert trained(few, run, COMPILED, monkeypatch, steps=2, resume=True) == []
     (note,) = trained(few, run, TORCH, monkeypatch, without=True, resume=True)
-    assert "began with the compiled form" in note and "continues with the torch form" in note
+    assert "used the compiled form" in note and "continues with the torch form" in note
 
 
 def test_a_net_without_normalisation_has_no_form(few, tmp_path):
