@@ -152,7 +152,7 @@ class WithinMap(nn.Module):
 
 
 def is_traced() -> bool:
-    """Whether torch traces, exports, counts or transforms the code that runs: C and kernels would be invisible to it."""
+    """Whether torch traces, counts or transforms the code that runs: C and our kernels are invisible to it."""
     watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
     return watched or torch.compiler.is_compiling() or torch.jit.is_tracing()
 

@@ -556,6 +556,6 @@ def test_pictures_have_gradients(small):
 def test_a_trace_by_dispatch_sees_every_operation(small, recipe_):
     """`make_fx`, FlopCounterMode and the like see torch's operations only: the compiled parts give way to them."""
     net, x, other = AlexNet(4, recipe_().net).eval(), pictures(2, seed=1), pictures(2, seed=2)
-    traced = torch.fx.experimental.proxy_tensor.make_fx(lambda each: net(each))(x)
+    traced = torch.fx.experimental.proxy_tensor.make_fx(net)(x)
     with torch.no_grad():
         torch.testing.assert_close(traced(other), net(other))

@@ -2,7 +2,6 @@
 
 import pytest
 import tiny
-import torch
 from alexnet_dali.model.training import checkpoint, decoders
 from alexnet_dali.model.training.distributed import Team
 from alexnet_dali.pipeline.errors import UsageError

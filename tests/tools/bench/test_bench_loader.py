@@ -393,7 +393,7 @@ def test_ours_failing_is_an_error(call, shards, tmp_path, monkeypatch):
     (tmp_path / "nvidia").mkdir()
     (tmp_path / "nvidia" / "__init__.py").write_text("raise ImportError('no driver')")
     cases = "ours-jpeg-f32,limit-decode"
-    code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--cases", cases)
+    code, said, aside = call("loader", "--shards", shards.root, *SMALL, "--cases", cases, "--decode", "dali")
     assert code == 1 and "error: our own loader failed: ours-jpeg-f32" in aside
     assert "failed and not measured: ours-jpeg-f32 (" in said and "\nlimit-decode " in said
 
@@ -595,7 +595,7 @@ def test_a_sweep_has_new_processes_and_several_workers(call, shards, tmp_path, m
     assert started == [count for count in counts for _ in range(2)]
     found = json.loads(file.read_text())
     assert [(row["case"], row["workers"]) for row in found["cases"]] == [("limit-decode", count) for count in counts]
-    assert [f"windows of 224x224; {count} workers" in said for count in counts] == [True] * len(counts)
+    assert [f"windows of 224x224; {count} worker{'s' if count > 1 else ''}\n" in said for count in counts] == [True] * len(counts)
     assert found["command"].startswith("alexnet-bench loader --shards ") and found["command"].endswith("'with space'")
     assert found["versions"]["torch"] == importlib.metadata.version("torch") and "cores" in found["machine"]
 

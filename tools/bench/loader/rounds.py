@@ -50,9 +50,10 @@ class Run:
     def __str__(self) -> str:
         split = self._crops.split(SPLIT)
         each = console.size(sum(file.bytes for _, file in split.shards) // split.records)
+        workers = f"{self._workers} worker{'s' if self._workers > 1 else ''}"
         return (
             f"{split.records:,} crops of {self._crops.size}x{self._crops.size}, {each} as JPEG; "
-            f"batches of {self._batch_size} windows of {CROP}x{CROP}; {self._workers} worker{'s' if self._workers > 1 else ''}"
+            f"batches of {self._batch_size} windows of {CROP}x{CROP}; {workers}"
         )
 
     def warm(self, cases: Sequence[Case], repeats: int, seconds: float) -> Rates:
