@@ -153,8 +153,9 @@ class WithinMap(nn.Module):
 
 def is_traced() -> bool:
     """Whether torch traces, counts or transforms the code that runs: C and our kernels are invisible to it."""
-    watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
-    return watched or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: the compiler does not understand the others
+        return True
+    return torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def is_plain(x: Tensor, device: str = "cpu", dtypes: tuple[torch.dtype, ...] = DTYPES) -> bool:
