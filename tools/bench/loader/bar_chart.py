@@ -41,7 +41,7 @@ BLOCKS = {
     ("photos", "f32"): "original photos, or shards prepared from them → float32",
 }
 OTHERS = "#b9c2c6"
-LEFT, ROW, HEAD, GAP, LINE = 2.35, 0.3, 0.33, 0.17, 0.15  # inches: names, a bar, a title, between blocks, small print
+LEFT, ROW, HEAD, GAP, LINE = 2.8, 0.3, 0.33, 0.17, 0.15  # inches: names, a bar, a title, between blocks, small print
 
 
 def draw(rows: Sequence[Row], about: str, target: Path) -> None:
