@@ -94,13 +94,13 @@ class AcrossMaps(nn.Module):
         constant: k.
         columns: groups of maps that are normalised separately: with two, maps 47 and 48 of 96 are not neighbours.
     Attributes:
-        form: `torch`, or another one for the fastest of the input's device.
+        form: `torch`; or anything else, for the fastest of the input's device.
     """
 
     def __init__(self, scale: float, size: int = 5, constant: float = 2.0, columns: int = 2):
         super().__init__()
         self.scale, self.size, self.constant, self.columns = scale, size, constant, columns
-        self.form = pick_form(torch.device("cpu"))
+        self.form = ""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, float (n, channels, height, width), normalised; channels must be a multiple of columns."""
@@ -126,13 +126,13 @@ class WithinMap(nn.Module):
         size: side of the square, odd; zeros beyond the map's edge.
         constant: added to the sum.
     Attributes:
-        form: `torch`, or another one for the fastest of the input's device.
+        form: `torch`; or anything else, for the fastest of the input's device.
     """
 
     def __init__(self, scale: float = 0.001 / 25, size: int = 5, constant: float = 1.0):
         super().__init__()
         self.scale, self.size, self.constant = scale, size, constant
-        self.form = pick_form(torch.device("cpu"))
+        self.form = ""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, float (n, channels, height, width), normalised."""

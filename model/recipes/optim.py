@@ -130,8 +130,8 @@ def _fused(together: list[tuple[Tensor, Tensor, Tensor]], momentum: float, rate:
     """Update all v and w of (v, w, g) in one pass over memory, a few launches.
 
     torch's kernel computes v <- momentum v + (1 - dampening) (g + decay w), w <- w - lr v. With a dampening of 1 + rate
-    and an lr of -1 that is the rule. On a GPU its factors are float64, so that v and w are rounded once each, where the
-    rule written out rounds v three times. 1 - (1 + rate) differs from -rate by 1e-16: nothing beside float32.
+    and an lr of -1 that is the rule. On a GPU its factors are float64, so that v is rounded once and g + decay w once,
+    where the rule written out rounds v three times. 1 - (1 + rate) differs from -rate by 1e-16: nothing beside float32.
     """
     velocities, weights, gradients = map(list, zip(*together, strict=True))
     for i, weight in enumerate(weights):  # the kernel goes through memory: all three must lie alike

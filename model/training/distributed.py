@@ -7,9 +7,10 @@ stop never waits for a GPU. When a process dies or hangs, the others fail: at on
 the time-out. Each then reports to the launcher's store, and the error names the ranks that do not. It is said before
 anything else happens: closing a stream or NCCL's connections may wait for the GPU, and the GPU for the missing rank.
 
-NCCL's own watchdog ends a process without a word to the user, so it waits longer than gloo does (`NCCL_LATER`). It
-stays on: where all processes live and only their GPUs wait for each other, nothing else would end the run, and a
-process whose collective was aborted must not go on to save the weights.
+NCCL's own watchdog ends a process without a word to the user, so its time-out is longer than gloo's (`NCCL_LATER`); a
+broken connection between machines it may notice first, and then the launcher names the rank that died. It stays on:
+where all processes live and only their GPUs wait for each other, nothing else would end the run, and a process whose
+collective was aborted must not go on to save the weights.
 """
 
 import os

@@ -244,5 +244,7 @@ def _at_once() -> None:
 
 
 def _stop(last: LastStep, source: BatchSource) -> None:
-    last.stop()
-    source.close()
+    try:
+        last.stop()
+    finally:
+        source.close()

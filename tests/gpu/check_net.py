@@ -8,6 +8,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from alexnet_dali.model.nets import lrn
+from alexnet_dali.model.recipes import optim
 from alexnet_dali.model.training.evaluate import EvalOptions, Result, evaluate
 from alexnet_dali.model.training.precision import autocast, set_precision
 from alexnet_dali.model.training.trainer import Trainer
@@ -24,6 +25,7 @@ TORCH_BF16 = 2e-2  # the torch form's sums of squares are bf16 too
 # Of a parameter's gradient or change, by its norm. Of two responses that are equal but for rounding, pooling and ReLU
 # may pass on another one, so this is far more than rounding.
 # Two forms of normalisation on a CPU are 1e-3 apart in fp32, fp32 and bf16 0.15.
+UPDATE_ERROR = 1e-6  # of the largest value
 STEP_ERRORS = {"fp32": 1e-2, "tf32": 1e-1, "bf16": 3e-1}
 PROBABILITIES = 1e-3
 WAITS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select")  # need a value on the host
@@ -165,11 +167,31 @@ def step(setting: Setting) -> None:
         setting.record(**{f"step {precision}": {"worst": worst, "error": float(f"{away[worst]:.2g}")}})
         if not away[worst] <= STEP_ERRORS[precision]:
             failures.append(f"{precision}: {worst} is {away[worst]:.1e} away")
+    failures += update(setting)
     agree(failures)
     if has_dali():
         evaluation(setting)
     else:
         setting.record(evaluation="skipped: no DALI")
+
+
+def update(setting: Setting) -> list[str]:
+    """Compare the fused update with float64, alone: in a whole step a wrong decay is smaller than the rounding."""
+    failures, rule = [], (0.9, 0.01, 0.4)  # momentum, rate, decay
+    for name, orders in {"alike": ("last", "last"), "other strides": ("last", "first")}.items():
+        formats = {"last": torch.channels_last, "first": torch.contiguous_format}
+        generator = torch.Generator().manual_seed(7)
+        v, w, g = (scale * torch.randn(64, 32, 5, 5, generator=generator) for scale in (0.01, 0.05, 0.1))
+        expected = [each.double() for each in (v, w, g)]
+        optim._written_out(*expected, *rule)
+        own = [each.to(setting.device) for each in (v, w, g)]
+        own = [each.contiguous(memory_format=formats[orders[i == 2]]) for i, each in enumerate(own)]
+        optim._fused([(own[0], own[1], own[2])], *rule)
+        error = max(close(found, known) for found, known in zip(own[:2], expected[:2], strict=True))
+        setting.record(**{f"update, {name}": float(f"{error:.2g}")})
+        if not error <= UPDATE_ERROR:
+            failures.append(f"the update, {name}, is {error:.1e} of the largest away")
+    return failures
 
 
 def distance(found: Tensor, expected: Tensor) -> float:

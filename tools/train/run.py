@@ -166,7 +166,8 @@ def facts(config: Config, shard_set: ShardSet, stats: Stats, saved: dict | None,
     options["--device"] = torch.device(config.device).type
     if config.model == ALEXNET:
         begun = saved.get("lrn", TORCH) if saved else None
-        options["form of response normalisation"] = pick_form(torch.device(config.device), begun)
+        own = torch.device(torch.device(config.device).type)  # without a number: the GPU that `join` has set
+        options["form of response normalisation"] = pick_form(own, begun)
     for name, checkpoint in (("last.pt", saved), ("--init-from", first)):
         if checkpoint:
             options[f"step of {name}"] = checkpoint.get("steps_done", 0)  # imported weights have none

@@ -181,7 +181,7 @@ def test_what_the_loops_do_not_know_goes_by_torch(monkeypatch):
             norm_of(4)(x)
     monkeypatch.setattr(lrn, "_kernel", None)
     torch.testing.assert_close(norm_of(2)(x), norm_of(2, TORCH)(x), rtol=0, atol=0)
-    assert pick_form(torch.device("cpu")) == AcrossMaps(STRONG).form == TORCH
+    assert pick_form(torch.device("cpu")) == TORCH
 
 
 def test_a_form_is_picked_for_a_device_and_a_run_and_set_on_a_net():
