@@ -24,6 +24,7 @@ from ...pipeline.workers import available_cores
 from ..process import PARENT
 
 GRACE = 15.0  # seconds for the other ranks after one has failed: they find and report the missing rank
+TOGETHER = 3.0  # seconds within which ranks end by one error that all have; to find that a rank is gone takes longer
 
 
 @dataclass
@@ -102,9 +103,11 @@ def stop_with_launcher(stop: Callable[[], object]) -> None:
 def _watch(ranks: list[_Rank], received: list[int]) -> int:
     """Wait for all ranks; after a failure, give the others time to report it, then kill them. Returns the exit code."""
     failed: _Rank | None = None
-    deadline = 0.0
+    deadline, between = 0.0, 0.0  # seconds from the first failure to the end of rank 0
     while any(rank.process.poll() is None for rank in ranks):
         time.sleep(0.05)
+        if failed is not None and ranks[0].process.poll() is None:
+            between += 0.05
         if failed is None:
             failed = next((rank for rank in ranks if rank.process.poll() not in (None, 0)), None)
             if failed is not None:
@@ -121,7 +124,7 @@ def _watch(ranks: list[_Rank], received: list[int]) -> int:
     code = failed.process.returncode
     if received and (code < 0 or code == 128 + received[0]):  # ended by the signal, before or after it could save
         return 128 + received[0]
-    if failed.number:
+    if failed.number and (between > TOGETHER or ranks[0].process.returncode != code):  # else rank 0 has said the same
         for line in failed.output[-20:]:
             click.echo(f"rank {failed.number}: {line}", err=True)
     if code < 0:
