@@ -37,7 +37,7 @@ class Config:
         precision: `fp32`, `tf32` (GPU only) or `bf16`.
         device: `cpu` or `cuda`.
         steps: total number of steps after which the run ends even if epochs are left; 0: no limit.
-        decode: `threads`, `dali`, or `auto`: the faster one on this machine, measured.
+        decode: `fused`, `threads`, `dali`, or `auto`: one of them by a rule (pipeline/stream/autotune.py).
         seed: of weights, order, augmentation and dropout, 0..2**63-1.
         log_every: steps between lines of metrics.
         save_every: steps between checkpoints within an epoch; each epoch ends with one anyway.

@@ -45,7 +45,7 @@ class Run:
         self._batch_size, self._batches, self._workers = batch_size, batches, workers
         self.remarks: list[str] = []
         self.failed: list[Case] = []
-        self._decode, self._chosen = decode, dict[str, str]()  # as requested, and by case once chosen
+        self._decode = decode
 
     def __str__(self) -> str:
         split = self._crops.split(SPLIT)
@@ -75,14 +75,10 @@ class Run:
 
         starting = ThreadPoolExecutor(available_cores())  # a start is mostly imports, in one thread
         try:
-            for case in cases:
-                if case.is_ours:  # alone, because it may measure its decoders
-                    start(case)
-            list(starting.map(start, [case for case in cases if not case.is_ours]))
+            list(starting.map(start, cases))
             for case in cases:
                 if case.is_ours and case.name in processes:
                     process = processes[case.name]
-                    self._chosen[case.name] = process.decode
                     self.remarks.append(f"{case.name}: {process.chosen or process.decode}")
             for number in range(1, repeats + 1):
                 for case in cases:
@@ -158,9 +154,7 @@ class Run:
         return data_files(shard_set), shard_set.split(SPLIT).records
 
     def _process(self, case: Case) -> LoaderProcess:
-        # The decoder is chosen once: the choice reads records, which brings them into the page cache.
-        decode = self._chosen.get(case.name, self._decode)
-        return LoaderProcess(case.name, self._folder, self._batch_size, self._workers, decode)
+        return LoaderProcess(case.name, self._folder, self._batch_size, self._workers, self._decode)
 
     def _once(self, case: Case, batches: int, seconds: float) -> float:
         process = self._process(case)
