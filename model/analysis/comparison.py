@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...pipeline.errors import TrainingError, UsageError
+from ...pipeline.errors import UsageError
 from ...pipeline.shards.manifest import ShardSet
 from ..nets.small_net import SIDES
 
@@ -54,7 +54,7 @@ class Settings:
     Attributes:
         rates: learning rates to try.
         epochs: of the final training of each net.
-        try_epochs: epochs at each rate before one is chosen.
+        try_epochs: epochs at each rate before the worse half of the rates is dropped.
         target: training error, 0..1, at which a net stops after the epoch that reaches it; None: never.
         validate: whether to measure the validation error after each epoch, and choose the rate by it.
         seed: of weights and order.
@@ -82,28 +82,33 @@ class Settings:
         if self.target is not None and not 0 < self.target < 1:
             raise UsageError(f"the target {self.target:g} is not an error between 0 and 1", "the paper's is 0.25")
 
+    @property
+    def most_epochs(self) -> int:
+        """Epochs of all nets of a variant together, if none reaches the target."""
+        count, epochs = len(self.rates), min(self.try_epochs, self.epochs)
+        total = count * epochs
+        while epochs < self.epochs:
+            count, before = -(-count // 2), epochs
+            epochs = min(2 * epochs, self.epochs) if count > 1 else self.epochs
+            total += count * (epochs - before)
+        return total
 
-def choose(curves: Sequence[Curve], settings: Settings) -> Curve:
-    """Return the curve with the lowest error after `try_epochs`; one that reached the target earlier comes first.
 
-    The error is the validation error if it is measured, otherwise the training error. Of equal ones the smaller rate is
-    returned. Broken curves are left out.
+def ranked(curves: Sequence[Curve], validate: bool) -> list[Curve]:
+    """Return curves of as many epochs, the best first, without the broken ones.
 
-    Raises:
-        TrainingError: all curves are broken.
+    Best is the one that reached the target after fewer epochs, then the least error after the last of them; of equal
+    ones the smaller rate comes first.
+
+    Args:
+        validate: whether the validation error counts, not the training error.
     """
-    finite = [curve for curve in curves if not curve.broken]
-    if not finite:
-        tried = ", ".join(f"{curve.rate:g}" for curve in curves)
-        raise TrainingError(
-            f"{curves[0].kind}: the loss does not stay finite at any rate of {tried}", "try smaller ones with --rates"
-        )
 
     def rank(curve: Curve) -> tuple[float, float, float]:
-        errors = (curve.val_errors if settings.validate else curve.errors)[: settings.try_epochs]
-        return len(errors), errors[-1], curve.rate  # fewer epochs: it reached the target earlier
+        errors = curve.val_errors if validate else curve.errors
+        return len(errors), errors[-1], curve.rate
 
-    return min(finite, key=rank)
+    return sorted((curve for curve in curves if not curve.broken), key=rank)
 
 
 def epochs_to(errors: Sequence[float], target: float) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ...pipeline.errors import ShardError
+from ...pipeline.errors import ShardError, TrainingError
 from ...pipeline.plan.lighting import Lighting
 from ...pipeline.plan.plan import Augmentation, Plan
 from ...pipeline.shards.manifest import ShardSet
@@ -27,7 +27,7 @@ from ..recipes.schedules import Rates
 from ..training import checkpoint as checkpoints
 from ..training.evaluate import EvalOptions, evaluate
 from ..training.precision import autocast, set_precision
-from .comparison import Curve, Settings, Variant, choose
+from .comparison import Curve, Settings, Variant, ranked
 
 BATCH = 128
 BIAS_RATE = 2.0  # times that of the weights, as in the layer file
@@ -59,7 +59,11 @@ class SmallNetTrainer:
     stop: Callable[[], bool] = lambda: False
 
     def compare(self, kinds: Sequence[Variant]) -> list[tuple[Curve, list[Curve]]]:
-        """Try all rates for each variant, choose the best, and train it to the end.
+        """Train each variant at all rates, dropping the worse half of the rates again and again, the best to the end.
+
+        After `try_epochs` the better half of the rates goes on to twice as many epochs, and so on until one is left:
+        successive halving (Jamieson and Talwalkar, 2016). The rate that is best after a few epochs is often too large
+        to be the first at the target.
 
         Returns:
             For each variant the chosen curve, and those of all rates.
@@ -67,16 +71,24 @@ class SmallNetTrainer:
             TrainingError: the loss of a variant does not stay finite at any rate.
             Stopped: `stop` returned true.
         """
-        few = min(self.settings.try_epochs, self.settings.epochs)
-        tried = [[self.train(kind, rate, few) for rate in self.settings.rates] for kind in kinds]
-        return [(self._best(kind, curves), curves) for kind, curves in zip(kinds, tried, strict=True)]
+        return [self._halve(kind) for kind in kinds]
 
-    def _best(self, kind: Variant, curves: list[Curve]) -> Curve:
-        while True:
-            place = curves.index(choose(curves, self.settings))
-            curves[place] = self.train(kind, curves[place].rate, self.settings.epochs)
-            if not curves[place].broken:
-                return curves[place]
+    def _halve(self, kind: Variant) -> tuple[Curve, list[Curve]]:
+        last, rates = self.settings.epochs, self.settings.rates
+        epochs, count = min(self.settings.try_epochs, last), len(rates)
+        tried = {rate: self.train(kind, rate, epochs) for rate in rates}
+        order = list(tried.values())
+        while order := ranked(order[:count], self.settings.validate) + order[count:]:
+            if self._done(order[0], last):
+                return order[0], list(tried.values())
+            count = -(-count // 2)
+            epochs = min(2 * epochs, last) if count > 1 else last
+            order[:count] = [self.train(kind, curve.rate, epochs) for curve in order[:count]]
+            tried |= {curve.rate: curve for curve in order[:count]}
+        raise TrainingError(
+            f"{kind.name}: the loss does not stay finite at any rate of {', '.join(f'{rate:g}' for rate in rates)}",
+            "try smaller ones with --rates",
+        )
 
     def train(self, kind: Variant, rate: float, epochs: int) -> Curve:
         """Train a net at a rate for so many epochs, or to the target or a loss that is not finite; continue if saved.
@@ -89,9 +101,9 @@ class SmallNetTrainer:
         saved = checkpoints.load(file) if file.exists() else None
         if saved:
             curve = Curve(**saved["curve"])
-            self.report(self._cut(curve), 0.0)
+            self.report(self._cut(curve, epochs), 0.0)
         if self._done(curve, epochs):
-            return self._cut(curve)
+            return self._cut(curve, epochs)
         net, optimizer = self._make(kind, saved)
         plan = Plan(
             self.shard_set.split("train").records,
@@ -122,15 +134,15 @@ class SmallNetTrainer:
                     file, {"model": net.state_dict(), "velocity": optimizer.velocities(), "curve": vars(curve)}
                 )
                 self.report(curve, time.monotonic() - began)
-        return self._cut(curve)
+        return self._cut(curve, epochs)
 
     def _done(self, curve: Curve, epochs: int) -> bool:
         reached = self.settings.target is not None and min(curve.errors, default=1.0) <= self.settings.target
         return curve.broken or reached or len(curve.errors) >= epochs
 
-    def _cut(self, curve: Curve) -> Curve:
-        """Cut a curve to these settings: it may be from a call with more epochs or a lower target."""
-        far = self.settings.epochs
+    def _cut(self, curve: Curve, epochs: int) -> Curve:
+        """Cut a curve to so many epochs and to the target: it may be from a call with more or a lower one."""
+        far = epochs
         if self.settings.target is not None:
             hits = (place + 1 for place, error in enumerate(curve.errors) if error <= self.settings.target)
             far = min(far, next(hits, far))

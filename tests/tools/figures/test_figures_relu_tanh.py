@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from alexnet_dali.model.analysis import small_net_trainer
-from alexnet_dali.model.analysis.comparison import Curve, Settings, Variant, choose, epochs_to
+from alexnet_dali.model.analysis.comparison import Curve, Settings, Variant, epochs_to, ranked
 from alexnet_dali.model.analysis.small_net_trainer import SmallNetTrainer, Stopped
 from alexnet_dali.model.nets.small_net import SmallNet
 from alexnet_dali.model.training import checkpoint
@@ -45,17 +45,51 @@ def curve(rate, errors, val=(), broken=False):
     return Curve("relu", rate, list(errors), list(val), broken)
 
 
-def test_the_rate_is_that_of_the_least_error_behind_the_epochs_of_trial():
-    settings = Settings((0.1, 0.2, 0.3), epochs=9, try_epochs=2)
-    tried = [curve(0.1, [0.9, 0.5, 0.1]), curve(0.2, [0.8, 0.4]), curve(0.3, [0.1, 0.6])]
-    assert choose(tried, settings).rate == 0.2
-    assert choose([curve(0.2, [0.8, 0.5]), curve(0.1, [0.9, 0.5])], settings).rate == 0.1, "of equals the smaller"
-    assert choose([curve(0.2, [0.8, 0.2], broken=True), curve(0.1, [0.9, 0.5])], settings).rate == 0.1
-    assert choose([curve(0.2, [0.8, 0.3]), curve(0.1, [0.25])], settings).rate == 0.1, "at the target an epoch sooner"
-    validated = Settings((0.1, 0.2), epochs=9, validate=True)
-    assert choose([curve(0.1, [0.5, 0.1], [0.6, 0.6]), curve(0.2, [0.9, 0.9], [0.6, 0.5])], validated).rate == 0.2
+def test_curves_are_ranked():
+    def rates(*curves, validate=False):
+        return [each.rate for each in ranked(curves, validate)]
+
+    assert rates(curve(0.1, [0.9, 0.5]), curve(0.2, [0.8, 0.4]), curve(0.3, [0.1, 0.6])) == [0.2, 0.1, 0.3]
+    assert rates(curve(0.2, [0.8, 0.5]), curve(0.1, [0.9, 0.5])) == [0.1, 0.2], "of equals the smaller"
+    assert rates(curve(0.2, [0.8, 0.2], broken=True), curve(0.1, [0.9, 0.5])) == [0.1]
+    assert rates(curve(0.2, [0.8, 0.3]), curve(0.1, [0.25])) == [0.1, 0.2], "at the target an epoch sooner"
+    validated = curve(0.1, [0.5, 0.1], [0.6, 0.6]), curve(0.2, [0.9, 0.9], [0.6, 0.5])
+    assert rates(*validated, validate=True) == [0.2, 0.1] and rates(*validated) == [0.1, 0.2]
+
+
+class Scripted(SmallNetTrainer):
+    """Errors by rate from a table, cut to the epochs and the target that are asked for."""
+
+    def train(self, kind, rate, epochs):
+        errors = self.table[rate][:epochs]
+        hit = next((place + 1 for place, error in enumerate(errors) if error <= self.settings.target), len(errors))
+        self.asked.append((rate, epochs))
+        reached = hit > 0 and errors[hit - 1] <= self.settings.target
+        return Curve(kind.name, rate, errors[:hit], [], broken=not reached and len(errors) < epochs)
+
+
+def scripted(table, **settings):
+    lab = Scripted(None, None, None, Settings(tuple(table), **settings), CPU)
+    object.__setattr__(lab, "table", table), object.__setattr__(lab, "asked", [])
+    ((best, tried),) = lab.compare([Variant("relu")])
+    return best, {curve.rate: len(curve.errors) for curve in tried}, lab.asked
+
+
+def test_the_worse_half_of_the_rates_is_dropped_again_and_again():
+    """The best after two epochs is not the first at the target."""
+    table = {0.1: [0.5, 0.4, 0.4, *[0.4] * 9], 0.2: [0.6, 0.45, 0.35, 0.3, 0.25, 0.2, 0.1], 0.3: [0.9] * 12}
+    table |= {0.4: [0.8] * 12, 0.5: [0.7] * 12}
+    best, lengths, asked = scripted(table, epochs=12, try_epochs=2, target=0.1)
+    assert best.rate == 0.2 and len(best.errors) == 7
+    assert lengths == {0.1: 8, 0.2: 7, 0.3: 2, 0.4: 2, 0.5: 4}
+    assert asked == [(rate, 2) for rate in table] + [(0.1, 4), (0.2, 4), (0.5, 4), (0.2, 8), (0.1, 8)]
+    assert Settings(tuple(table), 12, 2).most_epochs == 5 * 2 + 3 * 2 + 2 * 4 + 1 * 4
+    # the one that is left breaks: the next best goes on; one that is at the target ends it
+    best, lengths, _ = scripted({0.1: [0.5, 0.3, 0.2], 0.2: [0.6, 0.5, 0.4, 0.3]}, epochs=4, try_epochs=1, target=0.01)
+    assert best.rate == 0.2 and lengths == {0.1: 3, 0.2: 4}
+    assert scripted({0.1: [0.5], 0.2: [0.01]}, epochs=4, try_epochs=1, target=0.01)[0].rate == 0.2
     with pytest.raises(TrainingError, match=r"the loss does not stay finite at any rate of 0\.1, 0\.2"):
-        choose([curve(0.1, [], broken=True), curve(0.2, [0.9], broken=True)], settings)
+        scripted({0.1: [], 0.2: [0.9]}, epochs=4, try_epochs=1, target=0.01)
 
 
 def test_epochs_to_the_target():

@@ -33,8 +33,9 @@ WITHOUT, WITH = Variant("without", decay=True), Variant("with", norm=True, decay
 def relu_vs_tanh(shards, out, device, dark, **options):
     """Draw figure 1: a four-layer net trained with ReLUs and with tanh, each at its own best learning rate.
 
-    Each rate is tried for --try-epochs; the best is trained on until the training error reaches the target. Ctrl-C
-    keeps complete epochs, and the same command continues; when all is trained, it only draws.
+    Each rate is tried for --try-epochs, the better half for twice as many, and so on; the last one left is trained
+    until the training error reaches the target. Ctrl-C keeps complete epochs, and the same command continues; when all
+    is trained, it only draws.
 
     \b
     Examples:

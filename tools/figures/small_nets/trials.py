@@ -49,7 +49,11 @@ def shared(command: Callable) -> Callable:
             help="Learning rates to try.",
         ),
         click.option(
-            "--try-epochs", type=click.IntRange(1), default=2, show_default=True, help="Epochs to try each rate."
+            "--try-epochs",
+            type=click.IntRange(1),
+            default=2,
+            show_default=True,
+            help="Epochs at each rate; then the better half gets twice as many, until one rate is left.",
         ),
         click.option(
             "--epochs", type=click.IntRange(1), default=60, show_default=True, help="Most epochs of each net."
@@ -124,9 +128,7 @@ class _Progress:
     """Prints a line for each epoch, with an estimate of the remaining time."""
 
     def __init__(self, variants: int, settings: Settings):
-        self._most = variants * (
-            len(settings.rates) * settings.try_epochs + max(0, settings.epochs - settings.try_epochs)
-        )
+        self._most = variants * settings.most_epochs
         self._done: dict[tuple[str, float], int] = {}
         self._seconds, self._fresh = 0.0, 0
 
