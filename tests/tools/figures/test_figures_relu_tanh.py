@@ -17,7 +17,7 @@ from alexnet_dali.pipeline.plan.plan import Augmentation, Plan
 from alexnet_dali.pipeline.shards import stats
 from alexnet_dali.pipeline.stream.streams import train_stream, views_stream
 from alexnet_dali.tools.figures.cli import figures
-from alexnet_dali.tools.figures.small_nets.plots import Line, draw_norm, draw_race, norm_words, race_words
+from alexnet_dali.tools.figures.small_nets.plots import Line, Race, draw_norm, draw_race, norm_words, race_words
 from alexnet_dali.tools.figures.style import DARK, LIGHT
 from alexnet_dali.tools.prep.sample_photos import make_photos
 from conftest import build_set
@@ -102,12 +102,22 @@ def test_epochs_to_the_target():
 
 def test_words_of_the_race_have_a_ratio_only_where_both_arrived():
     names = ("ReLU", "tanh")
-    assert race_words(names, (6.0, 36.0), 0.25, 60) == "ReLU reaches 25% 6.0 times sooner: 6.0 epochs, not 36.0"
-    assert race_words(names, (30.0, 20.0), 0.25, 60) == "tanh reaches 25% 1.5 times sooner: 20.0 epochs, not 30.0"
-    assert race_words(names, (5.0, 5.0), 0.4, 60) == "Both reach 40% after 5.0 epochs"
-    assert race_words(names, (6.0, None), 0.25, 60) == "ReLU reaches 25% after 6.0 epochs, tanh not within 60"
-    assert race_words(names, (None, 7.0), 0.25, 60) == "tanh reaches 25% after 7.0 epochs, ReLU not within 60"
-    assert race_words(names, (None, None), 0.25, 60) == "Neither reaches 25% within 60 epochs"
+    assert race_words(names, [(6.0, 36.0)], 0.25, 60) == "ReLU reaches 25% 6.0 times sooner: 6.0 epochs, not 36.0"
+    assert race_words(names, [(30.0, 20.0)], 0.25, 60) == "tanh reaches 25% 1.5 times sooner: 20.0 epochs, not 30.0"
+    assert race_words(names, [(5.0, 5.0)], 0.4, 60) == "Both reach 40% after 5.0 epochs"
+    assert race_words(names, [(6.0, None)], 0.25, 60) == "ReLU reaches 25% after 6.0 epochs, tanh not within 60"
+    assert race_words(names, [(None, 7.0)], 0.25, 60) == "tanh reaches 25% after 7.0 epochs, ReLU not within 60"
+    assert race_words(names, [(None, None)], 0.25, 60) == "Neither reaches 25% within 60 epochs"
+
+
+def test_words_of_several_seeds():
+    names = ("ReLU", "tanh")
+    both = [(6.0, 36.0), (5.0, 35.0)]
+    assert race_words(names, both, 0.25, 60) == "ReLU reaches 25% 6.5 times sooner (6.0 to 7.0, 2 seeds)"
+    bound = [(6.0, 36.0), (5.0, None)]
+    assert race_words(names, bound, 0.25, 60) == "ReLU reaches 25% at least 6.0 times sooner, with each of 2 seeds"
+    neither = [(6.0, 36.0), (None, None)]
+    assert race_words(names, neither, 0.25, 60) == "Of 2 seeds ReLU reaches 25% within 60 epochs with 1, tanh with 1"
 
 
 def test_words_of_the_ablation():
@@ -119,9 +129,9 @@ def test_words_of_the_ablation():
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_figures_hold_the_curves_the_target_and_the_words(theme):
     relu, tanh = Line("ReLU", 0.01, [0.8, 0.4, 0.2]), Line("tanh", 0.003, [0.9, 0.8, 0.5, 0.3, 0.2])
-    figure = draw_race(relu, tanh, (2.75, 4.5), 0.25, 60, "about", theme)
+    figure = draw_race([Race(relu, tanh, (2.75, 4.5))], 0.25, 60, "about", theme)
     (axes,) = figure.axes
-    solid, dashed, level, *marks = axes.lines
+    solid, dashed, *marks, level = axes.lines
     assert list(solid.get_ydata()) == pytest.approx([80, 40, 20]) and solid.get_linestyle() == "-"
     assert list(dashed.get_ydata()) == pytest.approx([90, 80, 50, 30, 20]) and dashed.get_linestyle() == "--"
     assert list(dashed.get_xdata()) == [1, 2, 3, 4, 5]
@@ -141,8 +151,9 @@ def _within(figure) -> bool:
 
 def test_the_longest_words_fit():
     line = Line("ReLU", 0.01, [0.8, 0.7])
-    assert _within(draw_race(line, line, (123.4, None), 0.125, 200))
-    assert _within(draw_race(line, line, (123.4, 199.9), 0.125, 200))
+    assert _within(draw_race([Race(line, line, (123.4, None))], 0.125, 200))
+    assert _within(draw_race([Race(line, line, (123.4, 199.9))], 0.125, 200))
+    assert _within(draw_race([Race(line, line, (12.3, 199.9)), Race(line, line, (12.3, None))], 0.125, 200))
     assert _within(draw_norm(Line("a", 0.1, [0.999]), Line("b", 0.1, [0.555])))
 
 
@@ -294,3 +305,35 @@ def test_out_that_is_a_file(small_set, tmp_path, in_process):
 def test_settings_check_themselves():
     with pytest.raises(UsageError, match="no learning rate given"):
         Settings((), 3)
+
+
+def result_of(seed, relu, tanh, rate=0.03, photos=24):
+    """The content of relu-vs-tanh.json, of two nets that reach the target after so many epochs."""
+    curves = [vars(Curve("relu", 0.003, [0.5, 0.2], [])), vars(Curve("tanh", rate, [0.6, 0.5, 0.2], []))]
+    settings = vars(Settings((0.003, 0.03, 0.01), 60, seed=seed, target=0.25))
+    return {
+        "settings": settings, "photos": photos, "chosen": {"relu": 0.003, "tanh": rate}, "curves": curves,
+        "target": 0.25, "epochs_to_target": {"relu": relu, "tanh": tanh}, "ratio": tanh / relu, "about": f"seed {seed}",
+    }  # fmt: skip
+
+
+def test_seeds_are_drawn_together(tmp_path, in_process):
+    files = [tmp_path / f"seed{seed}.json" for seed in range(2)]
+    files[0].write_text(json.dumps(result_of(0, 2.0, 12.0)))
+    files[1].write_text(json.dumps(result_of(1, 2.0, 16.0, rate=0.01)))
+    code, out, err = in_process(figures, "relu-vs-tanh", files[1], files[0], "--out", tmp_path / "f")
+    assert code == 0, err
+    assert "ReLU reaches 25% 7.0 times sooner (6.0 to 8.0, 2 seeds)" in out
+    svg = (tmp_path / "f" / "relu-vs-tanh-seeds.svg").read_text()
+    assert "tanh, rate 0.01 or 0.03" in svg and "seeds 0, 1" in svg
+    together = json.loads((tmp_path / "f" / "relu-vs-tanh-seeds.json").read_text())
+    assert together["ratios"] == [6.0, 8.0] and [one["settings"]["seed"] for one in together["seeds"]] == [0, 1]
+
+    def refused(content, *words):
+        files[1].write_text(json.dumps(content))
+        code, _, err = in_process(figures, "relu-vs-tanh", *files, "--out", tmp_path / "g")
+        assert code == 2 and all(word in err for word in words), err
+
+    refused(result_of(0, 2.0, 12.0), "seed1.json: seed 0 is already given")
+    refused(result_of(1, 2.0, 12.0, photos=25), "seeds 0 and 1 differ in photos")
+    refused({"settings": {"seed": 1}}, "seed1.json: not a result of relu-vs-tanh")

@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -219,7 +218,7 @@ def of_race(file: Path) -> Drawn:
         try:
             results = json.loads(file.read_text(encoding="utf-8"))
             alt = f"Training error of two small nets over the epochs, with ReLUs and with tanh. {results['words']}."
-            return picture(RACE, partial(draw_results, results), alt)
+            return picture(RACE, lambda theme: draw_results(results, theme=theme), alt)
         except (OSError, ValueError, KeyError, TypeError) as error:  # not the command's format
             raise TrainingError(f"{file}: damaged: {error}", "run alexnet-figures relu-vs-tanh again") from None
 

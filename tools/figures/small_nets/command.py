@@ -3,7 +3,8 @@
 In:  a shard set.  Out: NAME.png, NAME.svg, NAME.json with all curves, and NAME/ with the nets.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ....model.analysis.comparison import Settings, Variant, epochs_to
+from ....pipeline.errors import UsageError
 from ....pipeline.files import write_json
 from ....pipeline.shards.manifest import ShardSet
-from ...options import SETTINGS
+from ...options import PATH, SETTINGS
 from ..style import DARK, LIGHT, Theme, save
-from .plots import Line, draw_norm, draw_race, norm_words, race_words
+from .plots import Line, Race, draw_norm, draw_race, norm_words, race_words
 from .trials import compared, shared
 
 if TYPE_CHECKING:
@@ -28,42 +30,99 @@ WITHOUT, WITH = Variant("without", decay=True), Variant("with", norm=True, decay
 
 
 @click.command(RACE, context_settings=SETTINGS)
+@click.argument("results", metavar="[RESULTS]...", nargs=-1, type=PATH)
 @shared
 @click.option("--target", type=float, default=0.25, show_default=True, help="Training error to reach, 0 to 1.")
-def relu_vs_tanh(shards, out, device, dark, **options):
+def relu_vs_tanh(results, shards, out, device, dark, **options):
     """Draw figure 1: a four-layer net trained with ReLUs and with tanh, each at its own best learning rate.
 
     Each rate is tried for --try-epochs, the better half for twice as many, and so on; the last one left is trained
     until the training error reaches the target. Ctrl-C keeps complete epochs, and the same command continues; when all
     is trained, it only draws.
 
+    With RESULTS, relu-vs-tanh.json files of several seeds, it draws them together and trains nothing.
+
     \b
     Examples:
       alexnet-prep build-lmdb PHOTOS --size 32 --out small && alexnet-prep pca-stats --shards small
       alexnet-figures relu-vs-tanh --shards small
       alexnet-figures relu-vs-tanh --shards small --rates 0.003,0.01 --target 0.4
+      alexnet-figures relu-vs-tanh results/figure1-cifar10/*.json --out figures
     """
-    with compared(RACE, shards, out, device, (RELU, TANH), **options) as (shard_set, settings, best, results):
+    if results:
+        read = read_races(results)
+        words = draw_words(read)
+        spread = {"words": words, "ratios": [one["ratio"] for one in read], "seeds": read}
+        _finish(out, f"{RACE}-seeds", partial(draw_results, *read), spread, dark)
+        return
+    with compared(RACE, shards, out, device, (RELU, TANH), **options) as (shard_set, settings, best, content):
         target = settings.target
         reached = epochs_to(best[0].errors, target), epochs_to(best[1].errors, target)
-        words = race_words((NAMES["relu"], NAMES["tanh"]), reached, target, settings.epochs)
         ratio = reached[1] / reached[0] if reached[0] and reached[1] else None
-        results |= {"target": target, "epochs_to_target": dict(zip(NAMES, reached, strict=True))}
-        results |= {"ratio": ratio, "words": words, "about": _about(shard_set, settings)}
-        _finish(out, RACE, partial(draw_results, results), results, dark)
+        content |= {"target": target, "epochs_to_target": dict(zip(NAMES, reached, strict=True))}
+        content |= {"ratio": ratio, "about": _about(shard_set, settings)}
+        content |= {"words": draw_words([content])}
+        _finish(out, RACE, partial(draw_results, content), content, dark)
 
 
-def draw_results(results: dict, theme: Theme = LIGHT) -> "Figure":
-    """Draw figure 1 from the content of relu-vs-tanh.json."""
-    lines = [
+def read_races(files: Sequence[Path]) -> list[dict]:
+    """Read relu-vs-tanh.json files of several seeds, in the order of the seeds.
+
+    Raises:
+        UsageError: a file is missing or not one of relu-vs-tanh, two are of one seed, or of different comparisons.
+    """
+    read: dict[int, dict] = {}
+    for file in files:
+        try:
+            results = json.loads(file.read_text(encoding="utf-8"))
+            seed = results["settings"]["seed"]
+            draw_words([results])
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise UsageError(f"{file}: not a result of {RACE}: {type(error).__name__}: {error}") from None
+        if seed in read:
+            raise UsageError(f"{file}: seed {seed} is already given", "name one file for each seed")
+        read[seed] = results
+    first = next(iter(read.values()))
+    for seed, other in read.items():
+        unlike = [name for name in first["settings"] if name != "seed" and _set_of(other, name) != _set_of(first, name)]
+        unlike += ["photos"] * (other["photos"] != first["photos"])
+        if unlike:
+            raise UsageError(
+                f"the results of seeds {first['settings']['seed']} and {seed} differ in {', '.join(unlike)}",
+                "draw together only what differs in the seed alone",
+            )
+    return [read[seed] for seed in sorted(read)]
+
+
+def _set_of(results: dict, name: str) -> object:
+    return results["settings"].get(name)
+
+
+def draw_words(all_results: Sequence[dict]) -> str:
+    """Describe the contents of relu-vs-tanh.json files, one for each seed, in a sentence."""
+    reached = [_race_of(results).reached for results in all_results]
+    first = all_results[0]
+    return race_words((NAMES["relu"], NAMES["tanh"]), reached, first["target"], first["settings"]["epochs"])
+
+
+def draw_results(*all_results: dict, theme: Theme = LIGHT) -> "Figure":
+    """Draw figure 1 from the contents of relu-vs-tanh.json files, one for each seed."""
+    first, seeds = all_results[0], [str(results["settings"]["seed"]) for results in all_results]
+    about = first["about"].replace(
+        f"seed {seeds[0]}", f"seeds {', '.join(seeds)}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    )
+    races = [_race_of(results) for results in all_results]
+    return draw_race(races, first["target"], first["settings"]["epochs"], about, theme)
+
+
+def _race_of(results: dict) -> Race:
+    relu, tanh = (
         Line(name, curve["rate"], curve["errors"])
         for variant, name in NAMES.items()
         for curve in results["curves"]
         if (curve["kind"], curve["rate"]) == (variant, results["chosen"][variant])
-    ]
-    relu, tanh = lines
-    reached = results["epochs_to_target"]["relu"], results["epochs_to_target"]["tanh"]
-    return draw_race(relu, tanh, reached, results["target"], results["settings"]["epochs"], results["about"], theme)
+    )
+    return Race(relu, tanh, (results["epochs_to_target"]["relu"], results["epochs_to_target"]["tanh"]))
 
 
 @click.command("lrn", context_settings=SETTINGS)
@@ -94,8 +153,8 @@ def _about(shard_set: ShardSet, settings: Settings) -> str:
     )
 
 
-def _finish(out: Path, name: str, draw: Callable[[Theme], "Figure"], results: dict, dark: bool) -> None:
-    files = save(draw(DARK if dark else LIGHT), out, name + "-dark" * dark)
+def _finish(out: Path, name: str, draw: Callable[..., "Figure"], results: dict, dark: bool) -> None:
+    files = save(draw(theme=DARK if dark else LIGHT), out, name + "-dark" * dark)
     write_json(out / f"{name}.json", results)
     click.echo(results["words"])
     click.echo(f"written: {', '.join(str(file) for file in [*files, out / f'{name}.json'])}")

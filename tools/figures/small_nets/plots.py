@@ -25,32 +25,43 @@ class Line:
     errors: Sequence[float]
 
 
-def draw_race(
-    relu: Line,
-    tanh: Line,
-    reached: tuple[float | None, float | None],
-    target: float,
-    within: int,
-    about: str = "",
-    theme: Theme = LIGHT,
-) -> "Figure":
+@dataclass(frozen=True)
+class Race:
+    """The two nets of one seed.
+
+    Attributes:
+        relu, tanh: their curves.
+        reached: epochs until the target, of ReLU and of tanh; None if not reached.
+    """
+
+    relu: Line
+    tanh: Line
+    reached: tuple[float | None, float | None]
+
+
+def draw_race(races: Sequence[Race], target: float, within: int, about: str = "", theme: Theme = LIGHT) -> "Figure":
     """Draw figure 1: ReLU solid, tanh dashed, the target error, and the ratio of the epochs to reach it.
 
     Args:
-        reached: epochs until the target, of ReLU and of tanh; None if not reached within `within` epochs.
+        races: of one or several seeds.
         target: training error, 0..1.
+        within: epochs at most.
         about: a description of the data, for the small print.
     """
     figure, axes = _frame("Training error", about, theme)
-    _curves(axes, relu, tanh, theme)
+    labels = _label([race.relu for race in races]), _label([race.tanh for race in races])
+    for race in races:
+        _curves(axes, race.relu, race.tanh, theme, labels, width=2.2 if len(races) == 1 else 1.4)
+        labels = "", ""
+        for at, color in zip(race.reached, theme.lines, strict=False):
+            if at is not None:
+                axes.plot(at, 100 * target, "o", color=color, markersize=7, zorder=4)
     axes.axhline(100 * target, color=theme.faint, linewidth=0.9)
-    for at, color in zip(reached, theme.lines, strict=False):
-        if at is not None:
-            axes.plot(at, 100 * target, "o", color=color, markersize=7, zorder=4)
-    _set_limits(axes, [relu, tanh], 100 * target)
+    _set_limits(axes, [line for race in races for line in (race.relu, race.tanh)], 100 * target)
     left = axes.get_xlim()[0]  # at the left both curves are far above the target
     axes.annotate(f"{100 * target:g}%", (left, 100 * target), (3, 4), textcoords="offset points", color=theme.faint)
-    _title(figure, race_words((relu.name, tanh.name), reached, target, within), theme)
+    names = races[0].relu.name, races[0].tanh.name
+    _title(figure, race_words(names, [race.reached for race in races], target, within), theme)
     return figure
 
 
@@ -63,13 +74,17 @@ def draw_norm(without: Line, with_norm: Line, about: str = "", theme: Theme = LI
     return figure
 
 
-def race_words(names: tuple[str, str], reached: tuple[float | None, float | None], target: float, within: int) -> str:
+def race_words(
+    names: tuple[str, str], reached: Sequence[tuple[float | None, float | None]], target: float, within: int
+) -> str:
     """Describe the comparison in a sentence, with a ratio only if both nets reached the target.
 
     Args:
-        reached: epochs until the target, of each name; None if it was not reached.
+        reached: for each seed the epochs until the target, of each name; None if it was not reached.
     """
-    goal, epochs = f"{100 * target:g}%", [at for at in reached if at is not None]
+    if len(reached) > 1:
+        return _words_of_seeds(names, reached, target, within)
+    goal, epochs = f"{100 * target:g}%", [at for at in reached[0] if at is not None]
     if not epochs:
         return f"Neither reaches {goal} within {within} epochs"
     if len(epochs) == 2:
@@ -79,8 +94,24 @@ def race_words(names: tuple[str, str], reached: tuple[float | None, float | None
         return (
             f"{first[1]} reaches {goal} {last[0] / first[0]:.1f} times sooner: {first[0]:.1f} epochs, not {last[0]:.1f}"
         )
-    faster, slower = names if reached[0] is not None else names[::-1]
+    faster, slower = names if reached[0][0] is not None else names[::-1]
     return f"{faster} reaches {goal} after {epochs[0]:.1f} epochs, {slower} not within {within}"
+
+
+def _words_of_seeds(
+    names: tuple[str, str], reached: Sequence[tuple[float | None, float | None]], target: float, within: int
+) -> str:
+    goal, seeds = f"{100 * target:g}%", len(reached)
+    if any(first is None for first, _ in reached):
+        counts = [sum(at is not None for at in side) for side in zip(*reached, strict=True)]
+        return f"Of {seeds} seeds {names[0]} reaches {goal} within {within} epochs with {counts[0]}, " + (
+            f"{names[1]} with {counts[1]}"
+        )
+    ratios = [(second or within) / first for first, second in reached if first is not None]
+    if any(second is None for _, second in reached):  # as far as is known
+        return f"{names[0]} reaches {goal} at least {min(ratios):.1f} times sooner, with each of {seeds} seeds"
+    mean = sum(ratios) / seeds
+    return f"{names[0]} reaches {goal} {mean:.1f} times sooner ({min(ratios):.1f} to {max(ratios):.1f}, {seeds} seeds)"
 
 
 def norm_words(without: float, with_norm: float) -> str:
@@ -111,18 +142,26 @@ def _frame(what: str, about: str, theme: Theme):
     return figure, axes
 
 
-def _curves(axes, solid: Line, dashed: Line, theme: Theme) -> None:
+def _label(lines: Sequence[Line]) -> str:
+    """A name with the learning rates of one or several seeds."""
+    return f"{lines[0].name}, rate {' or '.join(f'{rate:g}' for rate in sorted({line.rate for line in lines}))}"
+
+
+def _curves(
+    axes, solid: Line, dashed: Line, theme: Theme, labels: tuple[str, str] | None = None, width: float = 2.2
+) -> None:
     marker = "o" if max(len(solid.errors), len(dashed.errors)) <= FEW else None
-    for line, style, color in zip((solid, dashed), ("-", DASHED), theme.lines, strict=False):
+    labels = labels or (_label([solid]), _label([dashed]))
+    for line, style, color, label in zip((solid, dashed), ("-", DASHED), theme.lines, labels, strict=False):
         axes.plot(
             range(1, len(line.errors) + 1),
             [100 * error for error in line.errors],
             color=color,
-            linewidth=2.2,
+            linewidth=width,
             linestyle=style,
             marker=marker,
             markersize=4,
-            label=f"{line.name}, rate {line.rate:g}",
+            label=label or None,
         )
     axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10, loc="best", handlelength=3.2)
 
