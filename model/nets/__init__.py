@@ -8,5 +8,6 @@ pool.py       max pooling
 columns.py    the communication of two columns in two processes
 small_net.py  the four-layer net for small pictures
 factory.py    nets by name: ours, torchvision's, timm's
+layer_files/  the nets of the authors' layer files
 heads.py      the layer of a net that depends on the classes
 """
