@@ -24,7 +24,8 @@ class FileNet(nn.Module):
         definition: see `read_definition`.
         classes: number of classes, which the layer below the softmax must have as outputs.
         crop: side of the input window, pixels.
-        seed: of the initial weights; every array is drawn from N(0, initW), biases are initB.
+        seed: of the initial weights; every array is drawn from N(0, initW), biases are initB. So are those of layers
+            with an initWFunc, which took them from another net in 2012: load them afterwards.
     Attributes:
         dropout_shape: shape of one picture's mask in `keep`: the units of all `hs` layers in their order; () without
             dropout, and where a layer does not keep half of its units: then torch draws.
